@@ -1,0 +1,35 @@
+"""Contractive normalizing flows with self-attention, each with a proof of contraction.
+
+The public names are loaded when first used, so that `import acf` and `acf --help` stay fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acf import lipschitz
+    from acf.evaluation.likelihood import bits_per_dim
+    from acf.flows.build import build
+    from acf.flows.certificate import Certificate, certify
+    from acf.flows.flow import Flow
+    from acf.flows.storage import load, save
+
+_PLACES = {
+    "Certificate": "acf.flows.certificate",
+    "Flow": "acf.flows.flow",
+    "bits_per_dim": "acf.evaluation.likelihood",
+    "build": "acf.flows.build",
+    "certify": "acf.flows.certificate",
+    "load": "acf.flows.storage",
+    "save": "acf.flows.storage",
+}
+
+__all__ = ["Certificate", "Flow", "bits_per_dim", "build", "certify", "lipschitz", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "lipschitz":
+        return import_module("acf.lipschitz")
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'acf' has no attribute {name!r}")

@@ -1,0 +1,115 @@
+"""The command line `acf`: one command per stage, each thin; the work is done in the packages it names."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from acf.errors import AcfError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Contractive normalizing flows with Lipschitz-constrained self-attention.",
+)
+
+Dataset = Annotated[str, typer.Option(help="Data set, a key under `experiments` in params.yaml.")]
+Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<dataset>.variants`.")]
+Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
+Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
+
+
+@app.command()
+def prepare(dataset: Dataset) -> None:
+    """Fetch a data set and convert it to data/<dataset>/{train,test}.pth."""
+    from acf.data import prepare as stage
+
+    stage(dataset)
+
+
+@app.command()
+def train(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+    """Train one variant; an interrupted run resumes from its last checkpoint."""
+    from acf.training import train as stage
+
+    stage(dataset, variant, seed, device)
+
+
+@app.command()
+def evaluate(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+    """Measure test bits/dim, certificate and reconstruction error of a trained model."""
+    from acf.evaluation import evaluate as stage
+
+    stage(dataset, variant, seed, device)
+
+
+@app.command()
+def baselines(dataset: Dataset) -> None:
+    """Measure test bits/dim of the simple densities that a flow has to beat."""
+    from acf.evaluation import evaluate_baselines as stage
+
+    stage(dataset)
+
+
+@app.command()
+def sample(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+    """Draw sample and reconstruction grids of a trained model."""
+    from acf.evaluation import draw_pictures as stage
+
+    stage(dataset, variant, seed, device)
+
+
+@app.command()
+def report(dataset: Dataset) -> None:
+    """Write the comparison report of one data set from its results files."""
+    from acf.reporting import report as stage
+
+    stage(dataset)
+
+
+@app.command()
+def index() -> None:
+    """Write reports/index.html over the reports of all data sets."""
+    from acf.reporting import index as stage
+
+    stage()
+
+
+@app.command()
+def runs(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the file is up to date.")] = False,
+) -> None:
+    """Write workflow/runs.yaml, the list of runs that dvc.yaml walks, from params.yaml."""
+    from acf.engine.runs import check_runs, write_runs
+
+    check_runs() if check else write_runs()
+
+
+@app.command()
+def readme(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the tables are up to date.")] = False,
+) -> None:
+    """Rewrite README's results tables from the reports."""
+    from acf.reporting import check_readme, write_readme
+
+    check_readme() if check else write_readme()
+
+
+def main() -> None:
+    """Run the command line; an expected error is one message and exit code 1, without a traceback."""
+    try:
+        app()
+    except AcfError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

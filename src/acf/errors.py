@@ -1,0 +1,25 @@
+"""Errors meant for people: each message says what is wrong, where, and what to do."""
+
+
+class AcfError(Exception):
+    """Base of all errors the command line prints as one message, without a traceback."""
+
+
+class ConfigError(AcfError):
+    """A key of the configuration is unknown, missing or has an impossible value."""
+
+
+class DataError(AcfError):
+    """A data set is missing, truncated, corrupt or has the wrong form."""
+
+
+class NotContractiveError(AcfError):
+    """A residual block has no proof of contraction, so it may not be invertible."""
+
+
+class ConvergenceError(AcfError):
+    """A fixed-point inverse did not reach the error it promised."""
+
+
+class TrainingError(AcfError):
+    """Training met a value from which it cannot go on (NaN, infinity)."""

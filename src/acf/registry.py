@@ -1,0 +1,46 @@
+"""Names that configurations use, each with the place of what it names; nothing is imported until asked for.
+
+Adding an attention, a branch, an activation or a data set is one new file and one line here.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from acf.errors import ConfigError
+
+ATTENTIONS = {
+    "l2": "acf.lipschitz.attention.l2:L2SelfAttention",
+    "dot": "acf.lipschitz.attention.dot:DotProductSelfAttention",
+}
+
+BRANCHES = {
+    "conv": "acf.lipschitz.branch:conv_branch",
+}
+
+ACTIVATIONS = {
+    "lipswish": "acf.lipschitz.activations:LipSwish",
+    "elu": "acf.lipschitz.activations:ELU",
+}
+
+DATASETS = {
+    "digits": "acf.data.digits:Digits",
+    "fashion-mnist": "acf.data.fashion_mnist:FashionMNIST",
+}
+
+BASELINES = {
+    "uniform": "acf.evaluation.baselines:Uniform",
+    "histogram": "acf.evaluation.baselines:PixelHistogram",
+    "gaussian": "acf.evaluation.baselines:FullGaussian",
+}
+
+
+def resolve(table: dict[str, str], name: str, what: str) -> Any:
+    """Return the object that `table` names `name`; `what` words the error ("attention", "data set").
+
+    Raises:
+        ConfigError: no such name; the message lists the known ones.
+    """
+    if name not in table:
+        raise ConfigError(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
