@@ -1,0 +1,47 @@
+"""Where the arithmetic happens."""
+
+import os
+import platform
+from typing import TYPE_CHECKING
+
+from acf.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def select_device(name: str = "auto") -> "torch.device":
+    """Return the torch device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: not a device, or one this machine does not have.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto") from None
+    return device
+
+
+def describe_device(device: "torch.device") -> str:
+    """Return words for a results file: kind, model and, on the CPU, the number of threads."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,82 @@
+"""The stage `sample`: grids of samples and of reconstructions."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from acf.config import Params
+from acf.data import load as load_images
+from acf.engine.device import select_device
+from acf.engine.recipe import file_hash, recipe
+from acf.engine.store import open_run
+from acf.evaluation.likelihood import dequantise
+from acf.evaluation.stage import run_path
+from acf.flows.storage import CONFIG, WEIGHTS, load, read_record
+
+BACKGROUND = 128
+
+
+def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
+    """Write samples.png and reconstructions.png to samples/<dataset>/<variant>/seed<seed>.
+
+    All variants and seeds start from the same latent noise. The reconstructions are test images above f^-1(f(x)).
+
+    Raises:
+        NotContractiveError: a block is not proven contractive, so the flow is not inverted.
+        AcfError: bad configuration, missing data or model.
+    """
+    config = Params(root / "params.yaml").resolve(dataset, variant).sampling
+    folder = run_path("models", dataset, variant, seed, root)
+    read_record(folder)
+    outputs = [
+        run_path("samples", dataset, variant, seed, root) / name for name in ("samples.png", "reconstructions.png")
+    ]
+    inputs = {name: file_hash(folder / name) for name in (WEIGHTS, CONFIG) if (folder / name).exists()}
+    images = load_images(dataset, "test", root / "data")[: config.reconstructions]
+    key = recipe("sample", config.model_dump(mode="json"), inputs)
+    with open_run(key, root).locked() as store:
+        if store.restore(outputs):
+            return
+        flow = load(folder, select_device(device))
+        levels, place = flow.config.levels, next(flow.parameters()).device
+        noise = torch.Generator().manual_seed(config.seed)
+        samples = flow.sample(config.samples, config.temperature, noise)
+        x = dequantise(images, levels, noise).to(place)
+        back = flow.inverse(flow.transform(x)).clamp(0, 1 - 1e-6)
+        for path, grid in zip(
+            outputs,
+            (
+                tile(grey(samples, levels), math.ceil(math.sqrt(len(samples)))),
+                tile(_pairs(x, back, levels), len(x)),
+            ),
+            strict=True,
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            grid.save(path)
+        store.keep(outputs)
+        print(f"wrote {outputs[0].parent}", flush=True)
+
+
+def grey(x: Tensor, levels: int) -> Tensor:
+    """Turn x in [0, 1) into the uint8 picture of its grey level, black at level 0 and white at the highest."""
+    return ((x * levels).floor() * (255 / (levels - 1))).round().to(torch.uint8).cpu()
+
+
+def tile(images: Tensor, columns: int) -> Image.Image:
+    """Lay out uint8 images (N, C, H, W), C = 1 or 3, row by row with lines of one pixel between them."""
+    count, channels, height, width = images.shape
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + 1) + 1, columns * (width + 1) + 1, channels)
+    canvas = np.full(shape, BACKGROUND, dtype=np.uint8)
+    for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
+        canvas[top : top + height, left : left + width] = image
+    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def _pairs(x: Tensor, back: Tensor, levels: int) -> Tensor:
+    return torch.cat([grey(x, levels), grey(back, levels)])

@@ -1,0 +1,73 @@
+"""From a configuration to a flow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from acf.config import ModelConfig, model_config_from
+from acf.errors import ConfigError
+from acf.flows.actnorm import ActNorm
+from acf.flows.bijection import Bijection, Chain
+from acf.flows.flow import Flow
+from acf.flows.logit import Logit
+from acf.flows.multiscale import MultiScale
+from acf.flows.residual import ResidualBlock
+from acf.flows.squeeze import Squeeze
+from acf.lipschitz.branch import Shape, fc_branch
+from acf.registry import BRANCHES, resolve
+
+
+def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
+    """Build the flow a configuration describes, with fresh weights from torch's global generator.
+
+    Logit, then per scale: [squeeze,] ActNorm, (residual block, ActNorm) repeated; squeezes stand between scales, and
+    before the first with `squeeze_first`; the last scale ends with `fc_blocks` dense residual blocks.
+
+    Raises:
+        ConfigError: unknown key, impossible value, or maps too small for the number of squeezes.
+    """
+    config = model_config_from(config)
+    branch = resolve(BRANCHES, config.branch, "branch")
+    shape, scales, shapes = config.shape, [], []
+    for index, blocks in enumerate(config.blocks):
+        parts: list[Bijection] = []
+        if index > 0 or config.squeeze_first:
+            parts.append(Squeeze())
+            shape = _squeezed(shape, config)
+        if config.actnorm:
+            parts.append(ActNorm(shape))
+        for block in range(blocks):
+            leading = index + block > 0
+            parts.append(_residual(config, branch(config, shape, leading), shape))
+            if config.actnorm:
+                parts.append(ActNorm(shape))
+        if index == len(config.blocks) - 1:
+            for _ in range(config.fc_blocks):
+                parts.append(_residual(config, fc_branch(config, shape), shape))
+                if config.actnorm:
+                    parts.append(ActNorm(shape, per_value=True))
+        scales.append(Chain(*parts))
+        shapes.append(shape)
+        if config.factor_out and index < len(config.blocks) - 1:
+            shape = _halved(shape)
+    return Flow(config, Chain(Logit(config.logit_alpha), MultiScale(list(scales), shapes, config.factor_out)))
+
+
+def _residual(config: ModelConfig, branch: Any, shape: Shape) -> ResidualBlock:
+    return ResidualBlock(branch, shape, config.training_log_det, config.evaluation_log_det)
+
+
+def _squeezed(shape: Shape, config: ModelConfig) -> Shape:
+    channels, height, width = shape
+    if height % 2 or width % 2:
+        raise ConfigError(
+            f"blocks {config.blocks} with squeeze_first {config.squeeze_first} squeeze images of shape {config.shape} "
+            f"once too often: a map of {height} x {width} cannot be halved"
+        )
+    return 4 * channels, height // 2, width // 2
+
+
+def _halved(shape: Shape) -> Shape:
+    channels, height, width = shape
+    if channels % 2:
+        raise ConfigError(f"factor_out needs an even number of channels after each scale but has {channels}")
+    return channels // 2, height, width

@@ -1,0 +1,140 @@
+"""The proof of contraction of each residual block, computed from the stored weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from acf.errors import NotContractiveError
+from acf.lipschitz.normalised import Normalised
+
+if TYPE_CHECKING:
+    from acf.flows.flow import Flow
+    from acf.flows.residual import ResidualBlock
+
+# What `tighten` leaves of the distance to 1: below it the inverse converges and errors stay within 100 residuals.
+TARGET = 0.99
+
+
+@dataclass(frozen=True)
+class BlockCertificate:
+    """Proven upper bound of the l2 Lipschitz constant of one block's branch."""
+
+    name: str
+    upper: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Certificates of all residual blocks of a flow."""
+
+    blocks: tuple[BlockCertificate, ...]
+
+    @property
+    def worst(self) -> float:
+        """Largest of the bounds; 0 for a flow without residual blocks."""
+        return max((block.upper for block in self.blocks), default=0.0)
+
+    @property
+    def worst_block(self) -> str | None:
+        """Name of the block with the largest bound."""
+        return max(self.blocks, key=lambda block: block.upper).name if self.blocks else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the certificate as JSON-able values."""
+        return {
+            "worst": self.worst,
+            "worst_block": self.worst_block,
+            "blocks": [asdict(b) for b in self.blocks],
+        }
+
+    def require(self) -> None:
+        """Do nothing if every bound is below 1.
+
+        Raises:
+            NotContractiveError: names the first block that is not proven contractive.
+        """
+        for block in self.blocks:
+            _require(block.name, block.upper)
+
+
+def _require(name: str, upper: float) -> None:
+    if not upper < 1:
+        raise NotContractiveError(
+            f"block {name} is not proven contractive: the bound of its branch's Lipschitz constant is {upper:.4f}, "
+            "not below 1, so the flow may not be invertible"
+        )
+
+
+def certify(flow: Flow) -> Certificate:
+    """Bound the Lipschitz constant of every branch from the present weights, in float64.
+
+    Convolutions by the exact norms on the frequency grid of a torus (Proposition 5), matrices by singular values,
+    activations by their largest slope, attention by its theorem; each linear map times 1 + 1e-4 for float32
+    rounding. docs/mathematics.md has the statements and proofs.
+    """
+    blocks = flow.residual_blocks()
+    return Certificate(tuple(BlockCertificate(name, block.bound()) for name, block in blocks.items()))
+
+
+def certify_block_by_block(flow: Flow) -> None:
+    """Raise NotContractiveError, naming the block, unless all blocks are proven contractive; uses stored bounds."""
+    for name, block in flow.residual_blocks().items():
+        _require(name, block.stored_lipschitz())
+
+
+def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificate:
+    """Scale the weights down by the last percents that a proof needs, and return the certificate.
+
+    Training normalises by power iteration, a lower estimate of each norm. This first iterates to convergence, then
+    raises the `slack` of a branch's maps, each in proportion to the logarithm of its own gap between proven bound and
+    estimate, as far as needed for a product of at most `target`. Branches below `target` are left as they are.
+
+    Args:
+        flow: changed in place (buffers only).
+        target: bound to reach, below 1.
+        most: largest factor allowed between proof and estimate of a branch; a larger one means broken norms.
+
+    Raises:
+        NotContractiveError: a branch would need more than `most`, or has values that are not finite; names the layer.
+    """
+    for name, block in flow.residual_blocks().items():
+        maps = {key: m for key, m in block.branch.named_modules() if isinstance(m, Normalised)}
+        for layer in maps.values():
+            layer.slack.fill_(1.0)
+            layer.converge_norm()
+        _tighten_block(name, block, maps, target, most)
+    return certify(flow)
+
+
+def _tighten_block(name: str, block: ResidualBlock, maps: dict[str, Normalised], target: float, most: float) -> None:
+    start = block.bound()
+    if start <= target:
+        return
+    if not math.isfinite(start):
+        raise NotContractiveError(f"block {name}: its weights are not finite")
+    gaps = {key: layer.lipschitz_bound() / layer.coefficient for key, layer in maps.items()}
+    if start > target * most:
+        worst = max(gaps, key=lambda key: gaps[key])
+        raise NotContractiveError(
+            f"block {name} is not contractive: the bound of its branch's Lipschitz constant is {start:.4f}; "
+            f"its worst layer is {worst} ({type(maps[worst]).__name__}, {gaps[worst]:.4f} times its coefficient). "
+            "If this is a convolution or a matrix, raise model.power_iterations"
+        )
+    # By bisection in the share t of the gap that is closed: slack = gap^t.
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        _set_slack(maps, gaps, middle)
+        low, high = (low, middle) if block.bound() <= target else (middle, high)
+    _set_slack(maps, gaps, high)
+    if block.bound() > target:
+        raise NotContractiveError(
+            f"block {name} is not contractive even with every layer at its proven norm: bound {block.bound():.4f}"
+        )
+
+
+def _set_slack(maps: dict[str, Normalised], gaps: dict[str, float], share: float) -> None:
+    for key, layer in maps.items():
+        layer.slack.fill_(max(gaps[key], 1.0) ** share)

@@ -1,0 +1,36 @@
+"""Between grey levels and densities: dequantisation and the units of likelihood."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from acf.config import ModelConfig
+
+
+def dequantise(
+    images: Tensor, levels: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return x = (k + u) / levels in [0, 1) with u uniform in [0, 1) (arXiv 1511.01844, section 3.1).
+
+    Args:
+        images: grey levels k = 0, ..., levels - 1, any shape.
+        levels: number of grey levels.
+        generator: source of u, on the CPU; by default torch's global generator of the images' device.
+        dtype: of the result.
+    """
+    if generator is None:
+        noise = torch.rand(images.shape, device=images.device, dtype=dtype)
+    else:
+        # In float64 whatever the result's type, so that all models see the same noise.
+        noise = torch.rand(images.shape, generator=generator, dtype=torch.float64).to(images.device, dtype)
+    x = (images + noise) / levels
+    return x.clamp(max=1 - torch.finfo(dtype).eps / 2)
+
+
+def bits_per_dim_of(log_prob: Tensor, config: ModelConfig) -> Tensor:
+    """Turn log p(x) in nats of dequantised images into bits/dim of the grey levels.
+
+    -log2 p(x) / D + log2(levels), with D = C H W: the density on [0, 1)^D spreads each level over 1 / levels.
+    """
+    return -log_prob / (math.prod(config.shape) * math.log(2)) + math.log2(config.levels)

@@ -1,0 +1,58 @@
+"""Inverse of x -> x + g(x) for a contraction g, with an error bound."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from acf.errors import ConvergenceError, NotContractiveError
+
+
+@torch.no_grad()
+def invert(
+    g: Callable[[Tensor], Tensor], y: Tensor, lipschitz: float, tolerance: float = 1e-5, most: int = 2000
+) -> tuple[Tensor, Tensor]:
+    """Solve x + g(x) = y by x <- y - g(x) and return (x, error), error (B,) a bound of |x - x*| in l2 per sample.
+
+    With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 6). Each
+    sample stops when this bound is below `tolerance` times max(1, |y|), or where rounding ends all progress: then the
+    residual stays at the level of float arithmetic and the bound returned says so.
+
+    Args:
+        g: contraction on (B, ...) that treats samples independently.
+        y: right-hand side (B, ...).
+        lipschitz: proven bound L of g.
+        tolerance: relative l2 error asked for.
+        most: largest number of evaluations of g.
+
+    Raises:
+        NotContractiveError: L >= 1.
+        ConvergenceError: a residual neither reached its goal nor the level of rounding.
+    """
+    if not lipschitz < 1:
+        raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
+    size = y.flatten(1).norm(dim=1)
+    goal = tolerance * size.clamp_min(1.0) * (1 - lipschitz)
+    floor = 32 * torch.finfo(y.dtype).eps * size.clamp_min(1.0)
+    x, norm = y.clone(), torch.full_like(size, torch.inf)
+    active = torch.arange(len(y), device=y.device)
+    for _ in range(most):
+        part = x[active]
+        residual = y[active] - part - g(part)
+        now = residual.flatten(1).norm(dim=1)
+        stuck = (now <= floor[active]) & (now >= norm[active])
+        # A step that does not lower the residual is not taken: what is returned is what was measured.
+        keep = ~stuck & torch.isfinite(now)
+        norm[active[keep]] = now[keep]
+        done = (now <= goal[active]) | stuck | ~torch.isfinite(now)
+        x[active[~done]] += residual[~done]
+        active = active[~done]
+        if not len(active):
+            break
+    failed = ~((norm <= goal) | (norm <= floor))
+    if failed.any():
+        raise ConvergenceError(
+            f"fixed-point inverse: {int(failed.sum())} of {len(y)} samples did not converge within {most} steps "
+            f"(residual up to {float(norm[failed].max()):.2e}, bound of the Lipschitz constant {lipschitz:.4f})"
+        )
+    return x, norm / (1 - lipschitz)

@@ -1,0 +1,101 @@
+"""The flow: a bijection of images to standard normal noise, and the density it defines."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from acf.config import LogDetConfig, ModelConfig
+from acf.flows.bijection import Bijection
+from acf.flows.certificate import certify_block_by_block
+from acf.flows.residual import ResidualBlock
+from acf.lipschitz.normalised import Normalised
+
+
+class Flow(nn.Module):
+    """Density of images x in [0, 1)^(C x H x W) as that of z = f(x), z standard normal.
+
+    Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator.
+
+    Attributes:
+        shape: (C, H, W).
+        config: the configuration it was built from.
+    """
+
+    def __init__(self, config: ModelConfig, bijection: Bijection) -> None:
+        super().__init__()
+        self.config, self.bijection = config, bijection
+        self.shape: tuple[int, int, int] = config.shape
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (z, log_abs_det): z (B, C*H*W), log|det dz/dx| (B,) in nats, for x (B, C, H, W) in [0, 1).
+
+        Raises:
+            ValueError: wrong shape or an integer type.
+        """
+        self._check(x)
+        return self.bijection(x)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Return z = f(x) (B, C*H*W) without the cost of the log-determinant."""
+        self._check(x)
+        return self.bijection.transform(x)
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected images of shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise ValueError(f"expected floating-point images in [0, 1), got {x.dtype}; see acf.bits_per_dim for uint8")
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) in nats, (B,), for x (B, C, H, W) in [0, 1)."""
+        z, log_abs_det = self(x)
+        return self.base_log_prob(z) + log_abs_det
+
+    @staticmethod
+    def base_log_prob(z: Tensor) -> Tensor:
+        """Log-density of the standard normal at z (B, D), in nats."""
+        return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+    @torch.no_grad()
+    def inverse(self, z: Tensor) -> Tensor:
+        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W).
+
+        Raises:
+            NotContractiveError: a block has no proof of contraction; names it.
+            ConvergenceError: a fixed-point iteration did not reach its accuracy.
+        """
+        values = math.prod(self.shape)
+        if z.dim() != 2 or z.shape[1] != values:
+            raise ValueError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
+        certify_block_by_block(self)
+        return self.bijection.inverse(z)
+
+    def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n images (n, C, H, W) from z = temperature * noise, clamped to [0, 1).
+
+        Args:
+            n: number of images.
+            temperature: factor of the noise.
+            generator: source of the noise on the CPU; torch's global one by default.
+        """
+        parameter = next(self.parameters())
+        z = torch.randn(n, math.prod(self.shape), generator=generator, dtype=parameter.dtype)
+        x = self.inverse(temperature * z.to(parameter.device))
+        return x.clamp(0, 1 - torch.finfo(x.dtype).eps)
+
+    @torch.no_grad()
+    def renormalise(self) -> None:
+        """Refresh the spectral norms after a step of the optimiser."""
+        for module in self.modules():
+            if isinstance(module, Normalised):
+                module.renormalise(self.config.power_iterations)
+
+    def use_evaluation_estimator(self, config: LogDetConfig) -> None:
+        """Set how log-determinants are estimated in evaluation mode."""
+        for block in self.residual_blocks().values():
+            block.evaluation_log_det = config
+
+    def residual_blocks(self) -> dict[str, ResidualBlock]:
+        """All residual blocks by name, in the order of the flow."""
+        return {name: m for name, m in self.named_modules() if isinstance(m, ResidualBlock)}

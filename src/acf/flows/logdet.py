@@ -1,0 +1,144 @@
+"""Estimators of log|det(I + J)| for the Jacobian J of a contraction g, and of its gradient.
+
+With |J| < 1, log det(I + J) = sum over k >= 1 of (-1)^(k+1) / k tr(J^k). A trace is estimated by one probe v with
+E[v v^T] = I, tr(A) = E[v^T A v], and the series is cut at a random length whose tail probabilities divide the terms
+(Russian roulette), which keeps the mean exact (Residual Flows, arXiv 1906.02735, Theorem 1 and equation 6).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from scipy.special import gammainc
+from torch import Tensor
+
+from acf.config import LogDetConfig
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The randomness of one estimate.
+
+    Attributes:
+        probe: v, of x's shape.
+        weights: (terms, B) or (terms, 1): factor of the k-th term, 1 for the exact ones, then 1 / P(length >= k) as
+            far as the length drawn reaches, 0 beyond.
+    """
+
+    probe: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class RouletteEstimator:
+    """Exact leading terms, then a random number of further ones, all from one probe.
+
+    Attributes:
+        exact_terms: terms that are always computed.
+        distribution: law of the number of further terms on 0, 1, 2, ...
+        parameter: rate of the Poisson law, or success probability of the geometric one.
+        probe: law of v; Rademacher has the smaller variance.
+    """
+
+    exact_terms: int
+    distribution: Literal["poisson", "geometric"]
+    parameter: float
+    probe: Literal["rademacher", "gaussian"]
+
+    @classmethod
+    def from_config(cls, config: LogDetConfig) -> Self:
+        """Build from the fields of a configuration."""
+        return cls(config.exact_terms, config.distribution, config.parameter, config.probe)
+
+    def tail(self, k: int) -> float:
+        """P(number of further terms >= k)."""
+        if k <= 0:
+            return 1.0
+        if self.distribution == "poisson":
+            return float(gammainc(k, self.parameter))
+        return (1 - self.parameter) ** k
+
+    def draw(self, x: Tensor, per_sample: bool) -> Draw:
+        """Draw probe and length, the length on the host from torch's global generator.
+
+        Args:
+            x: the input of the contraction, (B, ...).
+            per_sample: one length per sample, so that the estimates of different samples are independent; otherwise
+                one length for the batch, which costs fewer terms.
+        """
+        count = torch.ones(len(x) if per_sample else 1)
+        if self.distribution == "poisson":
+            further = torch.poisson(count * self.parameter)
+        else:
+            further = torch.empty_like(count).geometric_(self.parameter) - 1
+        terms = self.exact_terms + int(further.max())
+        weights = torch.ones(terms, len(count), dtype=torch.float64)
+        for k in range(1, terms - self.exact_terms + 1):
+            weights[self.exact_terms + k - 1] = (further >= k) / self.tail(k)
+        return Draw(self._probe(x), weights.to(x.device, x.dtype))
+
+    def _probe(self, x: Tensor) -> Tensor:
+        if self.probe == "gaussian":
+            return torch.randn_like(x)
+        return torch.randint_like(x, 2) * 2 - 1
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)
+
+
+def series(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Return (g(x), estimate (B,)), both with graph: every term can be differentiated again.
+
+    The gradient of the estimate is an unbiased gradient too, at the memory of all terms. `x` must require grad.
+    """
+    y = g(x)
+    estimate, vector = x.new_zeros(len(x)), draw.probe
+    for k, weight in enumerate(draw.weights, start=1):
+        (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
+        estimate = estimate + (-1) ** (k + 1) / k * weight * _dot(vector, draw.probe)
+    return y, estimate
+
+
+def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (g(x) with graph, estimate (B,), Neumann vector (B, ...)), the last two without graph.
+
+    With r_0 = v, r_k = J^T r_(k-1) the estimate is sum_k (-1)^(k+1) c_k / k r_k . v, and the vector is
+    w = v + sum_k (-1)^k c_k r_k, so that E[w v^T] = (I + J^T)^-1 and w^T dJ v is an unbiased gradient of the
+    log-determinant (arXiv 1906.02735, equation 8). Both come from the same products: the value costs nothing extra.
+    `x` must require grad.
+    """
+    y = g(x)
+    estimate, vector, neumann = x.new_zeros(len(x)), draw.probe, draw.probe
+    for k, weight in enumerate(draw.weights, start=1):
+        (vector,) = torch.autograd.grad(y, x, vector, retain_graph=True)
+        estimate = estimate + (-1) ** (k + 1) / k * weight * _dot(vector, draw.probe)
+        neumann = neumann + (-1) ** k * weight.view(-1, *[1] * (x.dim() - 1)) * vector
+    return y, estimate.detach(), neumann
+
+
+def surrogate(y: Tensor, x: Tensor, probe: Tensor, neumann: Tensor) -> Tensor:
+    """Return w^T J v of shape (B,), whose gradient estimates that of the log-determinant; y = g(x) with graph."""
+    (pulled,) = torch.autograd.grad(y, x, neumann, create_graph=True)
+    return _dot(pulled, probe)
+
+
+def jacobian(g: Function, x: Tensor) -> Tensor:
+    """Dense Jacobian of each sample, (B, D, D); for small D, and for g that treats samples independently."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        y = g(x).flatten(1)
+        rows = [
+            torch.autograd.grad(y[:, i].sum(), x, retain_graph=True, create_graph=True)[0].flatten(1)
+            for i in range(y.shape[1])
+        ]
+    return torch.stack(rows, 1)
+
+
+def exact_log_det(g: Function, x: Tensor) -> Tensor:
+    """log|det(I + J_g(x))| of each sample, (B,), from the dense Jacobian; differentiable in g's parameters."""
+    j = jacobian(g, x)
+    return torch.linalg.slogdet(torch.eye(j.shape[-1], dtype=j.dtype, device=j.device) + j).logabsdet

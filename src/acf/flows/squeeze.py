@@ -1,0 +1,18 @@
+"""Space to channels."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from acf.flows.bijection import Bijection
+
+
+class Squeeze(Bijection):
+    """(B, C, H, W) -> (B, 4C, H/2, W/2): each 2 x 2 square becomes 4 channels (arXiv 1605.08803, section 3.6)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Permute the values; the log-determinant is 0."""
+        return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo."""
+        return F.pixel_shuffle(y, 2)

@@ -1,0 +1,70 @@
+"""Closed-form Lipschitz constants of self-attention in the Frobenius norm; proofs in docs/mathematics.md.
+
+Computed once per number of tokens in double precision; each returned value is rounded up by a relative 1e-9.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import lambertw
+
+ROUND_UP = 1 + 1e-9
+
+
+def _largest_ratio(n: int, power: float) -> float:
+    """Return max over 1 < D <= n of lam(D) / D**power, lam(D) = (D - 1) / D * ln((n - 1) / (D - 1)).
+
+    With x = D - 1 the logarithmic derivative has the sign of 1 - (1 + power) x / (1 + x) - 1 / ln((n - 1) / x),
+    which falls strictly on (0, n - 1): the maximum is its only zero.
+    """
+    top = n - 1
+
+    def slope(x: float) -> float:
+        return 1 - (1 + power) * x / (1 + x) - 1 / math.log(top / x)
+
+    x = brentq(slope, top * 1e-12, top / math.e, xtol=1e-14)
+    return x * (1 + x) ** (-1 - power) * math.log(top / x) * ROUND_UP
+
+
+@cache
+def l2_attention_constant(n_tokens: int) -> float:
+    """Upper bound of the Lipschitz constant of Q -> softmax_j(-b |q_i - q_j|^2) Q for every b > 0.
+
+    Lambda_N = N^(1/4) + 2 M + 2 sqrt(kappa), M = W_0((N - 1) / e) with Lambert's W, and
+    kappa = min over T >= 0 of T sqrt(N) mu + (N - 1) nu exp(-1 - T), mu = max lam(D) / sqrt(D), nu = max lam(D) / D
+    (Theorem 1 of docs/mathematics.md; sharpens Kim et al., arXiv 2006.04710, Theorem 3.2).
+    """
+    n = _checked(n_tokens)
+    if n == 1:
+        return 1.0
+    m = float(lambertw((n - 1) / math.e).real)
+    mu, nu = _largest_ratio(n, 0.5), _largest_ratio(n, 1.0)
+    # Every T >= 0 gives a valid bound; this one makes the derivative zero where that is possible.
+    t = max(0.0, math.log((n - 1) * nu / (math.sqrt(n) * mu)) - 1)
+    kappa = t * math.sqrt(n) * mu + (n - 1) * nu * math.exp(-1 - t)
+    return (n**0.25 + 2 * m + 2 * math.sqrt(kappa)) * ROUND_UP
+
+
+@cache
+def dot_attention_constant(n_tokens: int) -> float:
+    """Upper bound of the joint Lipschitz constant in (Q, K, V) of dot-product attention under Lipschitz normalisation.
+
+    The map is softmax(Q K^T / c) V with c = max(u v, u w, v w), u = |Q|_F, v = max |k_i|, w = max |v_i|
+    (Theorem 2 of docs/mathematics.md; the layer of Dasoulas et al., arXiv 2103.04886).
+    """
+    n = _checked(n_tokens)
+    if n == 1:
+        return 1.0
+    e2 = math.exp(2)
+    norm_p = min(math.cosh(1), math.sqrt(1 + 2 / math.sqrt(n) + (e2 - 3) / n), math.sqrt(n))
+    eta = math.e / math.sqrt(n - 1 + e2)
+    cases = ((1, 1 + eta, norm_p + 1), (2, eta, norm_p + 1), (2, 1 + eta, norm_p))
+    return float(max(np.linalg.norm(case) for case in cases)) * ROUND_UP
+
+
+def _checked(n_tokens: int) -> int:
+    if n_tokens < 1:
+        raise ValueError(f"attention needs at least one token, got {n_tokens}")
+    return int(n_tokens)

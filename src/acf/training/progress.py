@@ -1,0 +1,51 @@
+"""What a person sees while a model trains."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """A bar with bits/dim, images/s and time left on a terminal; a line per validation elsewhere.
+
+    Args:
+        title: what is trained.
+        start: steps done before.
+        steps: steps in all.
+    """
+
+    def __init__(self, title: str, start: int, steps: int) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, completed=start, total=steps, state="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, bits_per_dim: float, images_per_second: float) -> None:
+        """Show the state after `step` steps."""
+        state = f"{bits_per_dim:.3f} bits/dim  {images_per_second:.0f} images/s"
+        self._bar.update(self._task, completed=step, state=state)
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self._console.print(line, markup=False)
+        sys.stdout.flush()
