@@ -1,0 +1,18 @@
+# What a person runs; each target makes the environment first where it is missing or requirements.lock is newer.
+SHELL := bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: setup demo test lint bench
+setup: .venv/complete
+
+demo: setup
+	dvc repro report@digits
+
+test: setup
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+
+lint: setup
+	ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow && snakemake --lint
+
+.venv/complete: requirements.lock pyproject.toml
+	python3.11 -m venv .venv && pip install -r $< && pip install --no-deps --no-build-isolation -e . && touch $@

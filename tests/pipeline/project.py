@@ -1,0 +1,118 @@
+"""A copy of this project with a study of seconds, in which the real engines run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SOURCE = Path(__file__).parents[2]
+COPIED = (
+    "dvc.yaml",
+    "Snakefile",
+    "workflow",
+    "src/acf",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+)
+REPORT = "reports/digits/index.html"
+TIMES = ("evaluate_seconds", "images_per_second", "train_seconds")
+
+MODEL = {"blocks": [1], "idim": 8, "fc_blocks": 1, "fc_width": 8, "attention": {"heads": 2}}
+TRAINING = {"steps": 4, "warmup_steps": 2, "batch_size": 16, "validation_images": 16, "validate_every": 4}
+DIGITS = {
+    "seeds": [0],
+    "model": {},
+    "training": {},
+    "evaluation": {},
+    "sampling": {},
+    "variants": {"resflow": {}, "acf-l2": {"training": {"learning_rate": 1e-3}}},
+}
+STUDY = {
+    "defaults": {
+        "model": MODEL,
+        "training": TRAINING,
+        "evaluation": {"draws": 1, "images": 16},
+        "sampling": {"samples": 4, "reconstructions": 2},
+    },
+    "variants": {"resflow": {}, "acf-l2": {"model": {"attention": {"kind": "l2"}}}},
+    "experiments": {"digits": DIGITS, "fashion-mnist": {**DIGITS, "variants": {"resflow": {}}}},
+}
+
+ACF = f"""#!/bin/sh
+echo "$@" >> calls.txt
+exec {sys.executable} -m acf.cli "$@"
+"""
+
+
+class Project:
+    """A copy whose own code runs (PYTHONPATH), and whose `acf` notes each call in calls.txt."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in COPIED:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            if (SOURCE / name).is_dir():
+                shutil.copytree(SOURCE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(SOURCE / name, root / name)
+        (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        (root / "bin").mkdir()
+        (root / "bin" / "acf").write_text(ACF)
+        (root / "bin" / "acf").chmod(0o755)
+        self._run("git", "init", "--quiet")
+
+    def dvc(self) -> list[str]:
+        """Build the report on digits by DVC; return the calls of `acf` this took, sorted."""
+        return self._calls(sys.executable, "-m", "dvc", "repro", "report@digits")
+
+    def snakemake(self) -> list[str]:
+        """Build the report on digits by Snakemake; return the calls of `acf` this took, sorted."""
+        return self._calls(sys.executable, "-m", "snakemake", "--cores", "2", "--set-threads", "train=1",
+                           "evaluate=1", "sample=1", "baselines=1", "--", REPORT)  # fmt: skip
+
+    @contextmanager
+    def changed(self, key: str, value: Any) -> Iterator[None]:
+        """Set a key of params.yaml, and put the file back afterwards."""
+        path = self.root / "params.yaml"
+        before = path.read_text()
+        study = yaml.safe_load(before)
+        *parents, last = key.split(".")
+        section = study
+        for name in parents:
+            section = section[name]
+        section[last] = value
+        path.write_text(yaml.safe_dump(study, sort_keys=False))
+        try:
+            yield
+        finally:
+            path.write_text(before)
+
+    def text(self, path: str) -> str:
+        """Return the text of a file."""
+        return (self.root / path).read_text()
+
+    def metrics(self, variant: str) -> dict[str, Any]:
+        """Return what was measured on digits, times left out."""
+        metrics = json.loads(self.text(f"results/digits/{variant}/seed0/metrics.json"))
+        return {key: value for key, value in metrics.items() if key not in TIMES}
+
+    def _calls(self, *command: str) -> list[str]:
+        log = self.root / "calls.txt"
+        log.unlink(missing_ok=True)
+        self._run(*command)
+        return sorted(log.read_text().splitlines()) if log.exists() else []
+
+    def _run(self, *command: str) -> None:
+        places = {"PYTHONPATH": str(self.root / "src"), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"}
+        environment = {**os.environ, **places, "OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu"}
+        result = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -1,0 +1,102 @@
+"""The real DVC and Snakemake: what runs again after a change, and what comes back without running."""
+
+import pytest
+from project import Project
+
+DATA = ["baselines --dataset digits", "prepare --dataset digits", "report --dataset digits"]
+RATE = "experiments.digits.variants.acf-l2.training.learning_rate"
+DRAWS = "experiments.digits.evaluation.draws"
+
+
+def calls(stage: str, *variants: str) -> list[str]:
+    return [f"{stage} --dataset digits --variant {variant} --seed 0" for variant in variants]
+
+
+EVERYTHING = sorted(DATA + [c for stage in ("train", "evaluate", "sample") for c in calls(stage, "acf-l2", "resflow")])
+ONE_VARIANT = sorted(
+    [
+        "report --dataset digits",
+        *(c for stage in ("train", "evaluate", "sample") for c in calls(stage, "acf-l2")),
+    ]
+)
+MEASUREMENTS = sorted(
+    ["baselines --dataset digits", "report --dataset digits", *calls("evaluate", "acf-l2", "resflow")]
+)
+
+
+@pytest.fixture(scope="module")
+def dvc(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("dvc"))
+    assert project.dvc() == EVERYTHING
+    return project
+
+
+@pytest.fixture(scope="module")
+def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("snakemake"))
+    assert project.snakemake() == EVERYTHING
+    return project
+
+
+def test_dvc_second_run_does_nothing(dvc: Project) -> None:
+    assert dvc.dvc() == []
+
+
+def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
+    assert snakemake.snakemake() == []
+
+
+def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project) -> None:
+    before = dvc.metrics("acf-l2")
+    with dvc.changed(RATE, 5e-3):
+        assert dvc.dvc() == ONE_VARIANT
+        assert dvc.metrics("acf-l2")["bits_per_dim"] != before["bits_per_dim"]
+    assert dvc.dvc() == []
+    assert dvc.metrics("acf-l2") == before
+
+
+def test_snakemake_retrains_the_changed_variant_and_restores_it(snakemake: Project) -> None:
+    before = snakemake.metrics("acf-l2")
+    log = "logs/train/digits/acf-l2/seed0.log"
+    with snakemake.changed(RATE, 5e-3):
+        assert snakemake.snakemake() == ONE_VARIANT
+        assert "step 4/4" in snakemake.text(log)
+        assert snakemake.metrics("acf-l2")["bits_per_dim"] != before["bits_per_dim"]
+    assert snakemake.snakemake() == ONE_VARIANT
+    assert "restored model.safetensors" in snakemake.text(log)
+    assert "step" not in snakemake.text(log)
+    assert snakemake.metrics("acf-l2") == before
+
+
+def test_dvc_evaluation_parameters_retrain_nothing(dvc: Project) -> None:
+    with dvc.changed(DRAWS, 2):
+        assert dvc.dvc() == MEASUREMENTS
+        assert dvc.metrics("resflow")["draws"] == 2
+    assert dvc.dvc() == []
+    assert dvc.metrics("resflow")["draws"] == 1
+
+
+def test_snakemake_evaluation_parameters_retrain_nothing(snakemake: Project) -> None:
+    with snakemake.changed(DRAWS, 2):
+        assert snakemake.snakemake() == MEASUREMENTS
+        assert snakemake.metrics("resflow")["draws"] == 2
+    snakemake.snakemake()
+
+
+def test_comments_in_the_code_do_not_train_again(dvc: Project) -> None:
+    code = dvc.root / "src/acf/training/__init__.py"
+    before = code.read_text()
+    model = (dvc.root / "models/digits/resflow/seed0/model.safetensors").read_bytes()
+    code.write_text(before + "# A comment.\n")
+    try:
+        assert dvc.dvc() == calls("train", "acf-l2", "resflow")
+        assert (dvc.root / "models/digits/resflow/seed0/model.safetensors").read_bytes() == model
+        assert dvc.dvc() == []
+    finally:
+        code.write_text(before)
+    assert dvc.dvc() == []
+
+
+@pytest.mark.parametrize("variant", ["resflow", "acf-l2"])
+def test_engines_measure_the_same(dvc: Project, snakemake: Project, variant: str) -> None:
+    assert dvc.metrics(variant) == snakemake.metrics(variant)

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+from graphs import Stage, dvc_graph, snakemake_graph
+
+from acf.config import Params
+from acf.engine import CODE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dvc() -> dict[str, Stage]:
+    return dvc_graph(ROOT)
+
+
+@pytest.fixture(scope="module")
+def snakemake(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    return snakemake_graph(ROOT, tmp_path_factory.mktemp("snakemake"))
+
+
+def test_engines_call_the_same_commands(dvc: dict[str, Stage], snakemake: dict[str, Stage]) -> None:
+    assert set(dvc) == set(snakemake)
+
+
+@pytest.mark.parametrize("field", ["inputs", "parameters", "outputs"])
+def test_engines_declare_the_same(dvc: dict[str, Stage], snakemake: dict[str, Stage], field: str) -> None:
+    for command, stage in dvc.items():
+        assert getattr(stage, field) == getattr(snakemake[command], field), command
+
+
+def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
+    study = Params(ROOT / "params.yaml")
+    commands = {"acf index"}
+    commands |= {f"acf {s} --dataset {d}" for s in ("prepare", "baselines", "report") for d in study.datasets}
+    commands |= {
+        f"acf {stage} --dataset {run.dataset} --variant {run.variant} --seed {run.seed}"
+        for stage in ("train", "evaluate", "sample")
+        for run in study.runs()
+    }
+    assert set(dvc) == commands
+
+
+def test_code_folders_are_those_of_the_recipe(dvc: dict[str, Stage]) -> None:
+    for command, stage in dvc.items():
+        folders = {path.split("/")[2] for path in stage.inputs if path.startswith("src/acf/")}
+        assert folders == set(CODE[command.split()[1]]), command
+
+
+def test_index_waits_for_every_report(dvc: dict[str, Stage]) -> None:
+    reports = {out for command, stage in dvc.items() if command.startswith("acf report") for out in stage.outputs}
+    assert reports <= dvc["acf index"].inputs
+
+
+def test_no_parameter_of_evaluation_reaches_training(dvc: dict[str, Stage]) -> None:
+    for command, stage in dvc.items():
+        if command.startswith("acf train"):
+            assert "evaluation" not in stage.parameters
+            assert "sampling" not in stage.parameters

@@ -1,0 +1,11 @@
+rule prepare:
+    input:
+        code("prepare"),
+    output:
+        DATA_FILES,
+    log:
+        "logs/prepare/{dataset}.log",
+    conda:
+        "../envs/acf.yaml"
+    shell:
+        "acf prepare --dataset {wildcards.dataset} 2>&1 | tee {log}"
