@@ -24,9 +24,7 @@ def remove(outputs: list[Path]) -> None:
     outputs[0].parent.rmdir()
 
 
-def test_kept_outputs_come_back(
-    tmp_path: Path, outputs: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kept_outputs_come_back(tmp_path: Path, outputs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     open_run("abc", tmp_path).keep(outputs)
     remove(outputs)
     assert open_run("abc", tmp_path).restore(outputs)
