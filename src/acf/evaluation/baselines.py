@@ -1,0 +1,178 @@
+"""Densities without a network that every flow has to beat, fitted in closed form.
+
+Data: dequantised images x = (k + u) / levels, grey level k and u uniform in [0, 1): all live on [0, 1)^D.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from acf.config import PARAMS_FILE, EvaluationConfig, Params
+from acf.data import load, read_manifest
+from acf.engine.store import write_atomically
+from acf.errors import DataError
+from acf.evaluation.likelihood import dequantise
+from acf.registry import BASELINES, resolve
+
+CHUNK = 4096
+"""Images worked on at a time; bounds the memory at CHUNK x D numbers beside the fitted ones."""
+
+
+class Density(Protocol):
+    """What `evaluate_baselines` needs of a baseline."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were fitted."""
+
+    @classmethod
+    def fit(cls, images: Tensor, levels: int) -> Self:
+        """Fit to uint8 `images` (N, C, H, W) with values below `levels`."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log density (B,) in nats of float64 `x` (B, C, H, W) in [0, 1)."""
+
+
+class Uniform:
+    """The uniform density: log2(levels) bits/dim on any image."""
+
+    parameters = 0
+
+    @classmethod
+    def fit(cls, images: Tensor, levels: int) -> Self:
+        """Fit nothing."""
+        return cls()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return zeros (B,)."""
+        return x.new_zeros(len(x))
+
+
+class PixelHistogram:
+    """Independent pixels, each with a histogram over the grey levels, one pseudo-count per level."""
+
+    def __init__(self, log_density: Tensor) -> None:
+        """`log_density` (D, levels): log of the density within each bin."""
+        self.log_density = log_density
+
+    @property
+    def parameters(self) -> int:
+        """D (levels - 1): the bins of a pixel sum to one."""
+        pixels, levels = self.log_density.shape
+        return pixels * (levels - 1)
+
+    @classmethod
+    def fit(cls, images: Tensor, levels: int) -> Self:
+        """Count the levels of each pixel; Laplace's +1 keeps unseen levels possible."""
+        pixels = images[0].numel()
+        offset = torch.arange(pixels) * levels
+        counts = torch.ones(pixels * levels, dtype=torch.float64)
+        for chunk in images.flatten(1).split(CHUNK):
+            counts += torch.bincount((chunk + offset).flatten(), minlength=len(counts))
+        probability = counts.view(pixels, levels) / (len(images) + levels)
+        return cls(torch.log(probability * levels))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the sum over pixels of the log density of the bin each lies in."""
+        levels = self.log_density.shape[1]
+        bins = (x.flatten(1) * levels).floor().long().clamp(0, levels - 1)
+        return self.log_density.gather(1, bins.T).sum(0)
+
+
+class FullGaussian:
+    """The maximum-likelihood Gaussian with full covariance of the dequantised training images.
+
+    Its mean and covariance are exact expectations over u, so 1 / (12 levels^2) on the diagonal keeps the
+    covariance regular even for pixels that never change. The mass outside [0, 1)^D is not renormalised.
+    """
+
+    def __init__(self, mean: Tensor, cholesky: Tensor) -> None:
+        """`mean` (D,); `cholesky` (D, D): lower factor of the covariance."""
+        self.mean, self.cholesky = mean, cholesky
+
+    @property
+    def parameters(self) -> int:
+        """D of the mean and D (D + 1) / 2 of the covariance."""
+        D = len(self.mean)
+        return D + D * (D + 1) // 2
+
+    @classmethod
+    def fit(cls, images: Tensor, levels: int) -> Self:
+        """Accumulate the mean, then the centred second moments, in float64."""
+        flat = images.flatten(1)
+        D = flat.shape[1]
+        mean = flat.sum(0, dtype=torch.int64).double() / len(flat)
+        covariance = torch.zeros(D, D, dtype=torch.float64)
+        for chunk in flat.split(CHUNK):
+            centred = chunk.double() - mean
+            covariance.addmm_(centred.T, centred)
+        covariance /= len(flat) * levels**2
+        covariance.diagonal().add_(1 / (12 * levels**2))
+        return cls((mean + 0.5) / levels, torch.linalg.cholesky(covariance))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log density by one triangular solve."""
+        centred = (x.flatten(1) - self.mean).T
+        white = torch.linalg.solve_triangular(self.cholesky, centred, upper=False)
+        constant = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.cholesky.diagonal().log().sum()
+        return -0.5 * white.square().sum(0) - constant
+
+
+def evaluate_baselines(dataset: str, root: Path = Path(".")) -> None:
+    """Write `results/<dataset>/baselines.json`: test bits/dim of every baseline, with its standard error.
+
+    Raises:
+        ConfigError: `dataset` has no experiment.
+        DataError: the data set is not prepared, or its test split holds fewer than two images.
+    """
+    root = Path(root)
+    config = Params(root / PARAMS_FILE).evaluation(dataset)
+    levels = read_manifest(dataset, root / "data").levels
+    train = load(dataset, "train", root / "data")
+    test = load(dataset, "test", root / "data")[: config.images]
+    if len(test) < 2:
+        raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(test)}")
+    densities = {name: resolve(BASELINES, name, "baseline").fit(train, levels) for name in BASELINES}
+    bits = mean_bits_per_dim(densities, test, levels, config)
+    result = {
+        "dataset": dataset,
+        "test_images": len(test),
+        "draws": config.draws,
+        "baselines": {
+            name: {
+                "bits_per_dim": bits[name].mean().item(),
+                "bits_per_dim_se": bits[name].std().item() / math.sqrt(len(test)),
+                "parameters": density.parameters,
+            }
+            for name, density in densities.items()
+        },
+    }
+    path = root / "results" / dataset / "baselines.json"
+    write_atomically(path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+    print(f"wrote {path}: {', '.join(f'{name} {values.mean():.4f}' for name, values in bits.items())} bits/dim")
+
+
+def mean_bits_per_dim(
+    densities: dict[str, Density], images: Tensor, levels: int, config: EvaluationConfig
+) -> dict[str, Tensor]:
+    """Return per density the bits/dim (N,) of uint8 images (N, C, H, W), means over `config.draws` draws.
+
+    All densities and all flows see the same noise, from a generator seeded by `config.seed`.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    nats = {name: torch.zeros(len(images), dtype=torch.float64) for name in densities}
+    for _ in range(config.draws):
+        # The noise of a whole draw at once, as the flows draw it.
+        x = dequantise(images, levels, generator, torch.float64)
+        for start in range(0, len(images), config.batch_size):
+            batch = slice(start, start + config.batch_size)
+            for name, density in densities.items():
+                nats[name][batch] += density.log_prob(x[batch])
+    D = images[0].numel()
+    return {name: math.log2(levels) - total / (config.draws * D * math.log(2)) for name, total in nats.items()}

@@ -1,0 +1,99 @@
+"""The comparison table in full precision: one row per baseline and per variant."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from acf.reporting.results import Metrics, Results
+
+REFERENCE = "gaussian"
+COLUMNS = (
+    "row",
+    "kind",
+    "seeds",
+    "bits_per_dim",
+    "bits_per_dim_se",
+    "se_over",
+    "bits_per_dim_se_images",
+    "gain",
+    "gain_se",
+    "log_prob_z",
+    "log_abs_det",
+    "dequantisation",
+    "parameters",
+    "certificate",
+    "reconstruction_error",
+    "train_seconds",
+    "train_steps",
+    "images_per_second",
+    "device",
+    "test_images",
+    "draws",
+)
+
+
+def comparison(results: Results) -> pd.DataFrame:
+    """Return the table, columns `COLUMNS`; what a row has no value for is None.
+
+    `gain` is the reference baseline's bits/dim minus the row's (positive: the row is better).
+    """
+    rows = [
+        {
+            "row": name,
+            "kind": "baseline",
+            "bits_per_dim": baseline.bits_per_dim,
+            "bits_per_dim_se": baseline.bits_per_dim_se,
+            "se_over": "images",
+            "bits_per_dim_se_images": baseline.bits_per_dim_se,
+            "parameters": baseline.parameters,
+            "test_images": results.baselines.test_images,
+            "draws": results.baselines.draws,
+        }
+        for name, baseline in results.baselines.baselines.items()
+    ]
+    rows += [_flow(variant, seeds) for variant, seeds in results.metrics.items()]
+    reference = next(row for row in rows if row["row"] == REFERENCE)
+    for row in rows:
+        if row is not reference:
+            row["gain"], row["gain_se"] = difference(reference, row)
+    table = pd.DataFrame([{column: row.get(column) for column in COLUMNS} for row in rows], dtype=object)
+    return table.astype({"bits_per_dim": float, "bits_per_dim_se": float})
+
+
+def difference(one: Any, other: Any) -> tuple[float, float]:
+    """Return bits/dim of `one` minus that of `other`, and its standard error, for two rows of the table.
+
+    The rows' errors are combined as if independent, each the larger of the ones over images and over seeds:
+    two seeds that happen to agree prove little. Both rows see the same test images, so this is cautious.
+    """
+    errors = [max(row["bits_per_dim_se"], row["bits_per_dim_se_images"]) for row in (one, other)]
+    return one["bits_per_dim"] - other["bits_per_dim"], math.hypot(*errors)
+
+
+def _flow(variant: str, seeds: list[Metrics]) -> dict[str, Any]:
+    bits = [metrics.bits_per_dim for metrics in seeds]
+    over_images = fmean(metrics.bits_per_dim_se for metrics in seeds)
+    several = len(seeds) > 1
+    return {
+        "row": variant,
+        "kind": "flow",
+        "seeds": len(seeds),
+        "bits_per_dim": fmean(bits),
+        "bits_per_dim_se": stdev(bits) / math.sqrt(len(bits)) if several else over_images,
+        "se_over": "seeds" if several else "images",
+        "bits_per_dim_se_images": over_images,
+        **{part: fmean(getattr(m.parts, part) for m in seeds) for part in type(seeds[0].parts).model_fields},
+        "parameters": max(metrics.parameters for metrics in seeds),
+        "certificate": max(metrics.certificate.worst for metrics in seeds),
+        "reconstruction_error": max(metrics.reconstruction_error for metrics in seeds),
+        "train_seconds": fmean(metrics.train_seconds for metrics in seeds),
+        "train_steps": max(metrics.train_steps for metrics in seeds),
+        "images_per_second": fmean(metrics.images_per_second for metrics in seeds),
+        "device": "; ".join(dict.fromkeys(d for m in seeds for d in (m.train_device, m.device) if d)),
+        "test_images": min(metrics.test_images for metrics in seeds),
+        "draws": min(metrics.draws for metrics in seeds),
+    }

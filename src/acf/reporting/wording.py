@@ -1,0 +1,118 @@
+"""How numbers are written: digits that match the standard error, a dash for what a row has no value for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+ABSENT = "—"
+
+Column = tuple[str, Callable[[Any], str]]
+"""Heading and the text of a row's cell."""
+
+
+def with_error(value: float, error: float) -> str:
+    """Return value ± error, the error with two significant digits and the value with the same decimals."""
+    if pd.isna(value):
+        return ABSENT
+    if not error > 1e-12:
+        return f"{_minus(f'{value:.4f}')} ± 0"
+    decimals = min(max(1 - math.floor(math.log10(error)), 0), 6)
+    return f"{_minus(f'{value:.{decimals}f}')} ± {error:.{decimals}f}"
+
+
+def decimal(value: float, decimals: int = 3) -> str:
+    """Return the value with a fixed number of decimals."""
+    return ABSENT if pd.isna(value) else _minus(f"{value:.{decimals}f}")
+
+
+def bound(value: float) -> str:
+    """Return a Lipschitz bound rounded up, so that what is printed is proven too; below 1 stays below 1."""
+    if pd.isna(value):
+        return ABSENT
+    for decimals in range(4, 16):
+        up = math.ceil(value * 10**decimals - 1e-9) / 10**decimals
+        if (up < 1) == (value < 1):
+            return f"{up:.{decimals}f}"
+    return repr(value)
+
+
+def count(value: float) -> str:
+    """Return a whole number with thousands separated."""
+    return ABSENT if pd.isna(value) else f"{int(value):,}"
+
+
+def scientific(value: float) -> str:
+    """Return the value with two significant digits and an exponent."""
+    if pd.isna(value):
+        return ABSENT
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{_minus(str(int(exponent)))}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as s, min or h, whichever reads best."""
+    if pd.isna(seconds):
+        return ABSENT
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def rate(value: float) -> str:
+    """Return a rate with three significant digits."""
+    if pd.isna(value):
+        return ABSENT
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def text(value: Any) -> str:
+    """Return the value as it is."""
+    return ABSENT if pd.isna(value) else str(value)
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
+NAME: Column = ("model", lambda row: str(row["row"]))
+BITS: Column = ("bits/dim", lambda row: with_error(row["bits_per_dim"], row["bits_per_dim_se"]))
+GAIN: Column = ("gain over Gaussian", lambda row: with_error(row["gain"], row["gain_se"]))
+PARTS: list[Column] = [
+    ("log p(z)", lambda row: decimal(row["log_prob_z"])),
+    ("log-determinant", lambda row: decimal(row["log_abs_det"])),
+    ("dequantisation", lambda row: decimal(row["dequantisation"])),
+]
+PARAMETERS: Column = ("parameters", lambda row: count(row["parameters"]))
+CERTIFICATE: Column = ("certificate", lambda row: bound(row["certificate"]))
+RECONSTRUCTION: Column = ("reconstruction error", lambda row: scientific(row["reconstruction_error"]))
+TRAINING: Column = ("training time", lambda row: duration(row["train_seconds"]))
+STEPS: Column = ("steps", lambda row: count(row["train_steps"]))
+MEASURED: list[Column] = [
+    ("evaluation images/s", lambda row: rate(row["images_per_second"])),
+    ("device", lambda row: text(row["device"])),
+]
+
+FULL = [NAME, BITS, GAIN, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING, STEPS, *PARTS, *MEASURED]
+TERMINAL = [NAME, BITS, GAIN, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING]
+README = [NAME, BITS, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING]
+
+
+def cells(table: pd.DataFrame, columns: list[Column]) -> list[list[str]]:
+    """Return the text of each row of the comparison table."""
+    return [[write(row) for _, write in columns] for _, row in table.iterrows()]
+
+
+def headings(columns: list[Column]) -> list[str]:
+    """Return the headings of `columns`."""
+    return [heading for heading, _ in columns]
+
+
+def markdown(table: pd.DataFrame, columns: list[Column]) -> str:
+    """Return the table in markdown, numbers to the right."""
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    lines = [headings(columns), rule, *cells(table, columns)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

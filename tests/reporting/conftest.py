@@ -1,0 +1,123 @@
+"""A project folder with result files in the forms of docs/architecture.md, numbers invented for the tests."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+VARIANTS = {
+    "resflow": {},
+    "acf-l2": {"model": {"attention": {"kind": "l2"}}},
+    "acf-dot": {"model": {"attention": {"kind": "dot"}}},
+}
+BITS = {"resflow": 2.04, "acf-l2": 1.93, "acf-dot": 2.03}
+
+
+def write_params(root: Path, seeds: list[int]) -> None:
+    sections = ("model", "training", "evaluation", "sampling")
+    experiment = {"seeds": seeds, "variants": {v: {} for v in VARIANTS}} | {s: {} for s in sections}
+    params = {
+        "defaults": {s: {} for s in sections},
+        "variants": VARIANTS,
+        "experiments": {"digits": experiment, "fashion-mnist": experiment},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def metrics(variant: str, seed: int) -> dict:
+    bits = BITS[variant] + 0.01 * seed
+    blocks = [{"name": f"scale1.block{i}", "upper": 0.9 + 0.007 * ((7 * i + seed) % 11)} for i in range(14)]
+    worst = max(blocks, key=lambda block: block["upper"])
+    return {
+        "dataset": "digits",
+        "variant": variant,
+        "seed": seed,
+        "bits_per_dim": bits,
+        "bits_per_dim_se": 0.0123,
+        "bits_per_dim_se_draws": 0.00123,
+        "parts": {"log_prob_z": 5.25, "log_abs_det": bits - 9.33746284, "dequantisation": 4.08746284},
+        "parameters": 84000 + 100 * len(variant),
+        "certificate": {"worst": worst["upper"], "worst_block": worst["name"], "blocks": blocks},
+        "reconstruction_error": 1.25e-6 * (seed + 1),
+        "reconstruction_images": 297,
+        "test_images": 297,
+        "draws": 4,
+        "estimator": {"exact_terms": 20, "distribution": "poisson", "parameter": 2.0, "probe": "rademacher"},
+        "evaluate_seconds": 3.21,
+        "images_per_second": 370.1,
+        "train_seconds": 93.4 + seed,
+        "train_steps": 800,
+        "device": "cpu, Imaginary Processor 9000, 2 threads",
+        "recipe": f"0123456789abcde{seed}",
+        "train_device": "cpu, Imaginary Processor 9000, 2 threads",
+        "train_recipe": f"fedcba987654321{seed}",
+        "versions": {"acf": "0.1.0", "torch": "2.13.0"},
+    }
+
+
+def history(variant: str, seed: int) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    step = np.arange(10, 801, 10)
+    bits = BITS[variant] + 2.5 * np.exp(-step / 90)
+    checked = step % 100 == 0
+    return pd.DataFrame(
+        {
+            "step": step,
+            "seconds": step * (0.08 + 0.02 * len(variant)),
+            "images": step * 64,
+            "train_bits_per_dim": bits + generator.normal(0, 0.06, len(step)),
+            "gradient_norm": 1.0,
+            "learning_rate": 2e-3,
+            "validation_bits_per_dim": np.where(checked, bits + 0.03, np.nan),
+            "validation_se": np.where(checked, 0.02, np.nan),
+        }
+    )
+
+
+def picture(path: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
+
+
+def write_results(root: Path, seeds: list[int]) -> None:
+    baselines = {
+        "uniform": {"bits_per_dim": 4.08746284, "bits_per_dim_se": 0.0, "parameters": 0},
+        "histogram": {"bits_per_dim": 2.81234567, "bits_per_dim_se": 0.0234, "parameters": 1024},
+        "gaussian": {"bits_per_dim": 2.23456789, "bits_per_dim_se": 0.0345, "parameters": 2144},
+    }
+    (root / "results/digits").mkdir(parents=True)
+    (root / "results/digits/baselines.json").write_text(
+        json.dumps({"dataset": "digits", "test_images": 297, "draws": 4, "baselines": baselines})
+    )
+    for variant in VARIANTS:
+        for seed in seeds:
+            models, results, samples = (
+                root / kind / "digits" / variant / f"seed{seed}" for kind in ("models", "results", "samples")
+            )
+            for folder in (models, results, samples):
+                folder.mkdir(parents=True)
+            history(variant, seed).to_csv(models / "history.csv", index=False)
+            (results / "metrics.json").write_text(json.dumps(metrics(variant, seed)))
+            picture(samples / "samples.png", seed)
+            picture(samples / "reconstructions.png", seed + 1)
+
+
+def make_project(root: Path, seeds: list[int]) -> Path:
+    write_params(root, seeds)
+    write_results(root, seeds)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Results of one seed."""
+    return make_project(tmp_path, [0])
+
+
+@pytest.fixture
+def project_of_three_seeds(tmp_path: Path) -> Path:
+    return make_project(tmp_path, [0, 1, 2])

@@ -1,0 +1,78 @@
+"""README's tables are generated from the reports and do not go stale."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from acf.errors import AcfError
+from acf.reporting import check_readme, report, write_readme
+from acf.reporting.readme import readme_table, tables
+
+ROOT = Path(__file__).parents[2]
+MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText after.\n"
+
+
+@pytest.fixture
+def reported(project):
+    report("digits", project)
+    (project / "README.md").write_text(MARKED)
+    return project
+
+
+def test_the_table_is_written_between_the_markers_and_nothing_else_changes(reported):
+    write_readme(reported)
+    text = (reported / "README.md").read_text()
+    assert "| acf-l2 | 1.930 ± 0.012 | 84,600 | 0.9700 | 1.3e−6 | 93 s |\n" in text
+    assert "| gaussian | 2.235 ± 0.035 | 2,144 | — | — | — |\n" in text
+    assert text.startswith("# Title\n\n<!-- results:digits -->\n")
+    assert text.endswith("<!-- /results -->\n\nText after.\n")
+    assert "old" not in text
+    check_readme(reported)
+
+
+def test_a_second_time_changes_nothing(reported):
+    write_readme(reported)
+    text = (reported / "README.md").read_text()
+    write_readme(reported)
+    assert (reported / "README.md").read_text() == text
+
+
+def test_a_stale_table_is_found(reported):
+    with pytest.raises(AcfError, match="results of digits are not those"):
+        check_readme(reported)
+    write_readme(reported)
+    path = reported / "README.md"
+    path.write_text(path.read_text().replace("1.930", "1.830"))
+    with pytest.raises(AcfError, match="results of digits are not those"):
+        check_readme(reported)
+
+
+def test_a_missing_report_is_named(reported):
+    path = reported / "README.md"
+    path.write_text(MARKED.replace("digits", "fashion-mnist"))
+    for function in (write_readme, check_readme):
+        with pytest.raises(AcfError, match=r"fashion-mnist/table\.csv is missing; run: dvc repro"):
+            function(reported)
+
+
+def test_a_readme_without_markers_is_refused(reported):
+    (reported / "README.md").write_text("# Title\n")
+    with pytest.raises(AcfError, match="has no results table"):
+        check_readme(reported)
+
+
+def test_the_committed_readme_shows_the_committed_results():
+    """Against HEAD, not the working tree: a rerun that rewrites reports/ must not make the tests fail."""
+    shown = tables(_committed("README.md"))
+    assert shown, "README.md has no results table; see acf.reporting.readme for the markers"
+    for dataset, table in shown.items():
+        csv = _committed(f"reports/{dataset}/table.csv")
+        assert table == readme_table(csv), f"README's results of {dataset} are stale; run: acf readme"
+
+
+def _committed(path: str) -> str:
+    done = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"{path} is not in the last commit: {done.stderr.strip()}")
+    return done.stdout
