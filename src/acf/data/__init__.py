@@ -1,0 +1,28 @@
+"""Data sets: fetched, checked and stored as `data/<dataset>/{train,test}.pth` with a manifest.
+
+The public names are loaded when first used: neither torch nor scikit-learn is imported before it is needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acf.data.manifest import Manifest, read_manifest
+    from acf.data.stage import prepare
+    from acf.data.store import load, verify
+
+_PLACES = {
+    "Manifest": "acf.data.manifest",
+    "load": "acf.data.store",
+    "prepare": "acf.data.stage",
+    "read_manifest": "acf.data.manifest",
+    "verify": "acf.data.store",
+}
+
+__all__ = ["Manifest", "load", "prepare", "read_manifest", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'acf.data' has no attribute {name!r}")

@@ -1,0 +1,40 @@
+"""A data set as `acf prepare` sees it: to add one takes one new file and one line in the registry."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from acf.data.manifest import Split
+
+
+class ImageDataset(ABC):
+    """A data set of images with whole-numbered values, all of one size.
+
+    Attributes:
+        name: its key in `acf.registry.DATASETS`, and its folder under `data/`.
+        shape: (C, H, W) of one image.
+        levels: number of values a pixel can take; values lie in [0, levels).
+        counts: number of images of each split.
+        sha256: of each split's tensor bytes, or None where they are not known beforehand.
+        source: where the images come from and how they were split, in one line.
+    """
+
+    name: ClassVar[str]
+    shape: ClassVar[tuple[int, int, int]]
+    levels: ClassVar[int]
+    counts: ClassVar[Mapping[Split, int]]
+    sha256: ClassVar[Mapping[Split, str] | None] = None
+    source: ClassVar[str]
+
+    @abstractmethod
+    def export(self, downloads: Path, scratch: Path) -> Mapping[Split, Path]:
+        """Return one `.npy` file per split, uint8 of shape (N, H, W) or (N, H, W, C).
+
+        Args:
+            downloads: folder for files worth keeping (those fetched); may not exist yet.
+            scratch: existing empty folder, removed afterwards, for arrays written on the way.
+
+        Raises:
+            DataError: the source is missing or damaged.
+        """

@@ -1,0 +1,118 @@
+"""The stage `acf prepare`: from a data set's source to `data/<dataset>/{train,test}.pth` and its manifest."""
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from acf.data.base import ImageDataset
+from acf.data.convert import npy_to_pth
+from acf.data.files import replacing, writing
+from acf.data.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
+from acf.data.store import tensor_path, verify
+from acf.errors import DataError
+from acf.registry import DATASETS, resolve
+
+DOWNLOADS = ".downloads"
+
+
+def prepare(dataset: str, root: Path = ROOT) -> Manifest:
+    """Make `root/<dataset>/{train,test}.pth` and `manifest.json`, unless they are there and whole.
+
+    Fetched files are kept in `root/.downloads/<dataset>/`. The manifest is written last, so its presence says
+    that the tensors are complete. A second process preparing the same data set waits for the first.
+
+    Raises:
+        ConfigError: unknown data set.
+        DataError: its source is missing or damaged, or a file cannot be written.
+    """
+    source: ImageDataset = resolve(DATASETS, dataset, "data set")()
+    root = Path(root)
+    # Before the lock, since prepared data may lie where nothing can be written.
+    if manifest := _present(source, root):
+        return manifest
+    downloads = root / DOWNLOADS / dataset
+    with _only_one(downloads / "lock", dataset) as waited:
+        if waited and (manifest := _present(source, root)):
+            return manifest
+        return _prepare(source, downloads, root)
+
+
+@contextmanager
+def _only_one(path: Path, dataset: str) -> Iterator[bool]:
+    """Hold the lock `path`, which a killed process gives back; yields whether another held it before."""
+    lock = FileLock(path)
+    waited = False
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another `acf prepare --dataset {dataset}` to finish", flush=True)
+            waited = True
+            lock.acquire()
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+def _present(source: ImageDataset, root: Path) -> Manifest | None:
+    """Return the manifest if all three files are there, whole, and what the code would write today."""
+    if not manifest_path(source.name, root).exists():
+        return None
+    try:
+        manifest = verify(source.name, root)
+    except DataError as error:
+        print(f"{error.args[0].partition('; run')[0]}: preparing again")
+        return None
+    if manifest != _manifest(source, source.sha256 or manifest.sha256):
+        print(f"{manifest_path(source.name, root)} is of another version of the data set: preparing again")
+        return None
+    print(f"{root / source.name}: already prepared, content verified")
+    return manifest
+
+
+def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
+    scratch = downloads / "npy"
+    with writing(scratch):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        # An old manifest must not vouch for new tensors.
+        manifest_path(source.name, root).unlink(missing_ok=True)
+    try:
+        arrays = source.export(downloads, scratch)
+        hashes: dict[Split, str] = {}
+        for split in SPLITS:
+            path = tensor_path(source.name, split, root)
+            hashes[split] = npy_to_pth(
+                arrays[split], path, shape=source.shape, levels=source.levels, count=source.counts[split]
+            )
+            if source.sha256 and hashes[split] != source.sha256[split]:
+                raise DataError(
+                    f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
+                    f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
+                )
+            print(f"wrote {path}: {source.counts[split]} images, {source.shape}, {source.levels} levels")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    manifest = _manifest(source, hashes)
+    with replacing(manifest_path(source.name, root)) as file:
+        file.write(manifest.model_dump_json(indent=2).encode() + b"\n")
+    print(f"wrote {manifest_path(source.name, root)}")
+    return manifest
+
+
+def _manifest(source: ImageDataset, hashes: Mapping[Split, str]) -> Manifest:
+    return Manifest(
+        dataset=source.name,
+        shape=source.shape,
+        levels=source.levels,
+        bits=math.log2(source.levels),
+        counts=dict(source.counts),
+        sha256=dict(hashes),
+        source=source.source,
+    )

@@ -1,0 +1,127 @@
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from acf.data import Manifest, load, prepare, read_manifest, verify
+from acf.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    prepare("digits", tmp_path)
+    return tmp_path
+
+
+def edit(root: Path, **changes: object) -> None:
+    path = root / "digits" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_manifest_round_trip(root):
+    manifest = read_manifest("digits", root)
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert set(json.loads((root / "digits" / "manifest.json").read_text())) == {
+        "dataset",
+        "shape",
+        "levels",
+        "bits",
+        "counts",
+        "sha256",
+        "source",
+    }
+    with pytest.raises(ValueError, match="frozen"):
+        manifest.levels = 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra": 1}, "extra: Extra inputs"),
+        ({"levels": 0}, "levels"),
+        ({"bits": 8}, "log2 of 17 levels"),
+        ({"counts": {"train": 1500}}, "counts: .*no entry for test"),
+        ({"sha256": {"train": "x", "test": "y"}}, "sha256.train"),
+        ({"shape": [1, 8]}, "shape"),
+        ({"dataset": "other"}, "of data set 'other'"),
+    ],
+)
+def test_wrong_manifest(root, changes, message):
+    edit(root, **changes)
+    with pytest.raises(DataError, match=message) as error:
+        read_manifest("digits", root)
+    assert "manifest.json" in str(error.value)
+    assert "acf prepare --dataset digits" in str(error.value)
+
+
+def test_manifest_that_is_no_json(root):
+    path = root / "digits" / "manifest.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(DataError, match="damaged"):
+        read_manifest("digits", root)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "test.pth"])
+def test_missing_file(root, name):
+    (root / "digits" / name).unlink()
+    with pytest.raises(DataError, match="not found; run: acf prepare --dataset digits") as error:
+        load("digits", "test", root)
+    assert str(root / "digits" / name) in str(error.value)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 10000, -1])
+def test_truncated_file(root, keep):
+    path = root / "digits" / "test.pth"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="truncated or damaged") as error:
+        load("digits", "test", root)
+    assert str(path) in str(error.value)
+    assert "acf prepare" in str(error.value)
+
+
+def test_something_else_under_the_name(root):
+    path = root / "digits" / "test.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    with pytest.raises(DataError, match="truncated or damaged"):
+        load("digits", "test", root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(297, 1, 8, 8), "dtype torch.float32"),
+        (torch.zeros(296, 1, 8, 8, dtype=torch.uint8), r"shape \(296, 1, 8, 8\), the manifest says \(297,"),
+        (torch.zeros(297, 8, 8, dtype=torch.uint8), r"shape \(297, 8, 8\)"),
+        (torch.full((297, 1, 8, 8), 17, dtype=torch.uint8), "value 17, but the manifest says 17 levels"),
+        (torch.zeros(297, 1, 8, 8, dtype=torch.uint8).transpose(2, 3), "not contiguous"),
+        ([1, 2], "holds a list"),
+    ],
+)
+def test_wrong_tensor(root, content, message):
+    torch.save(content, root / "digits" / "test.pth")
+    with pytest.raises(DataError, match=message):
+        load("digits", "test", root)
+
+
+def test_unknown_split(root):
+    with pytest.raises(DataError, match="unknown split 'validation'; known: train, test"):
+        load("digits", "validation", root)
+
+
+def test_changed_image_is_seen_by_verify(root):
+    verify("digits", root)
+    images = load("digits", "test", root).clone()
+    images[5, 0, 4, 4] ^= 1
+    torch.save(images, root / "digits" / "test.pth")
+    load("digits", "test", root)
+    with pytest.raises(DataError, match="is damaged: SHA-256") as error:
+        verify("digits", root)
+    assert str(root / "digits" / "test.pth") in str(error.value)
+
+
+def test_writing_into_the_tensor_leaves_the_file(root):
+    load("digits", "test", root).zero_()
+    verify("digits", root)
