@@ -86,7 +86,7 @@ def ranking(table: pd.DataFrame, results: Results, path: Path) -> None:
             axes.annotate(label, (value, height), (0, 6), textcoords="offset points", ha="center", fontsize="small")
         axes.set_yticks(range(len(table)), list(table["row"]))
         axes.set(xlabel="bits/dim on test images (lower is better)", ylim=(-0.5, len(table) - 0.3))
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         axes.grid(visible=False, axis="x")
 
 
