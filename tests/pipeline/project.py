@@ -24,7 +24,8 @@ COPIED = (
     ".dvc/.gitignore",
 )
 REPORT = "reports/digits/index.html"
-TIMES = ("evaluate_seconds", "images_per_second", "train_seconds")
+TIMES = ("evaluate_seconds", "images_per_second", "train_seconds", "recipe")
+"""Keys of metrics.json with a time; `recipe` is among them since config.json, which it covers, has the seconds."""
 
 MODEL = {"blocks": [1], "idim": 8, "fc_blocks": 1, "fc_width": 8, "attention": {"heads": 2}}
 TRAINING = {"steps": 4, "warmup_steps": 2, "batch_size": 16, "validation_images": 16, "validate_every": 4}
@@ -56,14 +57,14 @@ exec {sys.executable} -m acf.cli "$@"
 class Project:
     """A copy whose own code runs (PYTHONPATH), and whose `acf` notes each call in calls.txt."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, source: Path = SOURCE) -> None:
         self.root = root
         for name in COPIED:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            if (SOURCE / name).is_dir():
-                shutil.copytree(SOURCE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            if (source / name).is_dir():
+                shutil.copytree(source / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copy2(SOURCE / name, root / name)
+                shutil.copy2(source / name, root / name)
         (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
         (root / "bin").mkdir()
         (root / "bin" / "acf").write_text(ACF)

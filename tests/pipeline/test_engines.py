@@ -32,8 +32,8 @@ def dvc(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("snakemake"))
+def snakemake(dvc: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("snakemake"), source=dvc.root)
     assert project.snakemake() == EVERYTHING
     return project
 
