@@ -77,16 +77,6 @@ def index() -> None:
 
 
 @app.command()
-def runs(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether the file is up to date.")] = False,
-) -> None:
-    """Write workflow/runs.yaml, the list of runs that dvc.yaml walks, from params.yaml."""
-    from acf.engine.runs import check_runs, write_runs
-
-    check_runs() if check else write_runs()
-
-
-@app.command()
 def readme(
     check: Annotated[bool, typer.Option("--check", help="Only say whether the tables are up to date.")] = False,
 ) -> None:
