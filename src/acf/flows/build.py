@@ -8,7 +8,6 @@ from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
 from acf.flows.flow import Flow
-from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
@@ -49,7 +48,7 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
         shapes.append(shape)
         if config.factor_out and index < len(config.blocks) - 1:
             shape = _halved(shape)
-    return Flow(config, Chain(Logit(config.logit_alpha), MultiScale(list(scales), shapes, config.factor_out)))
+    return Flow(config, MultiScale(list(scales), shapes, config.factor_out))
 
 
 def _residual(config: ModelConfig, branch: Any, shape: Shape) -> ResidualBlock:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from acf.config import LogDetConfig, ModelConfig
-from acf.flows.bijection import Bijection
 from acf.flows.certificate import certify_block_by_block
+from acf.flows.logit import Logit
+from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised
 
@@ -22,9 +23,10 @@ class Flow(nn.Module):
         config: the configuration it was built from.
     """
 
-    def __init__(self, config: ModelConfig, bijection: Bijection) -> None:
+    def __init__(self, config: ModelConfig, bijection: MultiScale) -> None:
         super().__init__()
         self.config, self.bijection = config, bijection
+        self.logit = Logit(config.logit_alpha)
         self.shape: tuple[int, int, int] = config.shape
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,12 +36,14 @@ class Flow(nn.Module):
             ValueError: wrong shape or an integer type.
         """
         self._check(x)
-        return self.bijection(x)
+        x, start = self.logit(x)
+        z, log_abs_det = self.bijection(x)
+        return z, start + log_abs_det
 
     def transform(self, x: Tensor) -> Tensor:
         """Return z = f(x) (B, C*H*W) without the cost of the log-determinant."""
         self._check(x)
-        return self.bijection.transform(x)
+        return self.bijection.transform(self.logit.transform(x))
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:
@@ -69,7 +73,7 @@ class Flow(nn.Module):
         if z.dim() != 2 or z.shape[1] != values:
             raise ValueError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
         certify_block_by_block(self)
-        return self.bijection.inverse(z)
+        return self.logit.inverse(self.bijection.inverse(z))
 
     def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """Draw n images (n, C, H, W) from z = temperature * noise, clamped to [0, 1).
@@ -97,5 +101,9 @@ class Flow(nn.Module):
             block.evaluation_log_det = config
 
     def residual_blocks(self) -> dict[str, ResidualBlock]:
-        """All residual blocks by name, in the order of the flow."""
-        return {name: m for name, m in self.named_modules() if isinstance(m, ResidualBlock)}
+        """All residual blocks in the order of the flow, by a name for people such as "scale 1, block 3"."""
+        return {
+            f"scale {s}, block {b}": block
+            for s, scale in enumerate(self.bijection.scales, start=1)
+            for b, block in enumerate((m for m in scale.modules() if isinstance(m, ResidualBlock)), start=1)
+        }
