@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from acf.errors import NotContractiveError
 from acf.lipschitz.normalised import Normalised
@@ -101,6 +102,7 @@ def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificat
     """
     for name, block in flow.residual_blocks().items():
         maps = {key: m for key, m in block.branch.named_modules() if isinstance(m, Normalised)}
+        _require_finite(name, block)
         for layer in maps.values():
             layer.slack.fill_(1.0)
             layer.converge_norm()
@@ -108,21 +110,26 @@ def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificat
     return certify(flow)
 
 
+def _require_finite(name: str, block: ResidualBlock) -> None:
+    for key, tensor in block.branch.state_dict().items():
+        if not tensor.isfinite().all():
+            raise NotContractiveError(f"block {name}: {key} has values that are not finite")
+
+
 def _tighten_block(name: str, block: ResidualBlock, maps: dict[str, Normalised], target: float, most: float) -> None:
     start = block.bound()
     if start <= target:
         return
-    if not math.isfinite(start):
-        raise NotContractiveError(f"block {name}: its weights are not finite")
-    gaps = {key: layer.lipschitz_bound() / layer.coefficient for key, layer in maps.items()}
     if start > target * most:
-        worst = max(gaps, key=lambda key: gaps[key])
+        excess = {key: layer.lipschitz_bound() / layer.coefficient for key, layer in maps.items()}
+        worst = max(excess, key=lambda key: excess[key])
         raise NotContractiveError(
             f"block {name} is not contractive: the bound of its branch's Lipschitz constant is {start:.4f}; "
-            f"its worst layer is {worst} ({type(maps[worst]).__name__}, {gaps[worst]:.4f} times its coefficient). "
+            f"its worst layer is {worst} ({type(maps[worst]).__name__}, {excess[worst]:.4f} times its coefficient). "
             "If this is a convolution or a matrix, raise model.power_iterations"
         )
-    # By bisection in the share t of the gap that is closed: slack = gap^t.
+    # By bisection in the share t of the gap that is closed: slack = gap^t. At t = 1 every norm is at most its coefficient.
+    gaps = {key: _gap(layer) for key, layer in maps.items()}
     low, high = 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2
@@ -131,10 +138,17 @@ def _tighten_block(name: str, block: ResidualBlock, maps: dict[str, Normalised],
     _set_slack(maps, gaps, high)
     if block.bound() > target:
         raise NotContractiveError(
-            f"block {name} is not contractive even with every layer at its proven norm: bound {block.bound():.4f}"
+            f"block {name} cannot be proven to have a bound of at most {target}: with every layer's proven norm at its "
+            f"coefficient the bound is {block.bound():.4f}; lower model.coefficient"
         )
+
+
+def _gap(layer: Normalised) -> float:
+    """Proven bound over estimate, both of the stored weight, at least 1."""
+    estimate = float(layer.estimated_norm().detach())
+    return max(1.0, layer.stored_bound() / max(estimate, torch.finfo(layer.weight.dtype).tiny))
 
 
 def _set_slack(maps: dict[str, Normalised], gaps: dict[str, float], share: float) -> None:
     for key, layer in maps.items():
-        layer.slack.fill_(max(gaps[key], 1.0) ** share)
+        layer.slack.fill_(gaps[key] ** share)

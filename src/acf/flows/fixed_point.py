@@ -16,7 +16,8 @@ def invert(
 
     With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 6). Each
     sample stops when this bound is below `tolerance` times max(1, |y|), or where rounding ends all progress: then the
-    residual stays at the level of float arithmetic and the bound returned says so.
+    residual, which without rounding falls at every step, is at the level of float arithmetic and no longer falls; the
+    bound returned says so. It is the bound of g as computed: rounding within g comes on top.
 
     Args:
         g: contraction on (B, ...) that treats samples independently.
@@ -31,28 +32,28 @@ def invert(
     """
     if not lipschitz < 1:
         raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
-    size = y.flatten(1).norm(dim=1)
-    goal = tolerance * size.clamp_min(1.0) * (1 - lipschitz)
-    floor = 32 * torch.finfo(y.dtype).eps * size.clamp_min(1.0)
+    eps = torch.finfo(y.dtype).eps
+    size = y.flatten(1).norm(dim=1).clamp_min(1.0)
+    goal = tolerance * size * (1 - lipschitz)
     x, norm = y.clone(), torch.full_like(size, torch.inf)
+    settled = torch.zeros_like(size, dtype=torch.bool)
     active = torch.arange(len(y), device=y.device)
     for _ in range(most):
         part = x[active]
         residual = y[active] - part - g(part)
         now = residual.flatten(1).norm(dim=1)
-        stuck = (now <= floor[active]) & (now >= norm[active])
-        # A step that does not lower the residual is not taken: what is returned is what was measured.
-        keep = ~stuck & torch.isfinite(now)
-        norm[active[keep]] = now[keep]
-        done = (now <= goal[active]) | stuck | ~torch.isfinite(now)
-        x[active[~done]] += residual[~done]
-        active = active[~done]
+        # x may be much longer than y, and the residual is a difference of numbers of x's size.
+        low = now <= 32 * eps * torch.maximum(size[active], part.flatten(1).norm(dim=1))
+        reached = now <= goal[active]
+        stop = reached | (low & (now >= norm[active])) | ~torch.isfinite(now)
+        norm[active], settled[active] = now, reached | low
+        active = active[~stop]
         if not len(active):
             break
-    failed = ~((norm <= goal) | (norm <= floor))
-    if failed.any():
+        x[active] += residual[~stop]
+    if not settled.all():
         raise ConvergenceError(
-            f"fixed-point inverse: {int(failed.sum())} of {len(y)} samples did not converge within {most} steps "
-            f"(residual up to {float(norm[failed].max()):.2e}, bound of the Lipschitz constant {lipschitz:.4f})"
+            f"fixed-point inverse: {int((~settled).sum())} of {len(y)} samples did not converge within {most} steps "
+            f"(residual up to {float(norm[~settled].max()):.2e}, bound of the Lipschitz constant {lipschitz:.4f})"
         )
     return x, norm / (1 - lipschitz)

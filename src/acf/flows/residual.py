@@ -1,5 +1,6 @@
 """The residual block x + g(x) with a contraction g."""
 
+import math
 from typing import Any
 
 import torch
@@ -76,11 +77,15 @@ class ResidualBlock(Bijection):
         return invert(self.branch, y, self.stored_lipschitz())[0]
 
     def bound(self) -> float:
-        """Compute the proven upper bound of Lip(g) from the present weights."""
-        return self.branch.lipschitz_bound(self.shape[1] * self.shape[2])
+        """Compute the proven upper bound of Lip(g) from the present weights; infinite if it is not a number."""
+        upper = self.branch.lipschitz_bound(self.shape[1] * self.shape[2])
+        return math.inf if math.isnan(upper) else upper
 
     def stored_lipschitz(self) -> float:
-        """Proven upper bound of Lip(g), computed anew only after a weight or buffer has changed."""
+        """Proven upper bound of Lip(g), computed anew only after a weight or buffer has changed.
+
+        Changes are seen by torch's version counters, which writing through `.data` escapes.
+        """
         state = (*self.branch.parameters(), *self.branch.buffers())
         key = tuple((t.data_ptr(), t._version, t.dtype) for t in state)
         if self._bound is None or self._bound[0] != key:
@@ -94,8 +99,9 @@ def _differentiable(x: Tensor) -> Tensor:
 
 def _evaluate(branch: Branch, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """g(x), estimate and Neumann vector without any graph left behind."""
-    with torch.enable_grad():
-        y, value, neumann = value_and_neumann(branch, x.detach().requires_grad_(True), draw)
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone() if x.is_inference() else x.detach()
+        y, value, neumann = value_and_neumann(branch, x.requires_grad_(True), draw)
     return y.detach(), value, neumann
 
 
@@ -127,5 +133,9 @@ class _Recomputed(torch.autograd.Function):
                 value = surrogate(y, x, probe, kept)
             else:
                 y, value = series(ctx.branch, x, Draw(probe, kept))
-            grads = torch.autograd.grad((y, value), (x, *parameters), (grad_y, grad_value), allow_unused=True)
+            # A series of no terms is a constant.
+            outputs = [(out, grad) for out, grad in ((y, grad_y), (value, grad_value)) if out.requires_grad]
+            grads = torch.autograd.grad(
+                [out for out, _ in outputs], (x, *parameters), [grad for _, grad in outputs], allow_unused=True
+            )
         return (None, None, None, *grads)

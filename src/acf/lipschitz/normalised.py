@@ -65,7 +65,9 @@ class Normalised(nn.Module, ABC):
         """Refresh u and v by `iterations` warm-started steps of power iteration."""
         for _ in range(iterations):
             self.left.copy_(_unit(self._apply_map(self.weight, self.right)))
-            self.right.copy_(_unit(self._apply_adjoint(self.weight, self.left)))
+            pulled = self._apply_adjoint(self.weight, self.left)
+            # A weight of zeros must not leave a vector of zeros, from which the iteration would never come back.
+            self.right.copy_(torch.where(pulled.norm() > 0, _unit(pulled), self.right))
 
     @torch.no_grad()
     def converge_norm(self, tolerance: float = 1e-4, most: int = 1000) -> None:
