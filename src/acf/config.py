@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from acf.errors import ConfigError
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, DATASETS
@@ -17,9 +17,10 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-def _one_of(what: str, value: str, known: Any) -> None:
+def _one_of(what: str, value: str, known: Iterable[str]) -> str:
     if value not in known:
         raise ValueError(f"unknown {what} {value!r}; known: {', '.join(sorted(known))}")
+    return value
 
 
 class Section(BaseModel):
@@ -63,10 +64,10 @@ class AttentionConfig(Section):
     heads: Positive = 4
     share: Fraction = 0.5
 
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        _one_of("attention", self.kind, ("none", *ATTENTIONS))
-        return self
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _one_of("attention", value, ("none", *ATTENTIONS))
 
 
 class ModelParams(Section):
@@ -87,13 +88,22 @@ class ModelParams(Section):
     logit_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     attention: AttentionConfig = AttentionConfig()
 
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        _one_of("branch", self.branch, BRANCHES)
-        _one_of("activation", self.activation, ACTIVATIONS)
-        if even := [k for k in self.kernels if k % 2 == 0]:
-            raise ValueError(f"kernels must be odd so that the map keeps its size; got {even}")
-        return self
+    @field_validator("branch")
+    @classmethod
+    def _known_branch(cls, value: str) -> str:
+        return _one_of("branch", value, BRANCHES)
+
+    @field_validator("activation")
+    @classmethod
+    def _known_activation(cls, value: str) -> str:
+        return _one_of("activation", value, ACTIVATIONS)
+
+    @field_validator("kernels")
+    @classmethod
+    def _odd(cls, value: list[int]) -> list[int]:
+        if any(k % 2 == 0 for k in value):
+            raise ValueError("kernels must be odd so that the map keeps its size")
+        return value
 
 
 class ModelConfig(ModelParams):
@@ -347,7 +357,8 @@ def _origin(
 def _wording(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key"
-    return f"{error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if isinstance(error["input"], Mapping) else f"{message} (got {error['input']!r})"
 
 
 def model_config_from(value: ModelConfig | Mapping[str, Any]) -> ModelConfig:

@@ -121,14 +121,11 @@ def _tighten_block(name: str, block: ResidualBlock, maps: dict[str, Normalised],
     if start <= target:
         return
     if start > target * most:
-        excess = {key: layer.lipschitz_bound() / layer.coefficient for key, layer in maps.items()}
-        worst = max(excess, key=lambda key: excess[key])
         raise NotContractiveError(
             f"block {name} is not contractive: the bound of its branch's Lipschitz constant is {start:.4f}; "
-            f"its worst layer is {worst} ({type(maps[worst]).__name__}, {excess[worst]:.4f} times its coefficient). "
-            "If this is a convolution or a matrix, raise model.power_iterations"
+            f"its worst layer is {_worst_layer(block)}"
         )
-    # By bisection in the share t of the gap that is closed: slack = gap^t. At t = 1 every norm is at most its coefficient.
+    # By bisection in the share t of the gap that is closed: slack = gap^t; at t = 1 no norm is above its coefficient.
     gaps = {key: _gap(layer) for key, layer in maps.items()}
     low, high = 0.0, 1.0
     for _ in range(12):
@@ -141,6 +138,17 @@ def _tighten_block(name: str, block: ResidualBlock, maps: dict[str, Normalised],
             f"block {name} cannot be proven to have a bound of at most {target}: with every layer's proven norm at its "
             f"coefficient the bound is {block.bound():.4f}; lower model.coefficient"
         )
+
+
+def _worst_layer(block: ResidualBlock) -> str:
+    tokens = block.shape[1] * block.shape[2]
+    bounds = {
+        f"{key} ({type(layer).__name__})": layer.lipschitz_bound(tokens)  # type: ignore[operator]
+        for key, layer in block.branch.named_children()
+        if hasattr(layer, "lipschitz_bound")
+    }
+    worst = max(bounds, key=lambda key: bounds[key])
+    return f"{worst} with bound {bounds[worst]:.4f}"
 
 
 def _gap(layer: Normalised) -> float:

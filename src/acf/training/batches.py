@@ -1,5 +1,7 @@
 """The order in which training images are seen, as a function of seed and position alone."""
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,8 @@ class Batches:
 
     def _permutation(self, epoch: int) -> Tensor:
         if self._cached is None or self._cached[0] != epoch:
-            generator = torch.Generator().manual_seed((self._seed << 32) + epoch + 1)
+            # Torch's CPU generator uses 32 bits of its seed, so seed and epoch are mixed before.
+            mixed = hashlib.sha256(f"{self._seed}/{epoch}".encode()).digest()[:4]
+            generator = torch.Generator().manual_seed(int.from_bytes(mixed))
             self._cached = (epoch, torch.randperm(len(self), generator=generator))
         return self._cached[1]

@@ -68,6 +68,7 @@ class Trainer:
         self.history = History()
         self.step, self.seconds = 0, 0.0
         self._stop: int | None = None
+        self._random = random_state(device)
         self._restore()
 
     def run(self) -> tuple[Flow, Certificate]:
@@ -77,6 +78,7 @@ class Trainer:
             TrainingError: a value that is not finite, naming the layer, or a signal to stop; the checkpoint is kept.
             NotContractiveError: a block that is not contractive, naming the layer; the checkpoint is kept.
         """
+        restore_random_state(self._random, self.device)
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with TrainingProgress(self.title, self.step, self.config.steps) as progress:
@@ -198,7 +200,7 @@ class Trainer:
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.history = History(content["rows"], content["sums"])
-        restore_random_state(content["random"], self.device)
+        self._random = content["random"]
 
     def _on_signal(self, number: int, _: object) -> None:
         self._stop = number

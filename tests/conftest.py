@@ -1,0 +1,73 @@
+"""A folder with a tiny study on digits, prepared once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+torch.set_num_threads(1)
+
+MODEL = {
+    "blocks": [2],
+    "idim": 8,
+    "fc_blocks": 1,
+    "fc_width": 8,
+    "squeeze_first": True,
+    "attention": {"kind": "none", "heads": 2},
+}
+TRAINING = {
+    "steps": 12,
+    "batch_size": 8,
+    "learning_rate": 2e-3,
+    "warmup_steps": 2,
+    "ema_decay": 0.9,
+    "validation_images": 20,
+    "validate_every": 4,
+}
+EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with prepared digits."""
+    from acf.data import prepare
+
+    root = tmp_path_factory.mktemp("prepared") / "data"
+    prepare("digits", root)
+    return root
+
+
+@pytest.fixture
+def study(tmp_path: Path, digits: Path) -> Callable[..., Path]:
+    """Make a project folder; keyword arguments override sections of the tiny study on digits."""
+
+    def make(name: str = "study", **sections: dict[str, Any]) -> Path:
+        root = tmp_path / name
+        root.mkdir()
+        shutil.copytree(digits, root / "data")
+        defaults = {
+            "model": MODEL | sections.get("model", {}),
+            "training": TRAINING | sections.get("training", {}),
+            "evaluation": EVALUATION | sections.get("evaluation", {}),
+            "sampling": {"samples": 9, "reconstructions": 4},
+        }
+        empty: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+        params = {
+            "defaults": defaults,
+            "variants": {
+                "resflow": {},
+                "acf-l2": {"model": {"attention": {"kind": "l2"}}},
+                "acf-dot": {"model": {"attention": {"kind": "dot"}}},
+            },
+            "experiments": {
+                "digits": empty | {"seeds": [0], "variants": {"resflow": {}, "acf-l2": {}, "acf-dot": {}}},
+            },
+        }
+        (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return root
+
+    return make
