@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
-SWISH_SLOPE = 1.0998393195
+SWISH_SLOPE = 1.0998393202
 
 
 class LipSwish(nn.Module):

@@ -1,5 +1,7 @@
 """Proven upper bounds of the spectral norm of matrices and of zero-padded convolutions, in float64."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -9,8 +11,11 @@ ROUNDING = 1 + 1e-4
 
 
 def matrix_norm_bound(weight: torch.Tensor) -> float:
-    """Spectral norm of a matrix (out, in) by singular value decomposition, times the rounding allowance."""
-    return float(torch.linalg.matrix_norm(weight.detach().cpu().double(), 2)) * ROUNDING
+    """Spectral norm of a matrix (out, in) by singular value decomposition, times the rounding allowance; infinite if an entry is."""
+    matrix = weight.detach().cpu().double()
+    if not matrix.isfinite().all():
+        return math.inf
+    return float(torch.linalg.matrix_norm(matrix, 2)) * ROUNDING
 
 
 # Limits of the dense computation: beyond 64 positions the torus is within about 2 % of the norm and much cheaper.
@@ -31,6 +36,8 @@ def conv_norm_bound(weight: torch.Tensor, height: int, width: int) -> float:
     kernel = weight.detach().cpu().double()
     if kernel.shape[2] == kernel.shape[3] == 1:
         return matrix_norm_bound(kernel[:, :, 0, 0])
+    if not kernel.isfinite().all():
+        return math.inf
     positions = height * width
     if positions <= DENSE_POSITIONS and min(kernel.shape[:2]) * positions <= DENSE_VALUES:
         return _dense_norm(kernel, height, width) * ROUNDING
