@@ -52,9 +52,11 @@ class TrainingLogDetConfig(LogDetConfig):
 
 
 class EvaluationLogDetConfig(LogDetConfig):
-    """The estimator in evaluation."""
+    """The estimator in evaluation; geometric lengths keep its variance finite (docs/mathematics.md, Proposition 8)."""
 
     exact_terms: int = Field(default=20, ge=0)
+    distribution: Literal["poisson", "geometric"] = "geometric"
+    parameter: float = Field(default=0.5, gt=0)
 
 
 class AttentionConfig(Section):

@@ -169,11 +169,14 @@ def test_flips_are_drawn_per_image(tmp_path: Path) -> None:
 
 
 def test_training_lowers_bits_per_dim(study: Study) -> None:
-    root = study(training={"steps": 80, "validate_every": 10, "learning_rate": 5e-3, "batch_size": 32})
-    train("digits", "acf-l2", 0, "cpu", root)
-    with (root / "models/digits/acf-l2/seed0/history.csv").open() as file:
+    root = study(
+        model={"idim": 24, "blocks": [3]},
+        training={"steps": 200, "validate_every": 10, "learning_rate": 1e-2, "batch_size": 32},
+    )
+    train("digits", "resflow", 0, "cpu", root)
+    with (root / "models/digits/resflow/seed0/history.csv").open() as file:
         values = [float(row["train_bits_per_dim"]) for row in csv.DictReader(file)]
-    assert sum(values[-5:]) / 5 < values[0] - 0.5
+    assert sum(values[-20:]) / 20 < values[0] - 0.25
 
 
 def test_values_that_are_not_finite_stop_training_and_name_the_layer(tmp_path: Path) -> None:

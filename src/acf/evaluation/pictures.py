@@ -1,5 +1,6 @@
 """The stage `sample`: grids of samples and of reconstructions."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from torch import Tensor
 from acf.config import Params
 from acf.data import load as load_images
 from acf.engine.device import select_device
-from acf.engine.recipe import file_hash, recipe
+from acf.engine.recipe import recipe
 from acf.engine.store import open_run
 from acf.evaluation.likelihood import dequantise
 from acf.evaluation.stage import run_path
-from acf.flows.storage import CONFIG, WEIGHTS, load, read_record
+from acf.flows.storage import load, read_record, weights_hash
 
 BACKGROUND = 128
 
@@ -31,13 +32,16 @@ def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", r
     """
     config = Params(root / "params.yaml").resolve(dataset, variant).sampling
     folder = run_path("models", dataset, variant, seed, root)
-    read_record(folder)
+    record = read_record(folder)
     outputs = [
         run_path("samples", dataset, variant, seed, root) / name for name in ("samples.png", "reconstructions.png")
     ]
-    inputs = {name: file_hash(folder / name) for name in (WEIGHTS, CONFIG) if (folder / name).exists()}
     images = load_images(dataset, "test", root / "data")[: config.reconstructions]
-    key = recipe("sample", config.model_dump(mode="json"), inputs)
+    inputs = {
+        "weights": weights_hash(folder),
+        "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
+    }
+    key = recipe("sample", {"sampling": config.model_dump(mode="json"), "model": record["model"]}, inputs)
     with open_run(key, root).locked() as store:
         if store.restore(outputs):
             return

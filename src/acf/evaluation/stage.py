@@ -13,14 +13,14 @@ from acf.config import EvaluationConfig, Params
 from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.engine.device import describe_device, select_device
-from acf.engine.recipe import file_hash, recipe
+from acf.engine.recipe import recipe
 from acf.engine.store import open_run, write_atomically
 from acf.errors import TrainingError
 from acf.evaluation.likelihood import dequantise, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.flows.certificate import certify
 from acf.flows.flow import Flow
-from acf.flows.storage import CONFIG, WEIGHTS, load, read_record
+from acf.flows.storage import load, read_record, weights_hash
 
 
 def run_path(kind: str, dataset: str, variant: str, seed: int, root: Path) -> Path:
@@ -40,10 +40,9 @@ def evaluate(dataset: str, variant: str, seed: int, device: str = "auto", root: 
     folder = run_path("models", dataset, variant, seed, root)
     record = read_record(folder)
     output = run_path("results", dataset, variant, seed, root) / "metrics.json"
-    inputs = {"test": manifest.sha256["test"]} | {
-        name: file_hash(folder / name) for name in (WEIGHTS, CONFIG) if (folder / name).exists()
-    }
-    key = recipe("evaluate", config.model_dump(mode="json"), inputs)
+    inputs = {"test": manifest.sha256["test"], "weights": weights_hash(folder)}
+    identity = {"dataset": dataset, "variant": variant, "seed": seed, "model": record["model"]}
+    key = recipe("evaluate", identity | {"evaluation": config.model_dump(mode="json")}, inputs)
     with open_run(key, root).locked() as store:
         if store.restore([output]):
             return
@@ -81,7 +80,8 @@ def evaluate_flow(flow: Flow, images: Tensor, config: EvaluationConfig) -> dict[
     certificate = certify(flow)
     certificate.require()
     flow.eval().use_evaluation_estimator(config.log_det)
-    torch.manual_seed(config.seed)
+    # Two streams: torch's global one draws the estimator's noise, the other the dequantisation's.
+    torch.manual_seed(config.seed + 2**31)
     noise = torch.Generator().manual_seed(config.seed)
     started = time.perf_counter()
     likelihood = measure(flow, images, config.draws, config.batch_size, noise)

@@ -95,7 +95,7 @@ def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificat
     Args:
         flow: changed in place (buffers only).
         target: bound to reach, below 1.
-        most: largest factor allowed between proof and estimate of a branch; a larger one means broken norms.
+        most: largest factor allowed between a branch's bound and `target`; a larger one means broken norms.
 
     Raises:
         NotContractiveError: a branch would need more than `most`, or has values that are not finite; names the layer.

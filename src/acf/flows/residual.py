@@ -1,5 +1,6 @@
 """The residual block x + g(x) with a contraction g."""
 
+import hashlib
 import math
 from typing import Any
 
@@ -37,7 +38,7 @@ class ResidualBlock(Bijection):
         super().__init__()
         self.branch, self.shape = branch, shape
         self.training_log_det, self.evaluation_log_det = training, evaluation
-        self._bound: tuple[Any, float] | None = None
+        self._bound: tuple[bytes, float] | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W); the log-determinant is an unbiased estimate, and so is its gradient."""
@@ -84,10 +85,13 @@ class ResidualBlock(Bijection):
     def stored_lipschitz(self) -> float:
         """Proven upper bound of Lip(g), computed anew only after a weight or buffer has changed.
 
-        Changes are seen by torch's version counters, which writing through `.data` escapes.
+        Changes are seen in the content itself: torch's version counters miss what is written through `.data`.
         """
-        state = (*self.branch.parameters(), *self.branch.buffers())
-        key = tuple((t.data_ptr(), t._version, t.dtype) for t in state)
+        digest = hashlib.blake2b()
+        for tensor in self.branch.state_dict().values():
+            digest.update(str(tensor.dtype).encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        key = digest.digest()
         if self._bound is None or self._bound[0] != key:
             self._bound = (key, self.bound())
         return self._bound[1]

@@ -1,5 +1,6 @@
 """A trained model on disk: `model.safetensors` and `config.json`."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -58,11 +59,28 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
         dtype = next((t.dtype for t in state.values() if t.is_floating_point()), torch.float32)
         flow.to(dtype).load_state_dict(state)
     except FileNotFoundError:
-        raise DataError(f"{folder / WEIGHTS} is missing; train the model again (acf train)") from None
+        raise _no_weights(folder) from None
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder / WEIGHTS} is corrupt or of another model ({reason}); train it again") from None
     return flow.to(device).eval()
+
+
+def weights_hash(folder: Path | str) -> str:
+    """Return the sha256 of a model's weights file.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        with (Path(folder) / WEIGHTS).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise _no_weights(Path(folder)) from None
+
+
+def _no_weights(folder: Path) -> DataError:
+    return DataError(f"{folder / WEIGHTS} is missing; train the model again (acf train)")
 
 
 def read_record(folder: Path | str) -> dict[str, Any]:

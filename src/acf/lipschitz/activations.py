@@ -9,7 +9,7 @@ SWISH_SLOPE = 1.0998393202
 
 
 class LipSwish(nn.Module):
-    """x sigmoid(b x) / 1.1 with b = softplus(beta) learnt (arXiv 1906.02735, section 3.4).
+    """x sigmoid(b x) / 1.1 with b = softplus(beta) learnt (arXiv 1906.02735, section 3.3).
 
     The slope does not depend on b: x sigmoid(b x) = swish(b x) / b. Its largest value is 1.09984 / 1.1 < 1.
     """

@@ -11,7 +11,10 @@ ROUNDING = 1 + 1e-4
 
 
 def matrix_norm_bound(weight: torch.Tensor) -> float:
-    """Spectral norm of a matrix (out, in) by singular value decomposition, times the rounding allowance; infinite if an entry is."""
+    """Spectral norm of a matrix (out, in) by singular value decomposition, times the rounding allowance.
+
+    Infinite where an entry is not finite.
+    """
     matrix = weight.detach().cpu().double()
     if not matrix.isfinite().all():
         return math.inf

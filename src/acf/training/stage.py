@@ -41,6 +41,8 @@ def train(dataset: str, variant: str, seed: int, device: str = "auto", root: Pat
     key = recipe(
         "train",
         {
+            "dataset": dataset,
+            "variant": variant,
             "model": model.model_dump(mode="json"),
             "training": settings.training.model_dump(mode="json"),
             "seed": seed,

@@ -1,0 +1,166 @@
+"""The stages `evaluate` and `sample` on a trained model, with real files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import EVALUATION, MODEL, TRAINING
+from PIL import Image
+from torch import nn
+
+import acf
+from acf.config import EvaluationConfig
+from acf.errors import DataError, NotContractiveError
+from acf.evaluation import draw_pictures, evaluate
+from acf.evaluation.pictures import grey, tile
+from acf.evaluation.reconstruction import largest_reconstruction_error
+from acf.evaluation.stage import evaluate_flow
+from acf.lipschitz import L2SelfAttention, NormalisedConv2d
+from acf.training import train
+
+Study = Callable[..., Path]
+REQUIRED = {
+    "bits_per_dim",
+    "bits_per_dim_se",
+    "parameters",
+    "certificate",
+    "reconstruction_error",
+    "test_images",
+    "draws",
+    "train_seconds",
+    "train_steps",
+    "device",
+    "recipe",
+    "parts",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A study with acf-l2 trained for a few steps."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(digits, root / "data")
+    empty: dict[str, dict[str, object]] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+    defaults = {
+        "model": MODEL,
+        "training": TRAINING,
+        "evaluation": EVALUATION,
+        "sampling": {"samples": 9, "reconstructions": 4},
+    }
+    params = {
+        "defaults": defaults,
+        "variants": {"acf-l2": {"model": {"attention": {"kind": "l2"}}}},
+        "experiments": {"digits": empty | {"seeds": [0], "variants": {"acf-l2": {}}}},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    train("digits", "acf-l2", 0, "cpu", root)
+    return root
+
+
+def test_metrics_hold_what_the_contract_names(trained: Path) -> None:
+    evaluate("digits", "acf-l2", 0, "cpu", trained)
+    path = trained / "results/digits/acf-l2/seed0/metrics.json"
+    metrics = json.loads(path.read_text())
+    assert metrics.keys() >= REQUIRED
+    assert metrics["test_images"] == 24
+    assert metrics["draws"] == 2
+    assert metrics["certificate"]["worst"] < 1
+    assert 0 < metrics["reconstruction_error"] < 1e-4
+    assert sum(metrics["parts"].values()) == pytest.approx(metrics["bits_per_dim"], abs=1e-9)
+    flow = acf.load(trained / "models/digits/acf-l2/seed0")
+    assert metrics["parameters"] == sum(p.numel() for p in flow.parameters())
+    first = path.read_bytes()
+    path.unlink()
+    evaluate("digits", "acf-l2", 0, "cpu", trained)
+    assert path.read_bytes() == first
+
+
+def test_pictures_show_samples_and_reconstructions(trained: Path) -> None:
+    draw_pictures("digits", "acf-l2", 0, "cpu", trained)
+    folder = trained / "samples/digits/acf-l2/seed0"
+    samples = np.asarray(Image.open(folder / "samples.png"))
+    assert samples.shape == (3 * 9 + 1, 3 * 9 + 1)
+    pairs = np.asarray(Image.open(folder / "reconstructions.png"))
+    assert pairs.shape == (2 * 9 + 1, 4 * 9 + 1)
+    assert (pairs[1:9] == pairs[10:18]).mean() > 0.99
+    assert len(np.unique(pairs)) > 5
+
+
+def test_same_latent_noise_same_samples(trained: Path) -> None:
+    flow = acf.load(trained / "models/digits/acf-l2/seed0")
+    first = flow.sample(5, generator=torch.Generator().manual_seed(0))
+    again = flow.sample(5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(first, again)
+    assert first.shape == (5, 1, 8, 8)
+    assert float(first.min()) >= 0
+    assert float(first.max()) < 1
+
+
+class Expanding(nn.Module):
+    """x + 3 A(x) with its honest bound."""
+
+    def __init__(self, attention: L2SelfAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 3 * self.attention(x)
+
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        return 1 + 3 * self.attention.lipschitz_bound(n_tokens)
+
+
+def test_evaluation_refuses_a_model_that_is_not_contractive(trained: Path) -> None:
+    flow = acf.load(trained / "models/digits/acf-l2/seed0")
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    assert evaluate_flow(flow, images, EvaluationConfig(batch_size=2))["certificate"]["worst"] < 1
+    branch = flow.residual_blocks()["scale 1, block 2"].branch
+    for layer in branch:
+        if isinstance(layer, NormalisedConv2d):
+            layer.weight.data.mul_(100)  # far above its coefficient, so that normalisation acts
+    share = branch[-2]
+    share.inner = Expanding(share.inner)
+    share.gamma.data.fill_(3.0)
+    with pytest.raises(NotContractiveError, match="scale 1, block 2"):
+        evaluate_flow(flow, images, EvaluationConfig(batch_size=2))
+    with pytest.raises(NotContractiveError, match="scale 1, block 2"):
+        flow.sample(1)
+
+
+def test_missing_and_damaged_models(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config\.json is missing.*acf train"):
+        evaluate("digits", "acf-l2", 7, "cpu", trained)
+    source = trained / "models/digits/acf-l2/seed0"
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    with pytest.raises(DataError, match=r"model\.safetensors is missing"):
+        acf.load(tmp_path)
+    content = (source / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="corrupt"):
+        acf.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match="not JSON"):
+        acf.load(tmp_path)
+
+
+def test_reconstruction_error_sees_a_broken_inverse(trained: Path) -> None:
+    flow = acf.load(trained / "models/digits/acf-l2/seed0").double()
+    x = torch.rand(6, 1, 8, 8, dtype=torch.float64)
+    assert largest_reconstruction_error(flow, x, 4) < 1e-4
+    original = flow.logit.inverse
+    flow.logit.inverse = lambda y: original(y) + 0.01  # type: ignore[method-assign, assignment]
+    assert largest_reconstruction_error(flow, x, 4) == pytest.approx(0.01, rel=0.05)
+
+
+def test_grey_levels_fill_black_to_white() -> None:
+    x = (torch.arange(17) + 0.5) / 17
+    levels = grey(x, 17)
+    assert levels.tolist() == [round(k * 255 / 16) for k in range(17)]
+    image = tile(torch.full((3, 3, 2, 2), 7, dtype=torch.uint8), 2)
+    assert image.size == (7, 7)
+    assert np.asarray(image)[1, 1].tolist() == [7, 7, 7]
