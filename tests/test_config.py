@@ -73,7 +73,12 @@ def test_later_sections_win(tmp_path: Path) -> None:
         ("seeds: [0, 1]", "seeds: [0, 0]", 11, "different whole numbers"),
         ("digits:", "digit:", 10, "unknown data set; known: digits"),
         ("      resflow: {}\n", "      resflo: {}\n", 17, "unknown variant"),
-        ("evaluation: {}\n", "evaluation: {log_det: {distribution: geometric, parameter: 2.0}}\n", 4, "strictly between 0 and 1"),
+        (
+            "evaluation: {}\n",
+            "evaluation: {log_det: {distribution: geometric, parameter: 2.0}}\n",
+            4,
+            "strictly between 0 and 1",
+        ),
         ("kind: l2", "kind: l2, kind: dot", 8, "'kind' stands twice"),
         ("defaults:", "defaults: [", 0, "cannot be read as YAML"),
     ],

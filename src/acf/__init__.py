@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from acf import lipschitz
     from acf.evaluation.likelihood import bits_per_dim
     from acf.flows.build import build
-    from acf.flows.certificate import Certificate, certify
+    from acf.flows.certificate import Certificate, certify, tighten
     from acf.flows.flow import Flow
     from acf.flows.storage import load, save
 
@@ -22,9 +22,10 @@ _PLACES = {
     "certify": "acf.flows.certificate",
     "load": "acf.flows.storage",
     "save": "acf.flows.storage",
+    "tighten": "acf.flows.certificate",
 }
 
-__all__ = ["Certificate", "Flow", "bits_per_dim", "build", "certify", "lipschitz", "load", "save"]
+__all__ = ["Certificate", "Flow", "bits_per_dim", "build", "certify", "lipschitz", "load", "save", "tighten"]
 
 
 def __getattr__(name: str) -> Any:
