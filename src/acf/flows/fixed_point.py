@@ -17,7 +17,7 @@ def invert(
     With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 6). Each
     sample stops when this bound is below `tolerance` times max(1, |y|), or where rounding ends all progress: then the
     residual, which without rounding falls at every step, is at the level of float arithmetic and no longer falls; the
-    bound returned says so. It is the bound of g as computed: rounding within g comes on top.
+    bound returned says so. It allows for the rounding of r's own sum; rounding within g comes on top.
 
     Args:
         g: contraction on (B, ...) that treats samples independently.
@@ -36,17 +36,19 @@ def invert(
     size = y.flatten(1).norm(dim=1).clamp_min(1.0)
     goal = tolerance * size * (1 - lipschitz)
     x, norm = y.clone(), torch.full_like(size, torch.inf)
-    settled = torch.zeros_like(size, dtype=torch.bool)
+    settled, rounding = torch.zeros_like(size, dtype=torch.bool), torch.zeros_like(size)
     active = torch.arange(len(y), device=y.device)
     for _ in range(most):
         part = x[active]
         residual = y[active] - part - g(part)
         now = residual.flatten(1).norm(dim=1)
         # x may be much longer than y, and the residual is a difference of numbers of x's size.
-        low = now <= 32 * eps * torch.maximum(size[active], part.flatten(1).norm(dim=1))
+        unit = eps * torch.maximum(size[active], part.flatten(1).norm(dim=1))
+        finite = torch.isfinite(now) & torch.isfinite(unit)
+        low = finite & (now <= 32 * unit)
         reached = now <= goal[active]
-        stop = reached | (low & (now >= norm[active])) | ~torch.isfinite(now)
-        norm[active], settled[active] = now, reached | low
+        stop = reached | (low & (now >= norm[active])) | ~finite
+        norm[active], rounding[active], settled[active] = now, 4 * unit, reached | low
         active = active[~stop]
         if not len(active):
             break
@@ -56,4 +58,4 @@ def invert(
             f"fixed-point inverse: {int((~settled).sum())} of {len(y)} samples did not converge within {most} steps "
             f"(residual up to {float(norm[~settled].max()):.2e}, bound of the Lipschitz constant {lipschitz:.4f})"
         )
-    return x, norm / (1 - lipschitz)
+    return x, (norm + rounding) / (1 - lipschitz)
