@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from acf.config import ModelConfig, Params, RunConfig, model_config_from
+from acf.config import ModelConfig, RunConfig, model_config_from
 from acf.errors import ConfigError
+from acf.params import Params
 
 PROJECT = Path(__file__).parents[1]
 

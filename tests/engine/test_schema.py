@@ -6,9 +6,9 @@ import jsonschema
 import pytest
 import yaml
 
-from acf.config import Params
 from acf.engine.schema import SCHEMA_FILE, params_schema, schema_text
 from acf.errors import ConfigError
+from acf.params import Params
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from graphs import Stage, dvc_graph, snakemake_graph
 
-from acf.config import Params
 from acf.engine import CODE
+from acf.params import Params
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import re
 from functools import reduce
 from pathlib import Path
 
-from acf.config import Params
+from acf.params import Params
 from acf.engine import CODE
 
 STUDY = Params()

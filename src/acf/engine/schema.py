@@ -11,7 +11,7 @@ SCHEMA_FILE = Path("workflow/schemas/params.schema.json")
 
 
 def params_schema() -> dict[str, Any]:
-    """Return the schema. `acf.config.Params` checks more: merged values, names, and keys against each other."""
+    """Return the schema. `acf.params.Params` checks more: merged values, names, and keys against each other."""
     sections = RunConfig.model_json_schema()
     parts = sections["properties"]
     override = {name: parts[name] for name in ("model", "training")}

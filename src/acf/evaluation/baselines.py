@@ -13,11 +13,12 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from acf.config import PARAMS_FILE, EvaluationConfig, Params
+from acf.config import EvaluationConfig
 from acf.data import load, read_manifest
 from acf.engine.store import write_atomically
 from acf.errors import DataError
 from acf.evaluation.likelihood import dequantise
+from acf.params import PARAMS_FILE, Params
 from acf.registry import BASELINES, resolve
 
 CHUNK = 4096

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from acf.config import Params
 from acf.data import load as load_images
 from acf.engine.device import select_device
 from acf.engine.recipe import recipe
@@ -17,6 +16,7 @@ from acf.engine.store import open_run
 from acf.evaluation.likelihood import dequantise
 from acf.evaluation.stage import run_path
 from acf.flows.storage import load, read_record, weights_hash
+from acf.params import Params
 
 BACKGROUND = 128
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acf.config import EvaluationConfig, Params
+from acf.config import EvaluationConfig
 from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.engine.device import describe_device, select_device
@@ -21,6 +21,7 @@ from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.flows.certificate import certify
 from acf.flows.flow import Flow
 from acf.flows.storage import load, read_record, weights_hash
+from acf.params import Params
 
 
 def run_path(kind: str, dataset: str, variant: str, seed: int, root: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from acf.config import PARAMS_FILE, Params
+from acf.params import PARAMS_FILE, Params
 from acf.reporting.page import render
 from acf.reporting.wording import BITS, GAIN, NAME, PARAMETERS, cells
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from acf.config import PARAMS_FILE, Params, Run
 from acf.errors import AcfError, ConfigError
+from acf.params import PARAMS_FILE, Params, Run
 from acf.registry import BASELINES
 
 SHOWN_MISSING = 8

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from acf.config import ModelConfig, Params
+from acf.config import ModelConfig
 from acf.data import load, read_manifest
 from acf.engine.device import describe_device, select_device
 from acf.engine.recipe import recipe
 from acf.engine.store import open_run, write_atomically
 from acf.errors import ConfigError
 from acf.flows.storage import CONFIG, WEIGHTS, save
+from acf.params import Params
 from acf.training.batches import Batches
 from acf.training.trainer import Trainer
 
