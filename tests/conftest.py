@@ -41,33 +41,47 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
+    """Make a project folder; keyword arguments override sections of the tiny study on digits."""
+    root.mkdir(parents=True)
+    shutil.copytree(digits, root / "data")
+    defaults = {
+        "model": MODEL | sections.get("model", {}),
+        "training": TRAINING | sections.get("training", {}),
+        "evaluation": EVALUATION | sections.get("evaluation", {}),
+        "sampling": {"samples": 9, "reconstructions": 4},
+    }
+    empty: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+    params = {
+        "defaults": defaults,
+        "variants": {
+            "resflow": {},
+            "acf-l2": {"model": {"attention": {"kind": "l2"}}},
+            "acf-dot": {"model": {"attention": {"kind": "dot"}}},
+        },
+        "experiments": {
+            "digits": empty | {"seeds": [0], "variants": {"resflow": {}, "acf-l2": {}, "acf-dot": {}}},
+        },
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return root
+
+
 @pytest.fixture
 def study(tmp_path: Path, digits: Path) -> Callable[..., Path]:
-    """Make a project folder; keyword arguments override sections of the tiny study on digits."""
+    """Make a project folder: a name, and sections of the tiny study that differ."""
 
     def make(name: str = "study", **sections: dict[str, Any]) -> Path:
-        root = tmp_path / name
-        root.mkdir()
-        shutil.copytree(digits, root / "data")
-        defaults = {
-            "model": MODEL | sections.get("model", {}),
-            "training": TRAINING | sections.get("training", {}),
-            "evaluation": EVALUATION | sections.get("evaluation", {}),
-            "sampling": {"samples": 9, "reconstructions": 4},
-        }
-        empty: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
-        params = {
-            "defaults": defaults,
-            "variants": {
-                "resflow": {},
-                "acf-l2": {"model": {"attention": {"kind": "l2"}}},
-                "acf-dot": {"model": {"attention": {"kind": "dot"}}},
-            },
-            "experiments": {
-                "digits": empty | {"seeds": [0], "variants": {"resflow": {}, "acf-l2": {}, "acf-dot": {}}},
-            },
-        }
-        (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        return root
+        return write_study(tmp_path / name, digits, **sections)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A project folder with acf-l2 trained for a few steps."""
+    from acf.training import train
+
+    root = write_study(tmp_path_factory.mktemp("trained") / "study", digits)
+    train("digits", "acf-l2", 0, "cpu", root)
+    return root

@@ -78,7 +78,7 @@ class ModelParams(Section):
     branch: str = "conv"
     activation: str = "lipswish"
     coefficient: Fraction = 0.98
-    power_iterations: Positive = 1
+    power_iterations: Positive = 5
     actnorm: bool = True
     fc_blocks: int = Field(default=4, ge=0)
     fc_width: Positive = 128
@@ -128,7 +128,7 @@ class TrainingConfig(Section):
     clip_norm: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     horizontal_flips: bool = False
-    validation_images: Positive = 1000
+    validation_images: int = Field(default=1000, ge=2)
     validate_every: Positive = 500
     log_det: TrainingLogDetConfig = TrainingLogDetConfig()
 
@@ -137,7 +137,7 @@ class EvaluationConfig(Section):
     """How test bits/dim, its standard error and the reconstruction error are measured."""
 
     draws: Positive = 1
-    images: Positive | None = Field(default=None, description="first test images used; null: all")
+    images: int | None = Field(default=None, ge=2, description="first test images used; null: all")
     batch_size: Positive = 256
     seed: int = Field(default=0, ge=0)
     log_det: EvaluationLogDetConfig = EvaluationLogDetConfig()

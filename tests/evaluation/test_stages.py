@@ -1,15 +1,11 @@
 """The stages `evaluate` and `sample` on a trained model, with real files."""
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import EVALUATION, MODEL, TRAINING
 from PIL import Image
 from torch import nn
 
@@ -21,9 +17,7 @@ from acf.evaluation.pictures import grey, tile
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.evaluation.stage import evaluate_flow
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
-from acf.training import train
 
-Study = Callable[..., Path]
 REQUIRED = {
     "bits_per_dim",
     "bits_per_dim_se",
@@ -38,28 +32,6 @@ REQUIRED = {
     "recipe",
     "parts",
 }
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """A study with acf-l2 trained for a few steps."""
-    root = tmp_path_factory.mktemp("trained")
-    shutil.copytree(digits, root / "data")
-    empty: dict[str, dict[str, object]] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
-    defaults = {
-        "model": MODEL,
-        "training": TRAINING,
-        "evaluation": EVALUATION,
-        "sampling": {"samples": 9, "reconstructions": 4},
-    }
-    params = {
-        "defaults": defaults,
-        "variants": {"acf-l2": {"model": {"attention": {"kind": "l2"}}}},
-        "experiments": {"digits": empty | {"seeds": [0], "variants": {"acf-l2": {}}}},
-    }
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
-    train("digits", "acf-l2", 0, "cpu", root)
-    return root
 
 
 def test_metrics_hold_what_the_contract_names(trained: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acf.lipschitz.norms import conv_norm_bound, matrix_norm_bound
+from acf.lipschitz.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
 
 
 class Normalised(nn.Module, ABC):
@@ -70,6 +70,12 @@ class Normalised(nn.Module, ABC):
             self.right.copy_(torch.where(pulled.norm() > 0, _unit(pulled), self.right))
 
     @torch.no_grad()
+    def _start(self, bound: float) -> None:
+        """Scale the fresh weight so that its norm, now at most `bound`, is proven to be at most the coefficient."""
+        self.weight.mul_(min(1.0, self.coefficient / bound))
+        self.renormalise(10)
+
+    @torch.no_grad()
     def converge_norm(self, tolerance: float = 1e-4, most: int = 1000) -> None:
         """Iterate until ten further steps change the estimate by less than `tolerance`, at most `most` steps."""
         before = float(self.estimated_norm())
@@ -113,7 +119,7 @@ class NormalisedConv2d(Normalised):
         self.padding = kernel // 2
         self.register_buffer("left", torch.zeros(1, out_channels, *size))
         self.register_buffer("right", _unit(torch.randn(1, in_channels, *size)))
-        self.renormalise(10)
+        self._start(torus_norm_bound(self.weight, *size))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
@@ -161,7 +167,7 @@ class NormalisedLinear(Normalised):
         self.bias: Any = layer.bias
         self.register_buffer("left", torch.zeros(1, out_features))
         self.register_buffer("right", _unit(torch.randn(1, in_features)))
-        self.renormalise(10)
+        self._start(matrix_norm_bound(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""

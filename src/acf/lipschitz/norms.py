@@ -44,7 +44,7 @@ def conv_norm_bound(weight: torch.Tensor, height: int, width: int) -> float:
     positions = height * width
     if positions <= DENSE_POSITIONS and min(kernel.shape[:2]) * positions <= DENSE_VALUES:
         return _dense_norm(kernel, height, width) * ROUNDING
-    return _torus_norm(kernel, height, width) * ROUNDING
+    return torus_norm_bound(kernel, height, width)
 
 
 def _dense_norm(kernel: torch.Tensor, height: int, width: int) -> float:
@@ -58,14 +58,22 @@ def _dense_norm(kernel: torch.Tensor, height: int, width: int) -> float:
     return _root_of_largest(images @ images.T)
 
 
-def _torus_norm(kernel: torch.Tensor, height: int, width: int) -> float:
-    """Norm of the circular convolution that contains the zero-padded one.
+def torus_norm_bound(weight: torch.Tensor, height: int, width: int) -> float:
+    """Upper bound of the norm of a zero-padded convolution: that of the circular one that contains it.
 
     With r = (k - 1) / 2 the map is R C E: E places the image on a torus of (height + r) x (width + r) points, where
     the padding of opposite sides shares one gap of r zeros, C is the circular convolution there and R a restriction.
     E and R have norm 1, so the norm is at most that of C, the largest over the torus' frequencies w of |K(w)|_2 with
     K(w) = sum_ab K_ab exp(-i w.(a, b)) of shape (out, in) (docs/mathematics.md, Proposition 5).
+
+    Args:
+        weight: kernel (out, in, k, k), k odd.
+        height: rows of the feature map.
+        width: columns of the feature map.
     """
+    kernel = weight.detach().cpu().double()
+    if not kernel.isfinite().all():
+        return math.inf
     out_channels, in_channels, kernel_h, kernel_w = kernel.shape
     torus = (height + (kernel_h - 1) // 2, width + (kernel_w - 1) // 2)
     if torus[0] < kernel_h or torus[1] < kernel_w:
@@ -74,8 +82,7 @@ def _torus_norm(kernel: torch.Tensor, height: int, width: int) -> float:
         kernel = kernel.transpose(0, 1)
     # A real kernel has conjugate symbols at opposite frequencies, so half of them suffice.
     symbol = torch.fft.rfft2(kernel, s=torus).flatten(2).permute(2, 0, 1)
-    gram = symbol @ symbol.mH
-    return _root_of_largest(gram)
+    return _root_of_largest(symbol @ symbol.mH) * ROUNDING
 
 
 def _root_of_largest(gram: torch.Tensor) -> float:
