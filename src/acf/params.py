@@ -23,6 +23,11 @@ class Run(NamedTuple):
     variant: str
     seed: int
 
+    @property
+    def folder(self) -> Path:
+        """Its place below models/, results/ and samples/."""
+        return Path(self.dataset, self.variant, f"seed{self.seed}")
+
 
 class Params:
     """`params.yaml`: read, merged and validated.

@@ -14,9 +14,8 @@ from acf.engine.device import select_device
 from acf.engine.recipe import recipe
 from acf.engine.store import open_run
 from acf.evaluation.likelihood import dequantise
-from acf.evaluation.stage import run_path
 from acf.flows.storage import load, read_record, weights_hash
-from acf.params import Params
+from acf.params import Params, Run
 
 BACKGROUND = 128
 
@@ -31,11 +30,10 @@ def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", r
         AcfError: bad configuration, missing data or model.
     """
     config = Params(root / "params.yaml").resolve(dataset, variant).sampling
-    folder = run_path("models", dataset, variant, seed, root)
+    run_folder = Run(dataset, variant, seed).folder
+    folder = root / "models" / run_folder
     record = read_record(folder)
-    outputs = [
-        run_path("samples", dataset, variant, seed, root) / name for name in ("samples.png", "reconstructions.png")
-    ]
+    outputs = [root / "samples" / run_folder / name for name in ("samples.png", "reconstructions.png")]
     images = load_images(dataset, "test", root / "data")[: config.reconstructions]
     inputs = {
         "weights": weights_hash(folder),

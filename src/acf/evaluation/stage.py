@@ -21,12 +21,7 @@ from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.flows.certificate import certify
 from acf.flows.flow import Flow
 from acf.flows.storage import load, read_record, weights_hash
-from acf.params import Params
-
-
-def run_path(kind: str, dataset: str, variant: str, seed: int, root: Path) -> Path:
-    """Return <kind>/<dataset>/<variant>/seed<seed> below `root`."""
-    return root / kind / dataset / variant / f"seed{seed}"
+from acf.params import Params, Run
 
 
 def evaluate(dataset: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -38,9 +33,10 @@ def evaluate(dataset: str, variant: str, seed: int, device: str = "auto", root: 
     """
     config = Params(root / "params.yaml").resolve(dataset, variant).evaluation
     manifest = read_manifest(dataset, root / "data")
-    folder = run_path("models", dataset, variant, seed, root)
+    run_folder = Run(dataset, variant, seed).folder
+    folder = root / "models" / run_folder
     record = read_record(folder)
-    output = run_path("results", dataset, variant, seed, root) / "metrics.json"
+    output = root / "results" / run_folder / "metrics.json"
     inputs = {"test": manifest.sha256["test"], "weights": weights_hash(folder)}
     identity = {"dataset": dataset, "variant": variant, "seed": seed, "model": record["model"]}
     key = recipe("evaluate", identity | {"evaluation": config.model_dump(mode="json")}, inputs)

@@ -1,16 +1,17 @@
 """A trained model on disk: `model.safetensors` and `config.json`."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
+from acf.engine.recipe import file_hash
+from acf.engine.store import write_atomically
 from acf.errors import ConfigError, DataError
 from acf.flows.build import build
 from acf.flows.flow import Flow
@@ -27,18 +28,10 @@ def save(flow: Flow, folder: Path | str, record: Mapping[str, Any] | None = None
         record: further JSON-able values for config.json, such as how the model was trained.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     content = {**(record or {}), "model": flow.config.model_dump(mode="json")}
-    for name in (WEIGHTS, CONFIG):
-        partial = folder / f".{name}.partial"
-        if name == WEIGHTS:
-            save_file(tensors, partial)
-        else:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(folder / name)
+    write_atomically(folder / WEIGHTS, serialise(tensors))
+    write_atomically(folder / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
@@ -73,8 +66,7 @@ def weights_hash(folder: Path | str) -> str:
         DataError: there is none.
     """
     try:
-        with (Path(folder) / WEIGHTS).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(Path(folder) / WEIGHTS)
     except FileNotFoundError:
         raise _no_weights(Path(folder)) from None
 

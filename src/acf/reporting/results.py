@@ -122,14 +122,14 @@ def read_results(dataset: str, root: Path) -> Results:
         dataset=dataset,
         baselines=baselines,
         metrics={
-            v: [_read(root / "results" / _folder(run) / "metrics.json", Metrics) for run in runs]
+            v: [_read(root / "results" / run.folder / "metrics.json", Metrics) for run in runs]
             for v, runs in variants.items()
         },
         histories={
-            v: [_read_history(root / "models" / _folder(run) / "history.csv") for run in runs]
+            v: [_read_history(root / "models" / run.folder / "history.csv") for run in runs]
             for v, runs in variants.items()
         },
-        pictures={v: root / "samples" / _folder(runs[0]) for v, runs in variants.items()},
+        pictures={v: root / "samples" / runs[0].folder for v, runs in variants.items()},
         bases=_bases(params, dataset),
     )
 
@@ -143,18 +143,14 @@ def _bases(params: Params, dataset: str) -> dict[str, str | None]:
     }
 
 
-def _folder(run: Run) -> str:
-    return f"{run.dataset}/{run.variant}/seed{run.seed}"
-
-
 def _check_present(dataset: str, runs: list[Run], root: Path) -> None:
     needed = {f"results/{dataset}/baselines.json": f"acf baselines --dataset {dataset}"}
     for run in runs:
         options = f"--dataset {run.dataset} --variant {run.variant} --seed {run.seed}"
-        needed[f"models/{_folder(run)}/history.csv"] = f"acf train {options}"
-        needed[f"results/{_folder(run)}/metrics.json"] = f"acf evaluate {options}"
+        needed[f"models/{run.folder.as_posix()}/history.csv"] = f"acf train {options}"
+        needed[f"results/{run.folder.as_posix()}/metrics.json"] = f"acf evaluate {options}"
         for name in ("samples.png", "reconstructions.png"):
-            needed[f"samples/{_folder(run)}/{name}"] = f"acf sample {options}"
+            needed[f"samples/{run.folder.as_posix()}/{name}"] = f"acf sample {options}"
     missing = [f"  {file}  (made by: {command})" for file, command in needed.items() if not (root / file).is_file()]
     if missing:
         more = [f"  and {len(missing) - SHOWN_MISSING} more"] if len(missing) > SHOWN_MISSING else []

@@ -11,16 +11,11 @@ from acf.engine.recipe import recipe
 from acf.engine.store import open_run, write_atomically
 from acf.errors import ConfigError
 from acf.flows.storage import CONFIG, WEIGHTS, save
-from acf.params import Params
+from acf.params import Params, Run
 from acf.training.batches import Batches
 from acf.training.trainer import Trainer
 
 HISTORY = "history.csv"
-
-
-def model_folder(dataset: str, variant: str, seed: int, root: Path = Path(".")) -> Path:
-    """Return the folder of a trained model."""
-    return root / "models" / dataset / variant / f"seed{seed}"
 
 
 def train(dataset: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -50,7 +45,7 @@ def train(dataset: str, variant: str, seed: int, device: str = "auto", root: Pat
         },
         {"train": manifest.sha256["train"]},
     )
-    folder = model_folder(dataset, variant, seed, root)
+    folder = root / "models" / Run(dataset, variant, seed).folder
     outputs = [folder / name for name in (WEIGHTS, CONFIG, HISTORY)]
     with open_run(key, root).locked() as store:
         if store.restore(outputs):
