@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from acf.errors import ConfigError
-from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES
+from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -57,16 +57,33 @@ class EvaluationLogDetConfig(LogDetConfig):
 
 
 class AttentionConfig(Section):
-    """Self-attention before the last convolution of each convolutional branch."""
+    """Self-attention in the convolutional blocks: which, and how it joins them."""
 
     kind: str = "none"
     heads: Positive = 4
-    share: Fraction = 0.5
+    join: str = Field(
+        default="convex",
+        description="before a branch's last convolution as a convex share or concatenated; block: a block of its own",
+    )
+    share: Fraction = Field(default=0.5, description="weight of attention at the start; plays no part for join: block")
+    every: Positive = Field(default=1, description="attention in every n-th convolutional block of a scale")
 
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
         return _one_of("attention", value, ("none", *ATTENTIONS))
+
+    @field_validator("join")
+    @classmethod
+    def _known_join(cls, value: str) -> str:
+        return _one_of("way of joining", value, ("block", *JOINS))
+
+
+class DenseConfig(Section):
+    """The dense branch: number of layers, and channels that each adds (arXiv 2102.02694)."""
+
+    depth: Positive = 3
+    growth: Positive = 172
 
 
 class ModelParams(Section):
@@ -86,6 +103,7 @@ class ModelParams(Section):
     squeeze_first: bool = False
     logit_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     attention: AttentionConfig = AttentionConfig()
+    dense: DenseConfig = DenseConfig()
 
     @field_validator("branch")
     @classmethod

@@ -11,15 +11,24 @@ from acf.errors import ConfigError
 ATTENTIONS = {
     "l2": "acf.lipschitz.attention.l2:L2SelfAttention",
     "dot": "acf.lipschitz.attention.dot:DotProductSelfAttention",
+    "clip": "acf.lipschitz.attention.clip:ClippedSelfAttention",
+    "sinkhorn": "acf.lipschitz.attention.sinkhorn:SinkhornSelfAttention",
+}
+
+JOINS = {
+    "convex": "acf.lipschitz.join:ConvexShare",
+    "concatenate": "acf.lipschitz.join:Concatenation",
 }
 
 BRANCHES = {
     "conv": "acf.lipschitz.branch:conv_branch",
+    "dense": "acf.lipschitz.dense:dense_branch",
 }
 
 ACTIVATIONS = {
     "lipswish": "acf.lipschitz.activations:LipSwish",
     "elu": "acf.lipschitz.activations:ELU",
+    "clipswish": "acf.lipschitz.activations:CLipSwish",
 }
 
 DATASETS = {

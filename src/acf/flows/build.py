@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from acf.config import ModelConfig, model_config_from
+from acf.config import AttentionConfig, ModelConfig, model_config_from
 from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
@@ -11,7 +11,7 @@ from acf.flows.flow import Flow
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
-from acf.lipschitz.branch import Shape, fc_branch
+from acf.lipschitz.branch import Branch, Shape, attention_branch, fc_branch
 from acf.registry import BRANCHES, resolve
 
 
@@ -19,13 +19,13 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     """Build the flow a configuration describes, with fresh weights from torch's global generator.
 
     Logit, then per scale: [squeeze,] ActNorm, (residual block, ActNorm) repeated; squeezes stand between scales, and
-    before the first with `squeeze_first`; the last scale ends with `fc_blocks` dense residual blocks.
+    before the first with `squeeze_first`; the last scale ends with `fc_blocks` dense residual blocks. Attention sits in
+    every `attention.every`-th convolutional block of a scale, or follows it as a block of its own.
 
     Raises:
         ConfigError: unknown key, impossible value, or maps too small for the number of squeezes.
     """
     config = model_config_from(config)
-    branch = resolve(BRANCHES, config.branch, "branch")
     shape, scales, shapes = config.shape, [], []
     for index, blocks in enumerate(config.blocks):
         parts: list[Bijection] = []
@@ -34,16 +34,11 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
             shape = _squeezed(shape, config)
         if config.actnorm:
             parts.append(ActNorm(shape))
-        for block in range(blocks):
-            leading = index + block > 0
-            parts.append(_residual(config, branch(config, shape, leading), shape))
-            if config.actnorm:
-                parts.append(ActNorm(shape))
+        for branch in _branches(config, shape, blocks, first=index == 0):
+            parts += _block(config, branch, shape)
         if index == len(config.blocks) - 1:
             for _ in range(config.fc_blocks):
-                parts.append(_residual(config, fc_branch(config, shape), shape))
-                if config.actnorm:
-                    parts.append(ActNorm(shape, per_value=True))
+                parts += _block(config, fc_branch(config, shape), shape, per_value=True)
         scales.append(Chain(*parts))
         shapes.append(shape)
         if config.factor_out and index < len(config.blocks) - 1:
@@ -51,8 +46,22 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     return Flow(config, MultiScale(list(scales), shapes, config.factor_out))
 
 
-def _residual(config: ModelConfig, branch: Any, shape: Shape) -> ResidualBlock:
-    return ResidualBlock(branch, shape, config.training_log_det, config.evaluation_log_det)
+def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> list[Branch]:
+    """Branches of the convolutional blocks of one scale, with attention where it belongs."""
+    make = resolve(BRANCHES, config.branch, "branch")
+    plain = config.model_copy(update={"attention": AttentionConfig()})
+    branches: list[Branch] = []
+    for block in range(blocks):
+        attends = config.attention.kind != "none" and (block + 1) % config.attention.every == 0
+        branches.append(make(config if attends else plain, shape, not first or block > 0))
+        if attends and config.attention.join == "block":
+            branches.append(attention_branch(config, shape))
+    return branches
+
+
+def _block(config: ModelConfig, branch: Branch, shape: Shape, per_value: bool = False) -> list[Bijection]:
+    block = ResidualBlock(branch, shape, config.training_log_det, config.evaluation_log_det)
+    return [block, ActNorm(shape, per_value)] if config.actnorm else [block]
 
 
 def _squeezed(shape: Shape, config: ModelConfig) -> Shape:

@@ -1,20 +1,33 @@
 """1-Lipschitz building blocks with proven bounds."""
 
-from acf.lipschitz.activations import ELU, LipSwish
-from acf.lipschitz.attention import DotProductSelfAttention, L2SelfAttention
-from acf.lipschitz.branch import Branch, ConvexShare
-from acf.lipschitz.constants import dot_attention_constant, l2_attention_constant
+from acf.lipschitz.activations import ELU, CLipSwish, LipSwish
+from acf.lipschitz.attention import (
+    ClippedSelfAttention,
+    DotProductSelfAttention,
+    L2SelfAttention,
+    SinkhornSelfAttention,
+)
+from acf.lipschitz.branch import Branch
+from acf.lipschitz.constants import clipped_attention_constant, dot_attention_constant, l2_attention_constant
+from acf.lipschitz.dense import DenseLayer
+from acf.lipschitz.join import Concatenation, ConvexShare
 from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
 
 __all__ = [
     "ELU",
     "Branch",
+    "CLipSwish",
+    "ClippedSelfAttention",
+    "Concatenation",
     "ConvexShare",
+    "DenseLayer",
     "DotProductSelfAttention",
     "L2SelfAttention",
     "LipSwish",
     "NormalisedConv2d",
     "NormalisedLinear",
+    "SinkhornSelfAttention",
+    "clipped_attention_constant",
     "dot_attention_constant",
     "l2_attention_constant",
 ]

@@ -2,13 +2,11 @@
 
 import itertools
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from acf.config import ModelConfig
-from acf.errors import ConfigError
 from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
-from acf.registry import ACTIVATIONS, ATTENTIONS, resolve
+from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
 
 Shape = tuple[int, int, int]
 
@@ -27,31 +25,6 @@ class Branch(nn.Sequential):
         return bound
 
 
-class ConvexShare(nn.Module):
-    """x -> (1 - s) x + s A(x), s = sigmoid(gamma) learnt, so that Lip <= (1 - s) + s Lip(A).
-
-    The published x + gamma A(x) with free gamma has no bound below 1 + |gamma|.
-
-    Args:
-        inner: the map A, which keeps the shape.
-        share: s at the start, in (0, 1).
-    """
-
-    def __init__(self, inner: nn.Module, share: float = 0.5) -> None:
-        super().__init__()
-        self.inner = inner
-        self.gamma = nn.Parameter(torch.logit(torch.tensor(share)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape `inner` takes."""
-        return torch.lerp(x, self.inner(x), torch.sigmoid(self.gamma))
-
-    def lipschitz_bound(self, n_tokens: int) -> float:
-        """(1 - s) + s Lip(A)."""
-        share = float(torch.sigmoid(self.gamma.detach().cpu().double()))
-        return (1 - share) + share * self.inner.lipschitz_bound(n_tokens)  # type: ignore[operator]
-
-
 def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:
     """Activation and convolution in turns, with attention before the last convolution where configured.
 
@@ -61,18 +34,29 @@ def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> 
         leading_activation: whether the branch starts with an activation; the flow's first block does not.
     """
     channels, *size = shape
-    widths = [channels, *[config.idim] * (len(config.kernels) - 1), channels]
     activation = resolve(ACTIVATIONS, config.activation, "activation")
+    last = len(config.kernels) - 1
     layers: list[nn.Module] = []
+    width = channels
     for index, kernel in enumerate(config.kernels):
         if index > 0 or leading_activation:
             layers.append(activation())
-        if index == len(config.kernels) - 1 and config.attention.kind != "none":
-            layers.append(ConvexShare(_attention(config, widths[index]), config.attention.share))
-        layers.append(
-            NormalisedConv2d(widths[index], widths[index + 1], kernel, (size[0], size[1]), config.coefficient)
-        )
+            width *= activation.widening
+        if index == last:
+            layers += joined_attention(config, width)
+            width *= join_widening(config)
+        out = channels if index == last else config.idim
+        layers.append(NormalisedConv2d(width, out, kernel, (size[0], size[1]), config.coefficient))
+        width = out
     return Branch(*layers)
+
+
+def attention_branch(config: ModelConfig, shape: Shape) -> Branch:
+    """Attention as a block of its own: 1x1 convolution to `idim` channels, attention, 1x1 convolution back."""
+    channels, *size = shape
+    widths = ((channels, config.idim), (config.idim, channels))
+    first, last = (NormalisedConv2d(a, b, 1, (size[0], size[1]), config.coefficient) for a, b in widths)
+    return Branch(first, attention(config, config.idim), last)
 
 
 def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
@@ -83,12 +67,32 @@ def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
     layers: list[nn.Module] = [nn.Flatten()]
     widths = [values, config.fc_width, config.fc_width, values]
     for inputs, outputs in itertools.pairwise(widths):
-        layers += [activation(), NormalisedLinear(inputs, outputs, coefficient=config.coefficient)]
+        layers += [
+            activation(),
+            NormalisedLinear(activation.widening * inputs, outputs, coefficient=config.coefficient),
+        ]
     return Branch(*layers, nn.Unflatten(1, shape))
 
 
-def _attention(config: ModelConfig, channels: int) -> nn.Module:
-    kind, heads = config.attention.kind, config.attention.heads
-    if channels % heads:
-        raise ConfigError(f"attention.heads ({heads}) must divide the branch's width ({channels})")
-    return resolve(ATTENTIONS, kind, "attention")(channels, heads, coefficient=config.coefficient)
+def joined_attention(config: ModelConfig, channels: int) -> list[nn.Module]:
+    """Attention within a branch, joined to the features there; nothing where none is configured."""
+    if not _within(config):
+        return []
+    return [
+        resolve(JOINS, config.attention.join, "way of joining")(attention(config, channels), config.attention.share)
+    ]
+
+
+def join_widening(config: ModelConfig) -> int:
+    """Factor by which `joined_attention` raises the number of channels."""
+    return int(resolve(JOINS, config.attention.join, "way of joining").widening) if _within(config) else 1
+
+
+def attention(config: ModelConfig, channels: int) -> nn.Module:
+    """Return the attention layer that is configured, for `channels` channels."""
+    made = resolve(ATTENTIONS, config.attention.kind, "attention")
+    return made(channels, config.attention.heads, coefficient=config.coefficient)
+
+
+def _within(config: ModelConfig) -> bool:
+    return config.attention.kind != "none" and config.attention.join in JOINS

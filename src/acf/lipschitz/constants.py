@@ -1,14 +1,15 @@
 """Closed-form Lipschitz constants of self-attention in the Frobenius norm; proofs in docs/mathematics.md.
 
-Computed once per number of tokens in double precision; each returned value is rounded up by a relative 1e-9.
+Those that depend on the number of tokens are computed once in double precision and rounded up by a relative 1e-9.
 """
 
 import math
 from functools import cache
 
-import numpy as np
+import torch
 from scipy.optimize import brentq
 from scipy.special import lambertw
+from torch import Tensor
 
 ROUND_UP = 1 + 1e-9
 
@@ -52,16 +53,38 @@ def dot_attention_constant(n_tokens: int) -> float:
     """Upper bound of the joint Lipschitz constant in (Q, K, V) of dot-product attention under Lipschitz normalisation.
 
     The map is softmax(Q K^T / c) V with c = max(u v, u w, v w), u = |Q|_F, v = max |k_i|, w = max |v_i|
-    (Theorem 2 of docs/mathematics.md; the layer of Dasoulas et al., arXiv 2103.04886).
+    (Theorem 2 of docs/mathematics.md; the layer of Dasoulas et al., arXiv 2103.04886). The constant is
+    sqrt(1 + (1 + eta)^2 + min((1 + pi)^2, pi^2 + (1 + eps)^2)), eta = e / sqrt(N - 1 + e^2),
+    pi = sqrt(1 + sinh(1)^2 / N), eps = eta sqrt(1 + 2 / sqrt(N) + (e^2 - 3) / N); it tends to 2.
     """
     n = _checked(n_tokens)
     if n == 1:
         return 1.0
     e2 = math.exp(2)
-    norm_p = min(math.cosh(1), math.sqrt(1 + 2 / math.sqrt(n) + (e2 - 3) / n), math.sqrt(n))
     eta = math.e / math.sqrt(n - 1 + e2)
-    cases = ((1, 1 + eta, norm_p + 1), (2, eta, norm_p + 1), (2, 1 + eta, norm_p))
-    return float(max(np.linalg.norm(case) for case in cases)) * ROUND_UP
+    norm = math.sqrt(1 + math.sinh(1) ** 2 / n)
+    column = eta * math.sqrt(1 + 2 / math.sqrt(n) + (e2 - 3) / n)
+    values = min((1 + norm) ** 2, norm**2 + (1 + column) ** 2)
+    return math.sqrt(1 + (1 + eta) ** 2 + values) * ROUND_UP
+
+
+def clipped_attention_constant(t: Tensor, ratio: Tensor) -> Tensor:
+    """Upper bound of the joint Lipschitz constant in (Q, K, V) of softmax attention on clipped tokens, elementwise.
+
+    The map is softmax(t Q' K'^T / r^2) V' with queries and keys clipped to length r and values to length w, and
+    ratio = t w / r. The bound sqrt(cosh(t)^2 + ratio^2 (1 + b(t)^2)) holds for every number of tokens (Theorem 3 of
+    docs/mathematics.md). Differentiable; t > 0.
+    """
+    return (t.cosh().square() + ratio.square() * (1 + _key_factor_square(t))).sqrt()
+
+
+def _key_factor_square(t: Tensor) -> Tensor:
+    """b(t)^2 = max over B of 4 B (1 - B) (1 + e B)^2 / (1 + e) with e = exp(2 t) - 1."""
+    e = torch.expm1(2 * t)
+    m = 3 * e - 2
+    # The root of the derivative in the form that does not cancel for small t.
+    b = 2 / ((m.square() + 16 * e).sqrt() - m)
+    return 4 * b * (1 - b) * (1 + e * b).square() / (1 + e)
 
 
 def _checked(n_tokens: int) -> int:

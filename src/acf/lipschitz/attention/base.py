@@ -1,52 +1,65 @@
 """What the attentions share: tokens are the positions of a feature map, channels are split into heads."""
 
+import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from acf.lipschitz.normalised import NormalisedLinear
 
 
 class SelfAttention(nn.Module, ABC):
-    """(B, C, H, W) -> (B, C, H, W): project, attend in each head, join the heads, divide by the proven constant.
+    """(B, C, H, W) -> (B, C, H, W): project, attend in each head, join the heads.
 
-    With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and an attention core whose joint
-    Lipschitz constant over all heads is `core_constant(N)`, x -> output(core(project(x))) / core_constant(N) has
-    Lipschitz constant at most 1 (docs/mathematics.md, section on heads).
+    With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and a `core` that is 1-Lipschitz in
+    its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 3 of
+    docs/mathematics.md). Tokens of a head have ceil(C / heads) channels, so any number of heads will do.
 
     Args:
         channels: C.
-        heads: number of heads; divides C.
-        projections: how many vectors of C channels the core takes per token (1: tied query, key and value).
+        heads: number of heads.
+        projections: how many vectors the core takes per token and head (1: tied query, key and value).
         coefficient: largest norm of each of the two projections.
     """
 
     def __init__(self, channels: int, heads: int, projections: int, coefficient: float) -> None:
         super().__init__()
-        if channels % heads:
-            raise ValueError(f"channels ({channels}) must be a multiple of heads ({heads})")
+        if channels < 1 or heads < 1:
+            raise ValueError(f"attention needs at least one channel and one head, got {channels} and {heads}")
         self.channels, self.heads, self.projections = channels, heads, projections
-        self.project = NormalisedLinear(channels, projections * channels, False, coefficient, orthogonal=True)
-        self.output = NormalisedLinear(channels, channels, True, coefficient, orthogonal=True)
+        self.head_width = math.ceil(channels / heads)
+        inner = heads * self.head_width
+        # A shift of tied tokens passes through to the output, which has a bias of its own.
+        self.project = NormalisedLinear(channels, projections * inner, projections > 1, coefficient, orthogonal=True)
+        self.output = NormalisedLinear(inner, channels, True, coefficient, orthogonal=True)
+        for layer in (self.project, self.output):
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     @abstractmethod
     def core(self, *projected: Tensor) -> Tensor:
-        """Attend: each argument and the result (B, heads, N, C / heads)."""
-
-    @abstractmethod
-    def core_constant(self, n_tokens: int) -> float:
-        """Proven joint Lipschitz constant of `core` for N tokens."""
+        """Attend: each argument and the result (B, heads, N, d); in each head 1-Lipschitz in all arguments jointly."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         batch, channels, height, width = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         stacked = self.project(tokens).unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = self.core(*stacked).transpose(1, 2).flatten(2)
-        mixed = self.output(mixed / self.core_constant(height * width))
+        mixed = self.output(self.core(*stacked).transpose(1, 2).flatten(2))
         return mixed.transpose(1, 2).reshape(batch, channels, height, width)
 
     def lipschitz_bound(self, n_tokens: int) -> float:
-        """Proven upper bound of the layer's l2 Lipschitz constant on maps with `n_tokens` positions."""
-        self.core_constant(n_tokens)  # refuses an impossible number of tokens
+        """Proven upper bound of the layer's l2 Lipschitz constant on maps with `n_tokens` positions.
+
+        Infinite where a learnt parameter of the core is not finite.
+        """
+        if n_tokens < 1:
+            raise ValueError(f"attention needs at least one token, got {n_tokens}")
+        if not all(torch.isfinite(parameter).all() for parameter in self.parameters(recurse=False)):
+            return math.inf
         return self.project.lipschitz_bound() * self.output.lipschitz_bound()
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        return f"{self.channels}, heads={self.heads}"

@@ -10,15 +10,15 @@ SMALLEST_SCALE = 1e-6
 
 
 class DotProductSelfAttention(SelfAttention):
-    """Per head softmax(Q K^T / c) V, c = max(u v, u w, v w) with u = |Q|_F, v = max |k_i|, w = max |v_i|.
+    """Per head softmax(Q K^T / c) V / Lambda'_N, c = max(u v, u w, v w), u = |Q|_F, v = max |k_i|, w = max |v_i|.
 
-    The norms are those of the actual Q, K, V of each sample and head, and are differentiated through; the result is
-    divided by the joint constant (Theorem 2 of docs/mathematics.md). As sum_i |q_i|^2 / u^2 = 1, the logits are of the
-    order 1 / sqrt(N): the layer is certified, and by construction close to a mean over the tokens.
+    The norms are those of the actual Q, K, V of each sample and head, and are differentiated through; Lambda'_N is the
+    joint constant (Theorem 2 of docs/mathematics.md). As sum_i |q_i|^2 / u^2 = 1, the logits are of the order
+    1 / sqrt(N): the layer is certified, and by construction close to a mean over the tokens.
 
     Args:
         channels: C.
-        heads: number of heads; divides C.
+        heads: number of heads.
         coefficient: largest norm of [W_Q, W_K, W_V] and of W_O.
     """
 
@@ -32,11 +32,8 @@ class DotProductSelfAttention(SelfAttention):
         longest_key = _root(k.square().sum(-1, keepdim=True).amax(-2, keepdim=True))
         longest_value = _root(v.square().sum(-1, keepdim=True).amax(-2, keepdim=True))
         scale = torch.maximum(torch.maximum(u * longest_key, u * longest_value), longest_key * longest_value)
-        return torch.softmax(q @ k.transpose(-1, -2) / scale.clamp_min(SMALLEST_SCALE), -1) @ v
-
-    def core_constant(self, n_tokens: int) -> float:
-        """The joint constant of Theorem 2."""
-        return dot_attention_constant(n_tokens)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / scale.clamp_min(SMALLEST_SCALE), -1)
+        return weights @ v / dot_attention_constant(q.shape[-2])
 
 
 def _root(square: Tensor) -> Tensor:

@@ -10,27 +10,23 @@ from acf.lipschitz.constants import l2_attention_constant
 
 
 class L2SelfAttention(SelfAttention):
-    """Heads G_h(X U_h) with G(Q) = softmax_j(-b_h |q_i - q_j|^2) Q, joined by W_O and divided by Lambda_N.
+    """Heads G_h(X U_h) / Lambda_N with G(Q) = softmax_j(-b_h |q_i - q_j|^2) Q, joined by W_O.
 
     Lambda_N does not depend on the bandwidths b_h > 0, which are learnt freely (Theorem 1 of docs/mathematics.md).
 
     Args:
         channels: C.
-        heads: number of heads; divides C.
+        heads: number of heads.
         coefficient: largest norm of the two projections.
     """
 
     def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
         super().__init__(channels, heads, projections=1, coefficient=coefficient)
-        self.log_bandwidth = nn.Parameter(torch.full((heads, 1, 1), -math.log(channels / heads)))
+        self.log_bandwidth = nn.Parameter(torch.full((heads, 1, 1), -math.log(self.head_width)))
 
     def core(self, *projected: Tensor) -> Tensor:
         """(B, heads, N, d) -> (B, heads, N, d)."""
         (q,) = projected
         # |q_i|^2 is constant along a row, so the softmax does not see it.
         logits = 2 * q @ q.transpose(-1, -2) - q.square().sum(-1).unsqueeze(-2)
-        return torch.softmax(self.log_bandwidth.exp() * logits, -1) @ q
-
-    def core_constant(self, n_tokens: int) -> float:
-        """Lambda_N."""
-        return l2_attention_constant(n_tokens)
+        return torch.softmax(self.log_bandwidth.exp() * logits, -1) @ q / l2_attention_constant(q.shape[-2])

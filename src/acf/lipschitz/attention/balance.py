@@ -1,0 +1,128 @@
+"""Doubly stochastic scaling of a positive matrix (Sinkhorn), with the derivatives of its limit.
+
+Iterations are run until they stand still and are not differentiated: derivatives are those of the converged map, which
+is the one that Theorem 4 of docs/mathematics.md speaks of. Each is one symmetric linear system, solved by the same
+alternation, and can itself be differentiated any number of times, backward and forward.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+# For logits in [-t, t] the scalings approach their limit by tanh(t)^2 in every iteration (Proposition 4b), so that
+# this many reach rounding level for t <= 2; commonly 4 to 8 do.
+MOST_ITERATIONS = 400
+
+
+def doubly_stochastic(logits: Tensor) -> Tensor:
+    """P = diag(e^a) exp(logits) diag(e^b) (..., N, N) with all row and column sums 1; logits of moderate size.
+
+    The scalings exist and P is unique (Sinkhorn 1967). Rows sum to 1 up to rounding, columns up to 32 machine epsilons.
+    """
+    return _Balanced.apply(logits)
+
+
+class _Balanced(Function):
+    """With dP = P * (dS + da + db) and sums of dP zero, dP/dS = P * projection: the derivative is its own adjoint."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(logits: Tensor) -> Tensor:
+        kernel = logits.exp()
+        tolerance = 32 * torch.finfo(logits.dtype).eps
+        right = torch.ones_like(kernel[..., 0, :, None])
+        for _ in range(MOST_ITERATIONS):
+            left = 1 / (kernel @ right)
+            pulled = kernel.mT @ left
+            columns = right * pulled
+            # The logarithms of the column sums are what the next iteration would change.
+            if (columns.amax(-2) <= (1 + tolerance) * columns.amin(-2)).all():
+                break
+            right = 1 / pulled
+        return left * kernel * right.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _centred(ctx.saved_tensors[0], grads[0])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _centred(ctx.saved_tensors[0], tangents[0])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], logits: Tensor) -> tuple[Tensor, int]:
+        return _Balanced.apply(logits.movedim(in_dims[0], 0)), 0
+
+
+def _centred(p: Tensor, x: Tensor) -> Tensor:
+    """P * (X - u 1^T - 1 v^T) with u, v such that all row and column sums vanish."""
+    mass = p * x
+    u, v = _Potentials.apply(p, mass.sum(-1), mass.sum(-2))
+    return mass - p * (u.unsqueeze(-1) + v.unsqueeze(-2))
+
+
+class _Potentials(Function):
+    """Solve u + P v = rows, P^T u + v = columns for doubly stochastic P; u + c, v - c solve it as well.
+
+    Arguments and results (..., N); the sums of rows and columns agree. Only u_i + v_j is determined, and a caller must
+    not depend on anything else.
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(p: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        tolerance = 32 * torch.finfo(p.dtype).eps
+        # Rounding must not leave sums that differ, which no u, v could have.
+        columns = columns + (rows.mean(-1, keepdim=True) - columns.mean(-1, keepdim=True))
+        goal = tolerance * torch.maximum(rows.abs().amax(-1), columns.abs().amax(-1))
+        v = torch.zeros_like(columns)
+        for _ in range(MOST_ITERATIONS):
+            u = rows - (p @ v.unsqueeze(-1)).squeeze(-1)
+            new = columns - (p.mT @ u.unsqueeze(-1)).squeeze(-1)
+            change, v = (new - v).abs().amax(-1), new
+            if (change <= goal).all():
+                break
+        return u, v
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], *output)
+        ctx.save_for_forward(inputs[0], *output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p, u, v = ctx.saved_tensors
+        rows, columns = _Potentials.apply(p, *grads)
+        return -_outer_sum(rows, columns) * _outer_sum(u, v), rows, columns
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
+        p, u, v = ctx.saved_tensors
+        dp, rows, columns = tangents
+        rows = torch.zeros_like(u) if rows is None else rows
+        columns = torch.zeros_like(v) if columns is None else columns
+        if dp is not None:
+            moved = dp * _outer_sum(u, v)
+            rows, columns = rows - moved.sum(-1), columns - moved.sum(-2)
+        return _Potentials.apply(p, rows, columns)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *args: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        pairs = zip(args, in_dims, strict=True)
+        moved = [x.movedim(d, 0) if d is not None else x.expand(info.batch_size, *x.shape) for x, d in pairs]
+        return _Potentials.apply(*moved), (0, 0)
+
+
+def _outer_sum(u: Tensor, v: Tensor) -> Tensor:
+    return u.unsqueeze(-1) + v.unsqueeze(-2)

@@ -1,0 +1,39 @@
+"""Dot-product self-attention on clipped tokens: bounded logits instead of a normaliser that depends on the input."""
+
+import torch
+from torch import Tensor, nn
+
+from acf.lipschitz.attention.ball import clip_to_ball
+from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.constants import clipped_attention_constant
+
+MOST = 2.0
+
+
+class ClippedSelfAttention(SelfAttention):
+    """Per head softmax(t Q' K'^T / r^2) V' / L with |q'|, |k'| <= r and |v'| <= w, tokens clipped to these balls.
+
+    L = sqrt(cosh(t)^2 + (t w / r)^2 (1 + b(t)^2)) is the joint Lipschitz constant for every number of tokens (Theorem 3
+    of docs/mathematics.md). Each head learns its radii r, w > 0 and its sharpness t in (0, 2).
+
+    Args:
+        channels: C.
+        heads: number of heads.
+        coefficient: largest norm of [W_Q, W_K, W_V] and of W_O.
+    """
+
+    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
+        super().__init__(channels, heads, projections=3, coefficient=coefficient)
+        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), -1.0))
+        self.log_radius = nn.Parameter(torch.zeros(heads, 1, 1))
+        self.log_value_radius = nn.Parameter(torch.zeros(heads, 1, 1))
+
+    def core(self, *projected: Tensor) -> Tensor:
+        """Three times (B, heads, N, d) -> (B, heads, N, d)."""
+        q, k, v = projected
+        t = MOST * torch.sigmoid(self.sharpness)
+        radius, value_radius = self.log_radius.exp(), self.log_value_radius.exp()
+        q, k = clip_to_ball(q, radius), clip_to_ball(k, radius)
+        logits = (t / radius.square()) * (q @ k.transpose(-1, -2))
+        constant = clipped_attention_constant(t, t * value_radius / radius)
+        return torch.softmax(logits, -1) @ clip_to_ball(v, value_radius) / constant

@@ -1,0 +1,40 @@
+"""Doubly stochastic self-attention: a contraction for any number of tokens, with nothing to divide by."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from acf.lipschitz.attention.balance import doubly_stochastic
+from acf.lipschitz.attention.ball import clip_to_ball
+from acf.lipschitz.attention.base import SelfAttention
+
+MOST = 2.0
+
+
+class SinkhornSelfAttention(SelfAttention):
+    """Per head P V', P the doubly stochastic scaling of exp(t Q' K'^T / r^2), |q'|, |k'| <= r, |v'| <= r / (sqrt(2) t).
+
+    Tokens are clipped to these balls. The map is 1-Lipschitz in (Q, K, V) jointly for every number of tokens, and the
+    bound is attained (Theorem 4 of docs/mathematics.md). Each head learns its radius r > 0 and its sharpness t in
+    (0, 2), and with them the bound of the values.
+
+    Args:
+        channels: C.
+        heads: number of heads.
+        coefficient: largest norm of [W_Q, W_K, W_V] and of W_O.
+    """
+
+    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
+        super().__init__(channels, heads, projections=3, coefficient=coefficient)
+        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), -1.0))
+        self.log_radius = nn.Parameter(torch.zeros(heads, 1, 1))
+
+    def core(self, *projected: Tensor) -> Tensor:
+        """Three times (B, heads, N, d) -> (B, heads, N, d)."""
+        q, k, v = projected
+        t = MOST * torch.sigmoid(self.sharpness)
+        radius = self.log_radius.exp()
+        q, k = clip_to_ball(q, radius), clip_to_ball(k, radius)
+        weights = doubly_stochastic((t / radius.square()) * (q @ k.transpose(-1, -2)))
+        return weights @ clip_to_ball(v, radius / (math.sqrt(2) * t))

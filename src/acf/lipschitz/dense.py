@@ -1,0 +1,63 @@
+"""The densely connected branch of i-DenseNets (Perugachi-Diaz, Tomczak, Bhulai, arXiv 2102.02694)."""
+
+import torch
+from torch import Tensor, nn
+
+from acf.config import ModelConfig
+from acf.errors import ConfigError
+from acf.lipschitz.branch import Branch, Shape, join_widening, joined_attention
+from acf.lipschitz.normalised import NormalisedConv2d
+from acf.registry import ACTIVATIONS, resolve
+
+
+class DenseLayer(nn.Module):
+    """h -> [cos(a) h ; sin(a) phi(T h)] along the channels, a learnt, with a contraction T and an activation phi.
+
+    Lip^2 <= cos(a)^2 + sin(a)^2 (Lip(phi) |T|)^2 (Proposition 6b of docs/mathematics.md); the published
+    eta_1 / sqrt(eta_1^2 + eta_2^2) and eta_2 / sqrt(eta_1^2 + eta_2^2) are the cosine and sine.
+
+    Args:
+        linear: T.
+        activation: phi, elementwise or joining channels.
+    """
+
+    def __init__(self, linear: NormalisedConv2d, activation: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.activation = linear, activation
+        self.angle = nn.Parameter(torch.tensor(torch.pi / 4))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C + growth, H, W)."""
+        return torch.cat([self.angle.cos() * h, self.angle.sin() * self.activation(self.linear(h))], 1)
+
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        """sqrt(cos(a)^2 + sin(a)^2 (Lip(phi) |T|)^2)."""
+        new = self.activation.lipschitz_bound(n_tokens) * self.linear.lipschitz_bound()  # type: ignore[operator]
+        share = float(self.angle.detach().cpu().double().sin().square())
+        return float((1 - share + share * new**2) ** 0.5)
+
+
+def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:
+    """`depth` dense layers of 3x3 convolutions, each adding `growth` channels, then a 1x1 convolution.
+
+    Attention, where configured, stands before the last convolution. There is no leading activation: the first layer
+    applies its activation to new channels only, and passes the input on.
+
+    Args:
+        config: depth, growth, activation, coefficient, attention.
+        shape: (C, H, W) of the block's input and output.
+        leading_activation: plays no part.
+    """
+    channels, *size = shape
+    place = (size[0], size[1])
+    activation = resolve(ACTIVATIONS, config.activation, "activation")
+    new, rest = divmod(config.dense.growth, activation.widening)
+    if rest:
+        raise ConfigError(f"dense.growth ({config.dense.growth}) must be a multiple of {activation.widening}")
+    layers: list[nn.Module] = []
+    width = channels
+    for _ in range(config.dense.depth):
+        layers.append(DenseLayer(NormalisedConv2d(width, new, 3, place, config.coefficient), activation()))
+        width += config.dense.growth
+    layers += joined_attention(config, width)
+    return Branch(*layers, NormalisedConv2d(width * join_widening(config), channels, 1, place, config.coefficient))
