@@ -63,9 +63,9 @@ class AttentionConfig(Section):
     heads: Positive = 4
     join: str = Field(
         default="convex",
-        description="before a branch's last convolution as a convex share or concatenated; block: a block of its own",
+        description="before a branch's last convolution: convex, concatenate, split; or block: a block of its own",
     )
-    share: Fraction = Field(default=0.5, description="weight of attention at the start; plays no part for join: block")
+    share: Fraction = Field(default=0.5, description="weight of attention at the start (split: share of the channels)")
     every: Positive = Field(default=1, description="attention in every n-th convolutional block of a scale")
 
     @field_validator("kind")

@@ -17,6 +17,7 @@ ATTENTIONS = {
 
 JOINS = {
     "convex": "acf.lipschitz.join:ConvexShare",
+    "split": "acf.lipschitz.join:ChannelSplit",
     "concatenate": "acf.lipschitz.join:Concatenation",
 }
 

@@ -10,13 +10,14 @@ from acf.lipschitz.attention import (
 from acf.lipschitz.branch import Branch
 from acf.lipschitz.constants import clipped_attention_constant, dot_attention_constant, l2_attention_constant
 from acf.lipschitz.dense import DenseLayer
-from acf.lipschitz.join import Concatenation, ConvexShare
+from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
 from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
 
 __all__ = [
     "ELU",
     "Branch",
     "CLipSwish",
+    "ChannelSplit",
     "ClippedSelfAttention",
     "Concatenation",
     "ConvexShare",

@@ -1,6 +1,7 @@
 """Branches g of a residual block x + g(x), built from 1-Lipschitz pieces."""
 
 import itertools
+from functools import partial
 
 from torch import nn
 
@@ -78,9 +79,8 @@ def joined_attention(config: ModelConfig, channels: int) -> list[nn.Module]:
     """Attention within a branch, joined to the features there; nothing where none is configured."""
     if not _within(config):
         return []
-    return [
-        resolve(JOINS, config.attention.join, "way of joining")(attention(config, channels), config.attention.share)
-    ]
+    join = resolve(JOINS, config.attention.join, "way of joining")
+    return [join.over(partial(attention, config), channels, config.attention.share)]
 
 
 def join_widening(config: ModelConfig) -> int:

@@ -1,11 +1,17 @@
-"""How attention joins the features of a branch: two ways that keep the bound at 1."""
+"""How attention joins the features of a branch: ways that keep the bound at 1."""
+
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 
 class Join(nn.Module):
-    """Base of the ways to join x and A(x), A 1-Lipschitz and of the same shape.
+    """Base of the ways to join features x (B, C, ...) and a 1-Lipschitz map A that keeps the shape.
+
+    Args:
+        inner: A.
 
     Attributes:
         widening: channels of the result per channel of x.
@@ -17,8 +23,13 @@ class Join(nn.Module):
         super().__init__()
         self.inner = inner
 
+    @classmethod
+    def over(cls, make: Callable[[int], nn.Module], channels: int, share: float) -> Self:
+        """Join features of `channels` channels with the map that `make` makes, at the given share to start with."""
+        return cls(make(channels), share)  # type: ignore[call-arg]
+
     def share(self) -> float:
-        """Learnt weight of attention: 0 means idle, 1 that x itself is dropped."""
+        """Weight of attention: 0 means idle, 1 that x itself is dropped."""
         raise NotImplementedError
 
     def _inner_bound(self, n_tokens: int) -> float:
@@ -80,3 +91,39 @@ class Concatenation(Join):
     def lipschitz_bound(self, n_tokens: int) -> float:
         """sqrt(cos(a)^2 + sin(a)^2 Lip(A)^2)."""
         return float((1 - self.share() + self.share() * self._inner_bound(n_tokens) ** 2) ** 0.5)
+
+
+class ChannelSplit(Join):
+    """[x_1 ; x_2] -> [x_1 ; A(x_2)]: attention has channels of its own, so Lip <= max(1, Lip(A)) (Proposition 6c).
+
+    Neither part gives up contraction for the other; what it costs is width. The share of the channels is not learnt:
+    the layers around decide what to send there.
+
+    Args:
+        inner: the map A of the last channels.
+        passed: number of channels x_1 that pass unchanged.
+        attended: number of channels x_2.
+    """
+
+    def __init__(self, inner: nn.Module, passed: int, attended: int) -> None:
+        super().__init__(inner)
+        self.passed, self.attended = passed, attended
+
+    @classmethod
+    def over(cls, make: Callable[[int], nn.Module], channels: int, share: float) -> Self:
+        """Give attention the nearest number of channels to `share` of them, at least one."""
+        attended = max(1, round(share * channels))
+        return cls(make(attended), channels - attended, attended)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...)."""
+        passed, attended = x.split([self.passed, self.attended], 1)
+        return torch.cat([passed, self.inner(attended)], 1)
+
+    def share(self) -> float:
+        """Share of the channels."""
+        return self.attended / (self.attended + self.passed)
+
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        """max(1, Lip(A))."""
+        return max(1.0, self._inner_bound(n_tokens))
