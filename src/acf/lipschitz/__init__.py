@@ -1,5 +1,6 @@
 """1-Lipschitz building blocks with proven bounds."""
 
+from acf.lipschitz import attack
 from acf.lipschitz.activations import ELU, CLipSwish, LipSwish
 from acf.lipschitz.attention import (
     ClippedSelfAttention,
@@ -28,6 +29,7 @@ __all__ = [
     "NormalisedConv2d",
     "NormalisedLinear",
     "SinkhornSelfAttention",
+    "attack",
     "clipped_attention_constant",
     "dot_attention_constant",
     "l2_attention_constant",
