@@ -1,8 +1,14 @@
 """The interface of all bijections."""
 
 from abc import ABC, abstractmethod
+from typing import TypeAlias
 
 from torch import Tensor, nn
+
+from acf.flows.fixed_point import Solution
+
+Solved: TypeAlias = dict[nn.Module, Solution]
+"""How each residual block was inverted."""
 
 
 class Bijection(nn.Module, ABC):
@@ -19,6 +25,10 @@ class Bijection(nn.Module, ABC):
     @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
         """Return x with f(x) = y."""
+
+    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
+        """Return `inverse(y)`; every residual block enters its solution into `solved`."""
+        return self.inverse(y)
 
 
 class Chain(Bijection):
@@ -44,6 +54,10 @@ class Chain(Bijection):
 
     def inverse(self, y: Tensor) -> Tensor:
         """Undo all, last to first."""
+        return self.recorded_inverse(y, {})
+
+    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
+        """Undo all, last to first."""
         for part in reversed(self.parts):
-            y = part.inverse(y)  # type: ignore[operator]
+            y = part.recorded_inverse(y, solved)  # type: ignore[operator]
         return y

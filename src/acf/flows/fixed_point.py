@@ -1,61 +1,158 @@
 """Inverse of x -> x + g(x) for a contraction g, with an error bound."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from acf.errors import ConvergenceError, NotContractiveError
+from acf.flows.anderson import Anderson
+
+MEMORY = 8
+ROUNDING = 32
+"""A residual of this many machine epsilons, relative to x and y, is at the level of float arithmetic."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `invert` found.
+
+    Attributes:
+        x: solution (B, ...).
+        bound: bound of |x - x*| in l2 per sample, (B,).
+        evaluations: number of evaluations of g per sample, (B,), integers.
+    """
+
+    x: Tensor
+    bound: Tensor
+    evaluations: Tensor
 
 
 @torch.no_grad()
 def invert(
-    g: Callable[[Tensor], Tensor], y: Tensor, lipschitz: float, tolerance: float = 1e-5, most: int = 2000
-) -> tuple[Tensor, Tensor]:
-    """Solve x + g(x) = y by x <- y - g(x) and return (x, error), error (B,) a bound of |x - x*| in l2 per sample.
+    g: Callable[[Tensor], Tensor],
+    y: Tensor,
+    lipschitz: float,
+    tolerance: float | None = None,
+    memory: int = MEMORY,
+    most: int = 5000,
+) -> Solution:
+    """Solve x + g(x) = y by a safeguarded Anderson iteration from x = y.
 
     With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 6). Each
     sample stops when this bound is below `tolerance` times max(1, |y|), or where rounding ends all progress: then the
     residual, which without rounding falls at every step, is at the level of float arithmetic and no longer falls; the
     bound returned says so. It allows for the rounding of r's own sum; rounding within g comes on top.
 
+    An accelerated point is taken only if its residual is at most L times the present one; otherwise the step is x + r,
+    whose residual always is. So |r_n| <= L^n |r_0| after n steps of at most two evaluations each. A plain step that
+    falls short of this by more than rounding refutes L, and its sample is refused.
+
     Args:
         g: contraction on (B, ...) that treats samples independently.
         y: right-hand side (B, ...).
         lipschitz: proven bound L of g.
-        tolerance: relative l2 error asked for.
-        most: largest number of evaluations of g.
+        tolerance: relative l2 error asked for; by default 1e-12 in float64 and 1e-5 otherwise.
+        memory: secants the acceleration goes by; 0 for the plain iteration.
+        most: largest number of evaluations of g per sample.
 
     Raises:
         NotContractiveError: L >= 1.
-        ConvergenceError: a residual neither reached its goal nor the level of rounding.
+        ConvergenceError: a residual is not finite, refutes L, or neither met its goal nor the level of rounding.
     """
     if not lipschitz < 1:
         raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
-    eps = torch.finfo(y.dtype).eps
-    size = y.flatten(1).norm(dim=1).clamp_min(1.0)
-    goal = tolerance * size * (1 - lipschitz)
-    x, norm = y.clone(), torch.full_like(size, torch.inf)
-    settled, rounding = torch.zeros_like(size, dtype=torch.bool), torch.zeros_like(size)
-    active = torch.arange(len(y), device=y.device)
+    if tolerance is None:
+        tolerance = 1e-12 if y.dtype == torch.float64 else 1e-5
+    iteration = _Iteration(g, y, lipschitz, tolerance, memory)
     for _ in range(most):
-        part = x[active]
-        residual = y[active] - part - g(part)
-        now = residual.flatten(1).norm(dim=1)
-        # x may be much longer than y, and the residual is a difference of numbers of x's size.
-        unit = eps * torch.maximum(size[active], part.flatten(1).norm(dim=1))
-        finite = torch.isfinite(now) & torch.isfinite(unit)
-        low = finite & (now <= 32 * unit)
-        reached = now <= goal[active]
-        stop = reached | (low & (now >= norm[active])) | ~finite
-        norm[active], rounding[active], settled[active] = now, 4 * unit, reached | low
-        active = active[~stop]
-        if not len(active):
+        if not len(iteration.active):
             break
-        x[active] += residual[~stop]
-    if not settled.all():
-        raise ConvergenceError(
-            f"fixed-point inverse: {int((~settled).sum())} of {len(y)} samples did not converge within {most} steps "
-            f"(residual up to {float(norm[~settled].max()):.2e}, bound of the Lipschitz constant {lipschitz:.4f})"
+        iteration.evaluate()
+    return iteration.solution()
+
+
+class _Iteration:
+    """All samples of one `invert`, as rows of (B, D); those that are done, or refused, leave `active`.
+
+    Attributes:
+        active: indices of the samples still iterated; `point`, `plain` and `anderson` hold these only.
+        point: where g is evaluated next.
+        plain: whether that point is the step x + r.
+        x, r, norm, unit: per sample the iterate, its residual, the residual's norm and one rounding error of it.
+    """
+
+    def __init__(
+        self, g: Callable[[Tensor], Tensor], y: Tensor, lipschitz: float, tolerance: float, memory: int
+    ) -> None:
+        self.g, self.shape, self.y = g, y.shape, y.flatten(1)
+        self.lipschitz = max(lipschitz, torch.finfo(y.dtype).tiny)
+        self.size = self.y.norm(dim=1).clamp_min(1.0)
+        self.goal = tolerance * self.size * (1 - lipschitz)
+        self.x, self.r = self.y.clone(), torch.zeros_like(self.y)
+        self.norm, self.unit = torch.full_like(self.size, torch.inf), torch.zeros_like(self.size)
+        self.evaluations = torch.zeros(len(y), dtype=torch.long, device=y.device)
+        self.settled = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        self.active = torch.arange(len(y), device=y.device)
+        self.point, self.plain = self.y, torch.ones_like(self.settled)
+        self.anderson, self.started = Anderson(self.y, memory), False
+
+    def evaluate(self) -> None:
+        """Evaluate g once for every active sample, judge the points and choose the next ones."""
+        rows, point = self.active, self.point
+        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:])).flatten(1)
+        norm, before = residual.norm(dim=1), self.norm[rows]
+        # x may be much longer than y, and the residual is a difference of numbers of x's size.
+        unit = torch.finfo(point.dtype).eps * torch.maximum(self.size[rows], point.norm(dim=1))
+        finite = norm.isfinite() & unit.isfinite()
+        promised = self.lipschitz * before
+        falls = finite & (norm <= promised)
+        low = before <= ROUNDING * self.unit[rows]
+        within_rounding = finite & (norm <= promised + ROUNDING * unit)
+        taken = falls | (self.plain & within_rounding & (~low | (norm < before)))
+        done = (taken & (norm <= self.goal[rows])) | (self.plain & low & ~taken)
+        refused = self.plain & ~taken & ~low
+
+        self.evaluations[rows] += 1
+        if self.started:
+            self.anderson.push(point - self.x[rows], residual - self.r[rows])
+        new = rows[taken]
+        self.x[new], self.r[new], self.norm[new], self.unit[new] = (
+            value[taken] for value in (point, residual, norm, unit)
         )
-    return x, (norm + rounding) / (1 - lipschitz)
+        self.norm[rows[refused]] = norm[refused]
+        self.settled[rows], self.started = done, True
+        self._advance(~(done | refused), taken)
+
+    def _advance(self, stays: Tensor, taken: Tensor) -> None:
+        if not stays.all():
+            self.active, taken = self.active[stays], taken[stays]
+            self.anderson.keep(stays)
+        x, r = self.x[self.active], self.r[self.active]
+        self.plain = ~taken | self.anderson.empty
+        self.point = torch.where(self.plain[:, None], x + r, self.anderson.suggest(x, r))
+
+    def solution(self) -> Solution:
+        """Return what was found, if every sample is settled."""
+        if not self.settled.all():
+            raise ConvergenceError(f"cannot invert: {self._failures()}")
+        # The residual is a sum of three numbers, rounded a few times.
+        bound = (self.norm + 4 * self.unit) / (1 - self.lipschitz)
+        return Solution(self.x.view(self.shape), bound, self.evaluations)
+
+    def _failures(self) -> str:
+        unfinished = torch.zeros_like(self.settled)
+        unfinished[self.active] = True
+        broken = ~self.settled & ~self.norm.isfinite() & ~unfinished
+        refuted = ~self.settled & ~unfinished & ~broken
+        reasons = {
+            "have a residual that is not finite (NaN or infinity in the input or the weights)": broken,
+            f"refute the Lipschitz bound {self.lipschitz:.4f}, as their residual falls more slowly than it "
+            f"promises; the map is no contraction or its bound is wrong": refuted,
+            f"did not converge within {int(self.evaluations.max())} evaluations": unfinished,
+        }
+        parts = [
+            f"{int(which.sum())} of {len(self.y)} samples {reason}" for reason, which in reasons.items() if which.any()
+        ]
+        return "; ".join(parts)

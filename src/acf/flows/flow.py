@@ -1,16 +1,35 @@
 """The flow: a bijection of images to standard normal noise, and the density it defines."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from acf.config import LogDetConfig, ModelConfig
+from acf.errors import ConvergenceError
+from acf.flows.bijection import Solved
 from acf.flows.certificate import certify_block_by_block
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """An inverse with what is known of its accuracy.
+
+    Attributes:
+        x: images (B, C, H, W).
+        bounds: per residual block, by the names of `Flow.residual_blocks`, the bound (B,) of the l2 error of that
+            block's solution for the input it was given; how errors pass through other blocks is not in it.
+        evaluations: per residual block the number of evaluations of its branch for each sample, (B,).
+    """
+
+    x: Tensor
+    bounds: dict[str, Tensor]
+    evaluations: dict[str, Tensor]
 
 
 class Flow(nn.Module):
@@ -63,17 +82,34 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def inverse(self, z: Tensor) -> Tensor:
-        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W).
+        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W); errors as `invert`."""
+        return self.invert(z).x
+
+    @torch.no_grad()
+    def invert(self, z: Tensor) -> Inversion:
+        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W), and error bound and cost of each residual block.
 
         Raises:
+            ValueError: wrong shape.
             NotContractiveError: a block has no proof of contraction; names it.
-            ConvergenceError: a fixed-point iteration did not reach its accuracy.
+            ConvergenceError: a fixed-point iteration did not reach its accuracy; names the block.
         """
         values = math.prod(self.shape)
         if z.dim() != 2 or z.shape[1] != values:
             raise ValueError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
         certify_block_by_block(self)
-        return self.logit.inverse(self.bijection.inverse(z))
+        solved: Solved = {}
+        blocks = self.residual_blocks()
+        try:
+            x = self.logit.inverse(self.bijection.recorded_inverse(z, solved))
+        except ConvergenceError as error:
+            failed = next(name for name, block in reversed(blocks.items()) if block not in solved)
+            raise ConvergenceError(f"block {failed}: {error}") from None
+        return Inversion(
+            x,
+            {name: solved[block].bound for name, block in blocks.items()},
+            {name: solved[block].evaluations for name, block in blocks.items()},
+        )
 
     def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """Draw n images (n, C, H, W) from z = temperature * noise, clamped to [0, 1).

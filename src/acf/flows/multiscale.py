@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from acf.flows.bijection import Bijection
+from acf.flows.bijection import Bijection, Solved
 
 
 class MultiScale(Bijection):
@@ -42,6 +42,10 @@ class MultiScale(Bijection):
 
     def inverse(self, y: Tensor) -> Tensor:
         """Undo all scales."""
+        return self.recorded_inverse(y, {})
+
+    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
+        """Undo all scales."""
         sizes = [c // 2 * h * w if self._splits(i) else 0 for i, (c, h, w) in enumerate(self.shapes[:-1])]
         *left, x = y.split([*sizes, y.shape[1] - sum(sizes)], dim=1)
         x = x.reshape(len(y), *self.shapes[-1])
@@ -49,7 +53,7 @@ class MultiScale(Bijection):
             channels, height, width = self.shapes[index]
             if self._splits(index):
                 x = torch.cat([x, left[index].reshape(len(y), channels // 2, height, width)], dim=1)
-            x = self.scales[index].inverse(x)  # type: ignore[operator]
+            x = self.scales[index].recorded_inverse(x, solved)  # type: ignore[operator]
         return x
 
     def _split(self, x: Tensor, index: int, left: list[Tensor]) -> Tensor:

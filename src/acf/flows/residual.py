@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from acf.config import LogDetConfig, TrainingLogDetConfig
-from acf.flows.bijection import Bijection
-from acf.flows.fixed_point import invert
+from acf.flows.bijection import Bijection, Solved
+from acf.flows.fixed_point import Solution, invert
 from acf.flows.logdet import Draw, RouletteEstimator, series, surrogate, value_and_neumann
 from acf.lipschitz.branch import Branch
 
@@ -69,13 +69,26 @@ class ResidualBlock(Bijection):
         return x + self.branch(x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Solve x + g(x) = y by fixed-point iteration.
+        """Return x (B, C, H, W) with x + g(x) = y; errors as `solve`."""
+        return self.solve(y).x
+
+    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
+        """Undo, noting this block's error bounds and evaluations in `solved`."""
+        solved[self] = solution = self.solve(y)
+        return solution.x
+
+    def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
+        """Solve x + g(x) = y for y (B, C, H, W) by fixed-point iteration, with error bounds.
+
+        Args:
+            y: value of the block.
+            tolerance: relative l2 error asked for; by default as small as the type of y allows (`invert`).
 
         Raises:
             NotContractiveError: the proven bound of g is not below 1.
             ConvergenceError: the promised accuracy was not reached.
         """
-        return invert(self.branch, y, self.stored_lipschitz())[0]
+        return invert(self.branch, y, self.stored_lipschitz(), tolerance)
 
     def bound(self) -> float:
         """Compute the proven upper bound of Lip(g) from the present weights; infinite if it is not a number."""
