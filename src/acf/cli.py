@@ -61,6 +61,20 @@ def sample(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = 
 
 
 @app.command()
+def audit(
+    dataset: Dataset,
+    variant: Annotated[str | None, typer.Option(help="Only this variant; all that have a model by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0)] = None,
+    images: Annotated[int, typer.Option(help="First test images used.", min=2)] = 64,
+    device: Device = "auto",
+) -> None:
+    """Set the largest gain found in every block of the trained models against the proven bound."""
+    from acf.evaluation import audit_models
+
+    audit_models(dataset, variant, seed, images, device)
+
+
+@app.command()
 def report(dataset: Dataset) -> None:
     """Write the comparison report of one data set from its results files."""
     from acf.reporting import report as stage

@@ -1,0 +1,225 @@
+"""What is proven, what is found and what attention does, residual block by residual block."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acf.errors import DataError, TrainingError
+from acf.evaluation.likelihood import check_images, dequantise
+from acf.flows.certificate import certify
+from acf.flows.flow import Flow
+from acf.lipschitz.attack import largest_gain, power_norm
+from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.join import Join
+
+STEPS = 30
+"""Steps of gradient ascent in each of an attack's two climbs."""
+
+# Inputs that climb, or whose gains are measured, at a time: attention on 784 tokens keeps GiB for their derivatives.
+BATCH = 16
+# Up to this many inputs a Jacobian is formed whole; its rows need as many copies of the input.
+EXACT_INPUTS = 256
+# Maps of more tokens are probed at some of them only: each probe costs a call of the attention.
+ALL_TOKENS, SOME_TOKENS = 64, 16
+
+
+@dataclass(frozen=True)
+class BlockAudit:
+    """One residual block x + g(x).
+
+    Attributes:
+        name: as in `Flow.residual_blocks`.
+        tokens: positions of the block's maps.
+        upper: proven upper bound of Lip(g).
+        local: largest norm of g's Jacobian at the test images' activations.
+        found: largest norm of g's Jacobian met at all, by gradient ascent from those activations and from the
+            inputs an attack makes up (`acf.lipschitz.attack`).
+        ratio: found / upper; above 1 the bound is refuted.
+        attention: class of the attention within g; None without one, as are the following then.
+        share: that of attention (`Join.share`); None for attention in a block of its own.
+        weight: part of the joined features' spread that attention brings (`attention_weight`); None as `share`.
+        dependence: how much attention's output depends on other tokens (`token_dependence`); None if it is constant.
+    """
+
+    name: str
+    tokens: int
+    upper: float
+    local: float
+    found: float
+    ratio: float
+    attention: str | None
+    share: float | None
+    weight: float | None
+    dependence: float | None
+
+
+def audit(
+    flow: Flow,
+    images: Tensor,
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+    on_block: Callable[[str], object] = lambda name: None,
+) -> list[BlockAudit]:
+    """Audit every residual block of `flow`, in float64 on a copy, in the order of the flow.
+
+    Args:
+        flow: in any mode, on a device that has float64; it is left as it is.
+        images: uint8 (B, C, H, W), at least two.
+        steps: of gradient ascent in each of an attack's two climbs.
+        seed: of dequantisation, attack and the choice of tokens.
+        on_block: called with the name of each block when it is done.
+
+    Raises:
+        DataError: wrong type, shape, range or number of images.
+        NotContractiveError: a bound is not below 1; names the block.
+        TrainingError: a block's derivative at the images is not finite; names the block.
+    """
+    check_images(flow, images)
+    if len(images) < 2:
+        raise DataError(f"an audit compares images with each other and needs at least two, got {len(images)}")
+    certificate = certify(flow)
+    certificate.require()
+    copied = copy.deepcopy(flow).double().eval().requires_grad_(False)
+    branches = {name: block.branch for name, block in copied.residual_blocks().items()}
+    watched = [m for branch in branches.values() for m in (branch, *_within(branch, (SelfAttention, Join)))]
+    x = dequantise(images.cpu(), flow.config.levels, torch.Generator().manual_seed(seed), torch.float64)
+    activations = _inputs(copied, x, watched)
+    audits = []
+    for block in certificate.blocks:
+        audits.append(_audit_block(block.name, branches[block.name], block.upper, activations, steps, seed))
+        on_block(block.name)
+    return audits
+
+
+def _audit_block(
+    name: str, branch: nn.Module, upper: float, activations: dict[nn.Module, Tensor], steps: int, seed: int
+) -> BlockAudit:
+    x = activations[branch]
+    gains = torch.cat([power_norm(branch, part, seed=seed) for part in x.split(BATCH)])
+    if not bool(gains.isfinite().all()):
+        raise TrainingError(f"block {name}: its derivative at test images is not finite; train the model again")
+    best = x[gains.argsort(descending=True)[:BATCH]]
+    shape = tuple(x.shape[1:])
+    attack = largest_gain(
+        branch, shape, inputs=best, steps=steps, rounds=1, seed=seed, climbers=BATCH, exact_inputs=EXACT_INPUTS
+    )
+    local = float(gains.max())
+    found = max(local, attack.gain)
+    attention = next(iter(_within(branch, SelfAttention)), None)
+    join = next(iter(_within(branch, Join)), None)
+    return BlockAudit(
+        name=name,
+        tokens=math.prod(shape[1:]),
+        upper=upper,
+        local=local,
+        found=found,
+        ratio=found / max(upper, 1e-300),  # a bound of 0 is right for a constant branch, and refuted by any gain
+        attention=None if attention is None else type(attention).__name__,
+        share=None if join is None else join.share(),
+        weight=None if join is None else attention_weight(join, activations[join]),
+        dependence=None if attention is None else token_dependence(attention, activations[attention], seed),
+    )
+
+
+class _Silent(nn.Module):
+    """The attention that says nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+@torch.no_grad()
+def attention_weight(join: Join, x: Tensor) -> float | None:
+    """Return std(y - y_0) / (std(y_0) + std(y - y_0)) of y = join(x), y_0 = join(x) with A = 0; x (B, C, H, W).
+
+    std is the root mean square distance of a token from the mean over all tokens of all images. For a convex share this
+    is s std(A) / ((1 - s) std(x) + s std(A)). None if both parts are constant.
+    """
+    silent = copy.deepcopy(join)
+    silent.inner = _Silent()
+    joined = torch.cat([join(part) for part in x.split(BATCH)])
+    features = silent(x)
+    kept, mixed = math.sqrt(_variance(features)), math.sqrt(_variance(joined - features))
+    return mixed / (kept + mixed) if kept + mixed > 0 else None
+
+
+@torch.no_grad()
+def token_dependence(attention: nn.Module, x: Tensor, seed: int = 0) -> float | None:
+    """How much attention's output at a token depends on the other tokens: 0 not at all, about 1 on nothing else.
+
+    sqrt( mean |A(x)_i - A(x')_i|^2 / (2 mean |A(x)_i - mean A|^2) ), where x' keeps token i of x and takes all others
+    from another image: the change of the output in units of that between two tokens drawn at random.
+
+    Args:
+        attention: A, a map (B, C, H, W) -> (B, C, H, W) whose samples do not see each other.
+        x: features (B, C, H, W), B >= 2; on maps of more than 64 tokens, 16 random ones per image play token i.
+        seed: of the pairs of images and the choice of tokens.
+
+    Returns:
+        The dependence; None if A is constant on x, up to rounding.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(x), generator=draw)
+    other = torch.empty_like(order).scatter_(0, order, order.roll(1))  # no image is its own partner
+    tokens = x.flatten(2)
+    count = tokens.shape[2]
+    outputs = torch.cat([attention(part) for part in x.split(BATCH)]).flatten(2)
+    changes = []
+    for image in range(len(x)):
+        some = torch.randperm(count, generator=draw)[:SOME_TOKENS] if count > ALL_TOKENS else torch.arange(count)
+        rows = torch.arange(len(some))
+        mixed = tokens[other[image]].repeat(len(some), 1, 1)
+        mixed[rows, :, some] = tokens[image][:, some].T
+        changed = attention(mixed.view(-1, *x.shape[1:])).flatten(2)[rows, :, some]
+        changes.append((changed - outputs[image][:, some].T).square().sum(1))
+    spread = _variance(outputs)
+    rounding = (100 * torch.finfo(x.dtype).eps) ** 2 * float(outputs.square().sum(1).mean())
+    return math.sqrt(float(torch.cat(changes).mean()) / (2 * spread)) if spread > rounding else None
+
+
+def summary(blocks: Sequence[BlockAudit]) -> dict[str, Any]:
+    """Return a model's extremes over its blocks; share, weight and dependence as {mean, lowest, highest} or None."""
+    result: dict[str, Any] = {
+        key: max((getattr(block, key) for block in blocks), default=None)
+        for key in ("upper", "local", "found", "ratio")
+    }
+    for key in ("share", "weight", "dependence"):
+        values = [value for block in blocks if (value := getattr(block, key)) is not None]
+        result[key] = (
+            {"mean": sum(values) / len(values), "lowest": min(values), "highest": max(values)} if values else None
+        )
+    return result
+
+
+def _variance(x: Tensor) -> float:
+    """Mean squared distance of the tokens of x (B, C, ...) from their mean over all images and positions."""
+    tokens = x.flatten(2).transpose(1, 2).flatten(0, 1)
+    return float((tokens - tokens.mean(0)).square().sum(1).mean())
+
+
+def _within(module: nn.Module, kind: type | tuple[type, ...]) -> list[Any]:
+    return [part for part in module.modules() if isinstance(part, kind)]
+
+
+@torch.no_grad()
+def _inputs(flow: Flow, x: Tensor, modules: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
+    """What each of `modules` receives while the flow transforms x (B, C, H, W)."""
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs: seen[module].append(inputs[0])) for module in modules
+    ]
+    try:
+        for part in x.split(BATCH):
+            flow.transform(part.to(next(flow.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {module: torch.cat(parts) for module, parts in seen.items()}
