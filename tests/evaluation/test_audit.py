@@ -82,15 +82,8 @@ def jacobian_norms(flow: acf.Flow, images: Tensor) -> list[float]:
     x, norms = flow.logit.transform(x), []
     for part in flow.bijection.scales[0].parts:  # type: ignore[union-attr]
         if isinstance(part, ResidualBlock):
-            shape = x.shape[1:]
-            jacobians = torch.stack(
-                [
-                    torch.autograd.functional.jacobian(
-                        lambda v, g=part.branch, s=shape: g(v.view(1, *s)).flatten(), row.flatten()
-                    )
-                    for row in x
-                ]
-            )
+            flat = lambda v, g=part.branch, s=x.shape[1:]: g(v.view(1, *s)).flatten()  # noqa: E731
+            jacobians = torch.stack([torch.autograd.functional.jacobian(flat, row.flatten()) for row in x])
             norms.append(float(torch.linalg.svdvals(jacobians).max()))
         x = part.transform(x).detach()
     return norms
