@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
+from loops import clipped_constant
+from scipy.optimize import minimize
+from torch import Tensor
 
-from acf.lipschitz import dot_attention_constant, l2_attention_constant
-from acf.lipschitz.activations import ELU, SWISH_SLOPE, LipSwish
+from acf.lipschitz import clipped_attention_constant, dot_attention_constant, l2_attention_constant
 
 COUNTS = [2, 3, 4, 5, 7, 16, 49, 64, 196, 256, 784, 1024, 4096]
 
@@ -61,70 +62,143 @@ def test_l2_constant_grows_with_the_number_of_tokens():
     assert all(b > a for a, b in itertools.pairwise(values))
 
 
-@pytest.mark.parametrize(("n", "value"), [(49, 2.98), (196, 2.89), (1024, 2.85), (3, 3.35473), (100_000, 2.83069)])
+@pytest.mark.parametrize(
+    ("n", "value"), [(2, 3.170), (3, 3.072), (4, 3.010), (49, 2.436), (196, 2.209), (1024, 2.088), (100_000, 2.009)]
+)
 def test_dot_constant_values(n, value):
-    assert dot_attention_constant(n) == pytest.approx(value, abs=0.006)
+    assert dot_attention_constant(n) == pytest.approx(value, abs=6e-4)
 
 
-def test_dot_constant_is_largest_for_three_tokens():
-    values = {n: dot_attention_constant(n) for n in [*range(2, 300), 10**4, 10**6]}
-    assert max(values, key=lambda n: values[n]) == 3
-    assert min(values.values()) > math.sqrt(8)
+def test_dot_constant_falls_to_two():
+    values = [dot_attention_constant(n) for n in [*range(2, 2000), 10**4, 10**6, 10**9]]
+    assert all(b < a for a, b in itertools.pairwise(values))
+    assert 2 < values[-1] < 2.0002
 
 
-def largest_norm_of_attention(n: int, steps: int = 400) -> float:
-    """Gradient ascent on |P|_2 over logits |s_ij| <= rho_i, sum rho_i^2 = 1, as the normalisation leaves them."""
+def test_dot_constant_is_below_those_of_simpler_arguments():
+    """Without Remark 2b: cosh 1 for the norm of P, the scale's derivative added to that of the queries."""
+    for n in COUNTS:
+        eta = math.e / math.sqrt(n - 1 + math.e**2)
+        cases = [(1, 1 + eta, math.cosh(1) + 1), (2, eta, math.cosh(1) + 1), (2, 1 + eta, math.cosh(1))]
+        assert dot_attention_constant(n) < max(math.hypot(*case) for case in cases)
+
+
+def weights_under_attack(n: int, gain, steps: int = 150) -> float:
+    """Gradient ascent on a gain of P over logits |s_ij| <= rho_i, sum rho_i^2 = 1, as the normalisation leaves them."""
     torch.manual_seed(n)
     raw = torch.randn(20, n, n, dtype=torch.float64, requires_grad=True)
     share = torch.randn(20, n, 1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([raw, share], lr=0.05)
+    best = 0.0
     for _ in range(steps):
         rho = share / share.norm(dim=1, keepdim=True)
-        norm = torch.linalg.matrix_norm(torch.softmax(rho * torch.tanh(raw), -1), 2)
+        found = gain(torch.softmax(rho * torch.tanh(raw), -1))
+        best = max(best, found.max().item())
         optimiser.zero_grad()
-        (-norm.sum()).backward()
+        (-found.sum()).backward()
         optimiser.step()
-    return float(norm.detach().max())
+    return best
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])
-def test_norm_of_the_attention_matrix_in_the_dot_constant(n):
-    e2 = math.exp(2)
-    norm_p = min(math.cosh(1), math.sqrt(1 + 2 / math.sqrt(n) + (e2 - 3) / n), math.sqrt(n))
-    assert 1 < largest_norm_of_attention(n, 150) <= norm_p
-    # ... and it is the constant's third case: sqrt(a_Q^2 + a_K^2 + a_V^2) with w smallest.
-    eta = math.e / math.sqrt(n - 1 + e2)
-    cases = [(1, 1 + eta, norm_p + 1), (2, eta, norm_p + 1), (2, 1 + eta, norm_p)]
-    assert dot_attention_constant(n) == pytest.approx(max(math.hypot(*case) for case in cases), rel=1e-8)
+def test_what_the_dot_constant_is_made_of(n):
+    eta2 = math.e**2 / (n - 1 + math.e**2)
+    norm2 = 1 + math.sinh(1) ** 2 / n
+    column2 = eta2 * (1 + 2 / math.sqrt(n) + (math.e**2 - 3) / n)
+    frobenius = weights_under_attack(n, lambda p: p.square().sum((-1, -2)))
+    assert 1 + 0.4 * (norm2 - 1) <= frobenius <= norm2
+    assert 1 < weights_under_attack(n, lambda p: torch.linalg.matrix_norm(p, 2)) ** 2 <= norm2
+    assert 0.95 * eta2 <= weights_under_attack(n, lambda p: p.amax((-1, -2))) <= eta2
+    assert 0.3 * column2 <= weights_under_attack(n, lambda p: p.square().sum(-2).amax(-1)) <= column2
+    values = min((1 + math.sqrt(norm2)) ** 2, norm2 + (1 + math.sqrt(column2)) ** 2)
+    expected = math.sqrt(1 + (1 + math.sqrt(eta2)) ** 2 + values)
+    assert dot_attention_constant(n) == pytest.approx(expected, rel=1e-8)
+    assert dot_attention_constant(n) >= expected
 
 
-def swish_slope(x: float) -> float:
-    s = 1 / (1 + math.exp(-x))
-    return s + x * s * (1 - s)
+# Theorem 3.
 
 
-def test_largest_slope_of_swish():
-    top = minimize_scalar(lambda x: -swish_slope(x), bounds=(2, 3), method="bounded", options={"xatol": 1e-12})
-    assert 0 <= SWISH_SLOPE + top.fun < 2e-10
-    slopes = [swish_slope(x / 1000) for x in range(-30_000, 30_000)]
-    assert max(slopes) <= SWISH_SLOPE
-    assert min(slopes) > -0.1
+def clip(t: float, ratio: float, dtype: torch.dtype = torch.float64) -> float:
+    return clipped_attention_constant(*torch.tensor([t, ratio], dtype=dtype)).item()
 
 
-@pytest.mark.parametrize("beta", [-8.0, -1.0, 0.5, 3.0, 30.0])
-def test_slopes_of_lipswish(beta):
-    layer = LipSwish().double()
-    with torch.no_grad():
-        layer.beta.fill_(beta)
-    b = float(torch.nn.functional.softplus(layer.beta.detach()))
-    x = (torch.linspace(-40, 40, 200_001, dtype=torch.float64) / b).requires_grad_(True)
-    (slopes,) = torch.autograd.grad(layer(x).sum(), x)
-    assert 0.9998 < float(slopes.max()) <= layer.lipschitz_bound() < 1
-    assert float(slopes.min()) > -layer.lipschitz_bound()
+def key_factor_square(t: float) -> float:
+    """b(t)^2 as the constant holds it."""
+    return clip(t, 1.0) ** 2 - math.cosh(t) ** 2 - 1
 
 
-def test_slopes_of_elu():
-    x = torch.linspace(-20, 20, 100_001, dtype=torch.float64, requires_grad=True)
-    (slopes,) = torch.autograd.grad(ELU()(x).sum(), x)
-    assert float(slopes.min()) > 0
-    assert float(slopes.max()) == ELU().lipschitz_bound() == 1
+def gain_of_keys(mass: np.ndarray, t: float) -> np.ndarray:
+    """N sum_j p_j^2 (z_j - zbar)^2 for masses (..., 4) of tokens with weight 1 or e^(2 t) and z = -1 or 1."""
+    mass = np.abs(mass) / np.abs(mass).sum(-1, keepdims=True)
+    weight, z = np.array([1, 1, math.exp(2 * t), math.exp(2 * t)]), np.array([-1.0, 1.0, -1.0, 1.0])
+    total = (mass * weight).sum(-1)
+    mean = (mass * weight * z).sum(-1) / total
+    return (mass * weight**2 * (z - mean[..., None]) ** 2).sum(-1) / total**2
+
+
+@pytest.mark.parametrize("t", [0.05, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0])
+def test_key_factor_against_search_over_all_masses(t):
+    grid = np.random.default_rng(0).dirichlet(np.full(4, 0.5), 20_000)
+    options = {"xatol": 1e-10, "fatol": 1e-13, "maxiter": 8000, "maxfev": 8000}
+    found = max(
+        -minimize(lambda m: -gain_of_keys(m, t), start, method="Nelder-Mead", options=options).fun
+        for start in grid[gain_of_keys(grid, t).argsort()[-5:]]
+    )
+    assert key_factor_square(t) == pytest.approx(found, abs=1e-6)
+    assert key_factor_square(t) >= found - 1e-12
+
+
+def test_key_factor_holds_inside_the_corners():
+    """Weights between 1 and e^(2 t) and values between -1 and 1 gain no more."""
+    draw = np.random.default_rng(1)
+    for t in (0.3, 1.0, 2.0):
+        for n in (2, 3, 6):
+            weight = np.exp(2 * t * draw.beta(0.3, 0.3, (20_000, n)))
+            z = 2 * draw.beta(0.3, 0.3, (20_000, n)) - 1
+            p = weight / weight.sum(-1, keepdims=True)
+            spread = z - (p * z).sum(-1, keepdims=True)
+            found = (n * (p * spread) ** 2).sum(-1).max()
+            assert 0.5 * min(key_factor_square(t), n / 4) < found <= key_factor_square(t)
+
+
+@pytest.mark.parametrize(("t", "value"), [(0.5, 1.227), (1.0, 1.850), (2.0, 4.829)])
+def test_key_factor_values(t, value):
+    assert math.sqrt(key_factor_square(t)) == pytest.approx(value, abs=6e-4)
+
+
+@pytest.mark.parametrize("t", [1e-3, 0.1, 0.5, 1.0, 1.9, 2.0, 4.0])
+@pytest.mark.parametrize("ratio", [1e-6, 0.3, 1.0, 20.0])
+def test_clipped_constant_against_plain_search(t, ratio):
+    assert clip(t, ratio) == pytest.approx(clipped_constant(t, ratio), rel=1e-9)
+    assert clip(t, ratio, torch.float32) == pytest.approx(clipped_constant(t, ratio), rel=1e-4)
+
+
+@pytest.mark.parametrize("t", [1e-12, 1e-8, 1e-6, 1e-4, 1e-3])
+def test_nothing_cancels_for_small_t(t):
+    # b(t)^2 = 1 + 2 t^2 + O(t^4).
+    assert key_factor_square(t) == pytest.approx(1 + 2 * t**2, abs=1e-14 + 3 * t**4)
+    assert clip(t, t) == pytest.approx(1 + 1.5 * t**2, abs=1e-14 + 3 * t**4)
+
+
+def test_clipped_constant_grows_with_sharpness_and_with_values():
+    ts = torch.linspace(1e-3, 2, 400, dtype=torch.float64)
+    for ratio in (0.0, 0.5, 3.0):
+        assert (clipped_attention_constant(ts, torch.full_like(ts, ratio)).diff() > 0).all()
+    ratios = torch.linspace(0, 5, 100, dtype=torch.float64)
+    assert (clipped_attention_constant(torch.ones_like(ratios), ratios).diff() > 0).all()
+    assert clip(1.0, 0.0) == pytest.approx(math.cosh(1), rel=1e-12)
+
+
+def test_clipped_constant_is_differentiable_and_elementwise():
+    t = torch.tensor([[1e-4], [0.2], [1.0], [1.99]], dtype=torch.float64, requires_grad=True)
+    ratio = torch.tensor([0.1, 2.0], dtype=torch.float64, requires_grad=True)
+    made = clipped_attention_constant(t, ratio)
+    assert made.shape == (4, 2)
+    assert made[2, 1].item() == pytest.approx(clip(1.0, 2.0), rel=1e-15)
+
+    def f(a: Tensor, b: Tensor) -> Tensor:
+        return clipped_attention_constant(a, b)
+
+    assert torch.autograd.gradcheck(f, (t, ratio), eps=1e-7)
+    assert torch.autograd.gradgradcheck(f, (t, ratio), eps=1e-7)
