@@ -7,6 +7,7 @@ import pytest
 from acf.config import ModelConfig, RunConfig, model_config_from
 from acf.errors import ConfigError
 from acf.params import Params
+from acf.registry import ATTENTIONS
 
 PROJECT = Path(__file__).parents[1]
 
@@ -67,7 +68,7 @@ def test_later_sections_win(tmp_path: Path) -> None:
             20,
             "experiments.digits.variants.acf-l2.training.learning_rate",
         ),
-        ("{kind: l2}", "{kind: l3}", 8, "unknown attention 'l3'; known: dot, l2, none"),
+        ("{kind: l2}", "{kind: l3}", 8, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
         ("evaluation: {draws: 3}", "evaluation: 3", 14, "must be a mapping"),
         ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 16, "experiments.digits.extra: unknown key"),
         ("    seeds: [0, 1]\n", "", 10, "key 'seeds' is missing"),

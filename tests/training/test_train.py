@@ -233,6 +233,6 @@ def test_settings_and_data_that_cannot_work(study: Study) -> None:
     (empty / "data/digits/train.pth").unlink()
     with pytest.raises(DataError, match=r"train\.pth.*acf prepare --dataset digits"):
         train("digits", "resflow", 0, "cpu", empty)
-    heads = study("heads", model={"attention": {"kind": "l2", "heads": 3}})
-    with pytest.raises(ConfigError, match="must divide"):
-        train("digits", "acf-l2", 0, "cpu", heads)
+    odd = study("odd", model={"branch": "dense", "activation": "clipswish", "dense": {"growth": 5}})
+    with pytest.raises(ConfigError, match=r"dense\.growth \(5\) must be a multiple of 2"):
+        train("digits", "resflow", 0, "cpu", odd)

@@ -1,0 +1,122 @@
+"""From settings to a flow: where attention stands, and settings that cannot be built."""
+
+import math
+
+import pytest
+import torch
+from bijections import flow
+
+import acf
+from acf.errors import ConfigError
+from acf.flows.residual import ResidualBlock
+from acf.lipschitz.attention.base import SelfAttention
+from acf.registry import ATTENTIONS, BRANCHES, JOINS
+
+SHAPE = (1, 4, 4)
+
+
+def attention(**settings: object) -> dict[str, object]:
+    return {"attention": {"kind": "sinkhorn", "heads": 2, **settings}}
+
+
+def attends(block: ResidualBlock) -> bool:
+    return any(isinstance(m, SelfAttention) for m in block.modules())
+
+
+def places(made: acf.Flow) -> list[str]:
+    return [name for name, block in made.residual_blocks().items() if attends(block)]
+
+
+@pytest.mark.parametrize("join", sorted(JOINS))
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (1, ["1, block 1", "1, block 2", "1, block 3", "2, block 1", "2, block 2"]),
+        (2, ["1, block 2", "2, block 2"]),
+        (3, ["1, block 3"]),
+        (4, []),
+    ],
+)
+def test_attention_in_every_nth_block_of_a_scale(join, every, expected):
+    made = flow(SHAPE, blocks=(3, 2), **attention(join=join, every=every))
+    assert places(made) == [f"scale {place}" for place in expected]
+    assert len(made.residual_blocks()) == 3 + 2 + 1  # and one fully connected block at the end, which never attends
+
+
+@pytest.mark.parametrize(
+    ("every", "first", "second"),
+    [(1, [2, 4, 6], [2, 4]), (2, [3], [3]), (3, [4], [])],
+)
+def test_attention_in_blocks_of_its_own_follows_every_nth_block(every, first, second):
+    made = flow(SHAPE, blocks=(3, 2), **attention(join="block", every=every))
+    expected = [f"scale {s}, block {b}" for s, blocks in ((1, first), (2, second)) for b in blocks]
+    assert places(made) == expected
+    assert len(made.residual_blocks()) == 3 + 2 + 1 + len(expected)
+    for name in expected:
+        assert [isinstance(layer, SelfAttention) for layer in made.residual_blocks()[name].branch] == [
+            False,
+            True,
+            False,
+        ]
+
+
+def test_no_attention_unless_asked_for():
+    made = flow(SHAPE, blocks=(2, 1), attention={"kind": "none", "join": "block"})
+    assert places(made) == []
+    assert len(made.residual_blocks()) == 4
+
+
+@pytest.mark.parametrize("branch", sorted(BRANCHES))
+@pytest.mark.parametrize("join", [*sorted(JOINS), "block"])
+def test_flows_are_proven_when_built_and_every_parameter_is_learnt(branch, join):
+    torch.manual_seed(0)
+    settings = {"branch": branch, "dense": {"depth": 2, "growth": 4}, "blocks": (2,)}
+    made = flow(SHAPE, **settings, **attention(join=join)).double().train()  # type: ignore[arg-type]
+    assert acf.certify(made).worst < 1
+    x = torch.rand(3, *SHAPE, dtype=torch.float64)
+    loss = -made.log_prob(x).mean()
+    assert loss.isfinite()
+    loss.backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+    for name, module in made.named_modules():
+        if isinstance(module, SelfAttention):
+            assert all(p.grad.abs().max() > 0 for p in module.parameters()), name
+    with torch.no_grad():
+        made.eval()
+        assert (made.inverse(made.transform(x)) - x).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", sorted(ATTENTIONS))
+def test_a_built_flow_states_the_attention_it_was_built_with(kind):
+    made = flow(SHAPE, attention={"kind": kind, "heads": 3})
+    assert made.config.attention.kind == kind
+    assert all(m.heads == 3 for m in made.modules() if isinstance(m, SelfAttention))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"attention": {"kind": "l2", "join": "sum"}},
+            r"attention\.join: unknown way of joining 'sum'; known: .*block",
+        ),
+        ({"attention": {"kind": "l3"}}, r"attention\.kind: unknown attention 'l3'; known: .*sinkhorn"),
+        ({"attention": {"kind": "l2", "every": 0}}, r"attention\.every"),
+        ({"attention": {"kind": "l2", "share": 1.0}}, r"attention\.share"),
+        ({"attention": {"kind": "l2", "share": math.nan}}, r"attention\.share"),
+        ({"attention": {"kind": "l2", "heads": 0}}, r"attention\.heads"),
+        ({"attention": {"kind": "l2", "head": 2}}, r"attention\.head: unknown key"),
+        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense"),
+        ({"activation": "relu"}, r"activation: unknown activation 'relu'; known: .*clipswish"),
+        ({"dense": {"depth": 0}}, r"dense\.depth"),
+        ({"dense": {"growt": 4}}, r"dense\.growt: unknown key"),
+        (
+            {"branch": "dense", "activation": "clipswish", "dense": {"growth": 5}},
+            r"dense\.growth \(5\) must be a multiple of 2",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_built_name_their_key(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        flow(SHAPE, **settings)
