@@ -42,12 +42,13 @@ def disturbed(x: Tensor, count: int, seed: int = 0) -> Tensor:
     1e-3 to 1.
     """
     draw = torch.Generator().manual_seed(seed)
-    copies = x.expand(count, *x.shape[1:]).reshape(count, x.shape[1], -1).clone()
-    tokens = copies.shape[2]
-    for index in range(0, count, 2):
-        moved = int(torch.randint(1, max(2, tokens // 4 + 1), (), generator=draw))
-        to, source = torch.randint(tokens, (2, moved), generator=draw)
-        copies[index][:, to] = x[0].flatten(1)[:, source]
+    tokens = x[0].reshape(len(x[0]), -1)
+    copies = tokens.repeat(count, 1, 1)
+    positions = tokens.shape[1]
+    for copied in copies[::2]:
+        moved = int(torch.randint(1, max(2, positions // 4 + 1), (), generator=draw))
+        to, source = torch.randint(positions, (2, moved), generator=draw)
+        copied[:, to] = tokens[:, source]
     noise = torch.randn(copies.shape, dtype=torch.float64, generator=draw).to(x)
     sizes = torch.logspace(-3, 0, count, dtype=x.dtype, device=x.device)[:, None, None]
     return (copies + x.square().mean().sqrt() * sizes * noise).view(count, *x.shape[1:])
