@@ -12,7 +12,7 @@ from acf.lipschitz.branch import Branch
 from acf.lipschitz.constants import clipped_attention_constant, dot_attention_constant, l2_attention_constant
 from acf.lipschitz.dense import DenseLayer
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
-from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
+from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
 
 __all__ = [
     "ELU",
@@ -28,6 +28,7 @@ __all__ = [
     "LipSwish",
     "NormalisedConv2d",
     "NormalisedLinear",
+    "OrthogonalLinear",
     "SinkhornSelfAttention",
     "attack",
     "clipped_attention_constant",

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.normalised import NormalisedLinear
+from acf.lipschitz.normalised import OrthogonalLinear
 
 
 class SelfAttention(nn.Module, ABC):
@@ -16,12 +16,17 @@ class SelfAttention(nn.Module, ABC):
     its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 3 of
     docs/mathematics.md). Tokens of a head have ceil(C / heads) channels, so any number of heads will do.
 
+    The first forward pass in training mode sets the scales of the core (bandwidth, radii) to those of its tokens, as
+    ActNorm does with its scales: at any other scale a head would start, and stay, blind to differences of tokens.
+
     Args:
         channels: C.
         heads: number of heads.
         projections: how many vectors the core takes per token and head (1: tied query, key and value).
         coefficient: largest norm of each of the two projections.
     """
+
+    initialised: Tensor
 
     def __init__(self, channels: int, heads: int, projections: int, coefficient: float) -> None:
         super().__init__()
@@ -31,21 +36,30 @@ class SelfAttention(nn.Module, ABC):
         self.head_width = math.ceil(channels / heads)
         inner = heads * self.head_width
         # A shift of tied tokens passes through to the output, which has a bias of its own.
-        self.project = NormalisedLinear(channels, projections * inner, projections > 1, coefficient, orthogonal=True)
-        self.output = NormalisedLinear(inner, channels, True, coefficient, orthogonal=True)
+        self.project = OrthogonalLinear(channels, projections * inner, projections > 1, coefficient)
+        self.output = OrthogonalLinear(inner, channels, True, coefficient)
         for layer in (self.project, self.output):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        self.register_buffer("initialised", torch.tensor(False))
 
     @abstractmethod
     def core(self, *projected: Tensor) -> Tensor:
         """Attend: each argument and the result (B, heads, N, d); in each head 1-Lipschitz in all arguments jointly."""
+
+    def match_scales(self, *projected: Tensor) -> None:
+        """Set the scales of the core to those of its arguments; nothing for a core that has none."""
+        return
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         batch, channels, height, width = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         stacked = self.project(tokens).unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.training and not self.initialised:
+            with torch.no_grad():
+                self.match_scales(*stacked.detach())
+                self.initialised.fill_(True)
         mixed = self.output(self.core(*stacked).transpose(1, 2).flatten(2))
         return mixed.transpose(1, 2).reshape(batch, channels, height, width)
 

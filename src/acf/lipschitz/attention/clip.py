@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.attention.ball import clip_to_ball
+from acf.lipschitz.attention.ball import clip_to_ball, log_typical_length
 from acf.lipschitz.attention.base import SelfAttention
 from acf.lipschitz.constants import clipped_attention_constant
 
@@ -27,6 +27,12 @@ class ClippedSelfAttention(SelfAttention):
         self.sharpness = nn.Parameter(torch.full((heads, 1, 1), -1.0))
         self.log_radius = nn.Parameter(torch.zeros(heads, 1, 1))
         self.log_value_radius = nn.Parameter(torch.zeros(heads, 1, 1))
+
+    def match_scales(self, *projected: Tensor) -> None:
+        """Clip about half of the tokens to start with."""
+        q, k, v = projected
+        self.log_radius.copy_(log_typical_length(q, k))
+        self.log_value_radius.copy_(log_typical_length(v))
 
     def core(self, *projected: Tensor) -> Tensor:
         """Three times (B, heads, N, d) -> (B, heads, N, d)."""

@@ -24,6 +24,11 @@ class L2SelfAttention(SelfAttention):
         super().__init__(channels, heads, projections=1, coefficient=coefficient)
         self.log_bandwidth = nn.Parameter(torch.full((heads, 1, 1), -math.log(self.head_width)))
 
+    def match_scales(self, *projected: Tensor) -> None:
+        """Start with a bandwidth of one over the mean square distance of two tokens."""
+        spread = projected[0].var(2, correction=0).sum(-1).mean(0)
+        self.log_bandwidth.copy_(-(2 * spread).clamp_min(1e-12).log().view(-1, 1, 1))
+
     def core(self, *projected: Tensor) -> Tensor:
         """(B, heads, N, d) -> (B, heads, N, d)."""
         (q,) = projected

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from acf.lipschitz.attention.balance import doubly_stochastic
-from acf.lipschitz.attention.ball import clip_to_ball
+from acf.lipschitz.attention.ball import clip_to_ball, log_typical_length
 from acf.lipschitz.attention.base import SelfAttention
 
 MOST = 2.0
@@ -27,8 +27,13 @@ class SinkhornSelfAttention(SelfAttention):
 
     def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
         super().__init__(channels, heads, projections=3, coefficient=coefficient)
-        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), -1.0))
+        self.sharpness = nn.Parameter(torch.zeros(heads, 1, 1))
         self.log_radius = nn.Parameter(torch.zeros(heads, 1, 1))
+
+    def match_scales(self, *projected: Tensor) -> None:
+        """Clip about half of the tokens to start with."""
+        q, k, _ = projected
+        self.log_radius.copy_(log_typical_length(q, k))
 
     def core(self, *projected: Tensor) -> Tensor:
         """Three times (B, heads, N, d) -> (B, heads, N, d)."""
