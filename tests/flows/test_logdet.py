@@ -5,26 +5,31 @@ import itertools
 import pytest
 import torch
 from bijections import aligned, attention, block
+from cases import KINDS as TRAINED
+from cases import trained
 from scipy import stats
 from torch import Tensor
 
 from acf.config import EvaluationLogDetConfig, TrainingLogDetConfig
 from acf.flows.logdet import Draw, RouletteEstimator, exact_log_det, series, surrogate, value_and_neumann
 from acf.flows.residual import ResidualBlock
+from acf.registry import ATTENTIONS
 
 SHAPE = (1, 2, 3)
 KINDS = {
     "conv": {},
     "conv, elu": {"activation": "elu"},
     "fc": {"branch": "fc"},
-    "l2": {"activation": "elu", **attention("l2", 2)},
-    "dot": {"activation": "elu", **attention("dot", 2)},
+    **{name: {"activation": "elu", **attention(name, 2)} for name in sorted(ATTENTIONS)},
 }
-every_kind = pytest.mark.parametrize("kind", KINDS)
+# Branches whose first and last map cannot be aligned are trained.
+every_kind = pytest.mark.parametrize("kind", [*KINDS, *(kind for kind in TRAINED if kind not in KINDS)])
 
 
 def strong(kind: str, sign: float = 1.0) -> tuple[ResidualBlock, Tensor]:
     """A block whose series converges slowly at x (1, ...), and x."""
+    if kind not in KINDS:
+        return trained(kind, SHAPE, int(sign))
     torch.manual_seed(0)
     made = aligned(block(SHAPE, **KINDS[kind]).double(), sign)
     return made, 0.5 * torch.randn(1, *SHAPE, dtype=torch.float64)

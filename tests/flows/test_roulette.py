@@ -1,72 +1,33 @@
-"""Roulette estimators: means of value and gradient within confidence intervals of the exact ones."""
+"""Roulette estimators by chance: means of value and gradients within confidence intervals of the exact ones."""
 
-import copy
+import itertools
 import math
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
-from cases import attention, config, residual, strengthen
-from scipy.integrate import simpson
+from cases import KINDS, attention, dense_jacobian, residual, strengthen, trained
 from torch import Tensor
 
-import acf
 from acf.config import EvaluationLogDetConfig, TrainingLogDetConfig
-from acf.flows.logdet import (
-    Draw,
-    RouletteEstimator,
-    exact_log_det,
-    jacobian,
-    series,
-    surrogate,
-    value_and_neumann,
-)
+from acf.flows.logdet import Draw, RouletteEstimator, series, surrogate, value_and_neumann
 from acf.flows.residual import ResidualBlock
-from acf.lipschitz.branch import Branch
-from acf.lipschitz.normalised import Normalised
 
-DRAWS = 20000
+DRAWS = 10_000
 SIGMAS = 4.5
-SHAPE = (2, 2, 2)
+SHAPE = (1, 2, 2)
 
-BRANCHES: dict[str, Callable[[], ResidualBlock]] = {
-    "conv": lambda: residual(SHAPE),
-    "fc": lambda: residual(SHAPE, dense=True),
-    "l2": lambda: residual(SHAPE, attention=attention("l2")),
-    "dot": lambda: residual(SHAPE, attention=attention("dot")),
-}
+# The Jacobians have spectral radius at most 0.65, so the geometric laws have finite variance (Proposition 8c). Poisson
+# lengths of rate 2 are too skewed for 500 of them to have a normal mean; test_logdet.py has that rate.
 ESTIMATORS = {
-    "poisson-2": RouletteEstimator(2, "poisson", 2.0, "rademacher"),
-    "poisson-0": RouletteEstimator(0, "poisson", 3.0, "rademacher"),
-    "geometric-2": RouletteEstimator(2, "geometric", 0.4, "gaussian"),
-    "geometric-5": RouletteEstimator(5, "geometric", 0.5, "rademacher"),
+    "poisson, rademacher": RouletteEstimator(0, "poisson", 3.0, "rademacher"),
+    "poisson, gaussian": RouletteEstimator(1, "poisson", 2.5, "gaussian"),
+    "geometric, rademacher": RouletteEstimator(2, "geometric", 0.4, "rademacher"),
+    "geometric, gaussian": RouletteEstimator(0, "geometric", 0.4, "gaussian"),
 }
-each_branch = pytest.mark.parametrize("make", BRANCHES.values(), ids=BRANCHES.keys())
-each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
-
-
-@cache
-def prepared(make: Callable[[], ResidualBlock]) -> tuple[Branch, Tensor]:
-    """A branch trained until its Jacobian at x has norm 0.6, so that terms of high order count."""
-    torch.manual_seed(0)
-    block = make()
-    strengthen(block)
-    branch = block.branch
-    x = torch.randn(1, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    optimiser = torch.optim.Adam(branch.parameters(), lr=0.1)
-    for _ in range(300):
-        dense = jacobian(branch, x)
-        if float(torch.linalg.matrix_norm(dense.detach(), 2)) > 0.6:
-            break
-        optimiser.zero_grad()
-        dense.diagonal(dim1=1, dim2=2).sum().backward()  # a negative trace: |log det| is larger there
-        optimiser.step()
-        for layer in branch.modules():
-            if isinstance(layer, Normalised):
-                layer.renormalise(20)
-    assert float(exact_log_det(branch, x)) < -0.3
-    return branch, x
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+both_gradients = pytest.mark.parametrize("neumann", [True, False], ids=["neumann", "series"])
 
 
 def within(values: Tensor, exact: Tensor) -> bool:
@@ -75,109 +36,195 @@ def within(values: Tensor, exact: Tensor) -> bool:
     return bool(((values.mean(0) - exact).abs() <= SIGMAS * error + 1e-9).all())
 
 
-def estimates(branch: Branch, x: Tensor, estimator: RouletteEstimator, neumann: bool) -> tuple[Tensor, Tensor]:
+Change = Callable[[Draw], Draw]
+
+
+def estimates(
+    block: ResidualBlock, x: Tensor, estimator: RouletteEstimator, neumann: bool, change: Change = lambda draw: draw
+) -> tuple[Tensor, Tensor]:
     """Values (DRAWS,) and gradients with respect to x (DRAWS, D), each from a draw of its own."""
     torch.manual_seed(7)
     many = x.expand(DRAWS, *SHAPE).clone().requires_grad_()
-    draw = estimator.draw(many, per_sample=True)
+    draw = change(estimator.draw(many, per_sample=True))
     if neumann:
-        y, value, vector = value_and_neumann(branch, many, draw)
+        y, value, vector = value_and_neumann(block.branch, many, draw)
         (gradient,) = torch.autograd.grad(surrogate(y, many, draw.probe, vector).sum(), many)
     else:
-        _, value = series(branch, many, draw)
+        _, value = series(block.branch, many, draw)
         (gradient,) = torch.autograd.grad(value.sum(), many)
     return value.detach(), gradient.flatten(1)
 
 
-def exact_gradient(branch: Branch, x: Tensor) -> Tensor:
-    """Gradient of log|det(I + J(x))| by central differences of the dense log-determinant."""
-    step, flat = 1e-5, torch.eye(x.numel(), dtype=x.dtype).view(-1, *SHAPE)
-    forward, backward = exact_log_det(branch, x + step * flat), exact_log_det(branch, x - step * flat)
-    return ((forward - backward) / (2 * step)).detach()
+def exact(block: ResidualBlock, x: Tensor, terms: int | None = None) -> tuple[Tensor, list[Tensor]]:
+    """log|det(I + J)|, or the sum of its first terms, with its gradients for x and every parameter."""
+    x = x.clone().requires_grad_()
+    j = dense_jacobian(block, x)
+    if terms is None:
+        value = torch.linalg.slogdet(torch.eye(len(j), dtype=j.dtype) + j).logabsdet
+    else:
+        powers = itertools.accumulate([j] * terms, torch.matmul)
+        value = sum(((-1) ** (k + 1) / k * power.trace() for k, power in enumerate(powers, 1)), j.new_zeros(()))
+    inputs = [x, *block.parameters()]
+    gradients = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+    return value.detach(), [gradient.flatten() for gradient in gradients]
 
 
-@each_branch
-@each_estimator
-@pytest.mark.parametrize("neumann", [True, False], ids=["neumann", "series"])
-def test_value_and_input_gradient_are_unbiased(
-    make: Callable[[], ResidualBlock], estimator: RouletteEstimator, neumann: bool
-) -> None:
-    branch, x = prepared(make)
-    values, gradients = estimates(branch, x, estimator, neumann)
-    assert within(values, exact_log_det(branch, x).detach())
-    assert within(gradients, exact_gradient(branch, x))
+@every_kind
+def test_the_blocks_are_strong(kind: str) -> None:
+    """What is tested below counts: terms of high order, and every attention's own weights."""
+    block, x = trained(kind, SHAPE)
+    value, gradients = exact(block, x)
+    assert float(value) < -0.8
+    assert float(value - exact(block, x, 2)[0]) < -0.03
+    assert float(gradients[0].abs().max()) > 0.1
+    for name, gradient in zip((name for name, _ in block.named_parameters()), gradients[1:], strict=True):
+        if "project.weight" in name:
+            assert float(gradient.abs().max()) > 1e-4
 
 
-@each_branch
-@pytest.mark.parametrize("neumann", [True, False], ids=["neumann", "series"])
-def test_parameter_gradients_are_unbiased(make: Callable[[], ResidualBlock], neumann: bool) -> None:
-    """200 means of 200 draws each, against the gradient of the dense log-determinant."""
-    branch, x = prepared(make)
-    parameters = list(branch.parameters())
-    exact = torch.autograd.grad(exact_log_det(branch, x).sum(), parameters, allow_unused=True)
-    used = [(p, g) for p, g in zip(parameters, exact, strict=True) if g is not None]
+# Differentiating the whole series is slow: two of the estimators, which have both laws and both probes.
+@every_kind
+@pytest.mark.parametrize(
+    ("name", "neumann"),
+    [*((name, True) for name in ESTIMATORS), ("poisson, rademacher", False), ("geometric, gaussian", False)],
+)
+def test_value_and_input_gradient_are_unbiased(kind: str, name: str, neumann: bool) -> None:
+    block, x = trained(kind, SHAPE)
+    values, gradients = estimates(block, x, ESTIMATORS[name], neumann)
+    value, (gradient, *_) = exact(block, x)
+    assert within(values, value)
+    assert within(gradients, gradient)
+
+
+@every_kind
+@both_gradients
+def test_parameter_gradients_are_unbiased(kind: str, neumann: bool) -> None:
+    """50 means of 200 draws each."""
+    block, x = trained(kind, SHAPE)
+    parameters = list(block.parameters())
+    estimator = ESTIMATORS["geometric, rademacher" if neumann else "poisson, rademacher"]
     torch.manual_seed(8)
-    estimator, means = ESTIMATORS["geometric-5"], []
-    for _ in range(200):
-        many = x.expand(200, *SHAPE).clone().requires_grad_()
+    means = []
+    for _ in range(50):
+        many = x.expand(DRAWS // 50, *SHAPE).clone().requires_grad_()
         draw = estimator.draw(many, per_sample=True)
         if neumann:
-            y, _, vector = value_and_neumann(branch, many, draw)
+            y, _, vector = value_and_neumann(block.branch, many, draw)
             value = surrogate(y, many, draw.probe, vector)
         else:
-            value = series(branch, many, draw)[1]
-        grads = torch.autograd.grad(value.mean(), [p for p, _ in used], allow_unused=True)
-        found = [torch.zeros_like(p) if g is None else g for (p, _), g in zip(used, grads, strict=True)]
-        means.append(torch.cat([g.flatten() for g in found]))
-    expected = torch.cat([g.flatten() for _, g in used])
-    assert float(expected.abs().max()) > 1e-3
+            _, value = series(block.branch, many, draw)
+        grads = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
+        means.append(torch.cat([g.flatten() for g in grads]))
+    expected = torch.cat(exact(block, x)[1][1:])
+    assert float(expected.abs().max()) > 5e-3
     assert within(torch.stack(means), expected)
 
 
-def test_these_tests_can_fail() -> None:
-    """Planted: tail probabilities shifted by one term, and a Gaussian probe of the wrong scale."""
+@every_kind
+@pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
+@both_gradients
+def test_a_truncated_series_is_biased_by_its_remainder(kind: str, probe: str, neumann: bool) -> None:
+    """All draws cut at 2 terms. The Neumann gradient of n terms is that of n + 1 terms of the series."""
+    block, x = trained(kind, SHAPE)
+    terms = 2
+    estimator = RouletteEstimator(terms, "poisson", 2.0, probe)  # type: ignore[arg-type]
 
-    class Shifted(RouletteEstimator):
-        def tail(self, k: int) -> float:
-            return super().tail(k - 1)
+    def cut(draw: Draw) -> Draw:
+        return Draw(draw.probe, draw.weights[:terms])
 
-    class Scaled(RouletteEstimator):
-        def _probe(self, x: Tensor) -> Tensor:
-            return 1.05 * torch.randn_like(x)
-
-    branch, x = prepared(BRANCHES["conv"])
-    exact = exact_log_det(branch, x).detach()
-    for planted in (Shifted(0, "poisson", 2.0, "rademacher"), Scaled(2, "poisson", 2.0, "gaussian")):
-        values, gradients = estimates(branch, x, planted, True)
-        assert not (within(values, exact) and within(gradients, exact_gradient(branch, x)))
+    values, gradients = estimates(block, x, estimator, neumann, cut)
+    assert within(values, exact(block, x, terms)[0])
+    assert within(gradients, exact(block, x, terms + neumann)[1][0])
+    if probe == "rademacher":  # the noise of Gaussian probes hides the smallest of the remainders
+        assert not within(values, exact(block, x)[0])
 
 
-@each_estimator
-def test_one_length_per_batch_is_unbiased_too(estimator: RouletteEstimator) -> None:
-    branch, x = prepared(BRANCHES["conv"])
+def faulty(draw: Draw, factor: Callable[[int], float]) -> Draw:
+    """The draw with the weight of term k = 1, 2, ... multiplied by factor(k)."""
+    factors = [factor(k) for k in range(1, len(draw.weights) + 1)]
+    return Draw(draw.probe, draw.weights * torch.tensor(factors, dtype=draw.weights.dtype).view(-1, 1))
+
+
+FAULTS: dict[str, Callable[[RouletteEstimator], Change]] = {
+    "not divided by the probability": lambda e: lambda d: faulty(d, lambda k: e.tail(k - e.exact_terms)),
+    "probability of one length more": lambda e: (
+        lambda d: faulty(d, lambda k: e.tail(k - e.exact_terms) / e.tail(k - e.exact_terms + (k > e.exact_terms)))
+    ),
+    "probability of one length less": lambda e: (
+        lambda d: faulty(d, lambda k: e.tail(k - e.exact_terms) / e.tail(k - e.exact_terms - 1))
+    ),
+    "1/k forgotten": lambda e: lambda d: faulty(d, lambda k: k),
+    "1/k twice": lambda e: lambda d: faulty(d, lambda k: 1 / k),
+    "no change of sign": lambda e: lambda d: faulty(d, lambda k: (-1) ** (k + 1)),
+    "every sign wrong": lambda e: lambda d: faulty(d, lambda k: -1),
+    "last term lost": lambda e: lambda d: Draw(d.probe, d.weights * (d.weights.roll(-1, 0) > 0)),
+    "probe too long": lambda e: lambda d: Draw(1.05 * d.probe, d.weights),
+}
+
+
+@every_estimator
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_detected(name: str, fault: str) -> None:
+    """Same block, draws, seed and width as in the tests above, value and gradient each for itself."""
+    block, x = trained("l2", SHAPE)
+    estimator = ESTIMATORS[name]
+    values, gradients = estimates(block, x, estimator, True, FAULTS[fault](estimator))
+    value, (gradient, *_) = exact(block, x)
+    assert not within(values, value)
+    assert not within(gradients, gradient)
+
+
+@every_kind
+@both_gradients
+def test_a_planted_fault_is_detected_in_every_block(kind: str, neumann: bool) -> None:
+    block, x = trained(kind, SHAPE)
+    estimator = ESTIMATORS["poisson, rademacher"]
+    fault = FAULTS["not divided by the probability"](estimator)
+    values, gradients = estimates(block, x, estimator, neumann, fault)
+    value, (gradient, *_) = exact(block, x)
+    assert not within(values, value)
+    assert not within(gradients, gradient)
+
+
+@every_estimator
+@both_gradients
+def test_one_length_per_batch_is_unbiased_too(name: str, neumann: bool) -> None:
+    """The block in training mode: value and all gradients of 500 batches of 20 draws."""
+    block, x = trained("conv", SHAPE)
+    e = ESTIMATORS[name]
+    log_det = TrainingLogDetConfig(
+        exact_terms=e.exact_terms,
+        distribution=e.distribution,
+        parameter=e.parameter,
+        probe=e.probe,
+        neumann_gradient=neumann,
+    )
+    training = ResidualBlock(block.branch, SHAPE, log_det, EvaluationLogDetConfig()).train()
     torch.manual_seed(9)
-    values = []
-    for _ in range(3000):
+    means = []
+    for _ in range(500):
         leaf = x.clone().requires_grad_()
-        values.append(value_and_neumann(branch, leaf, estimator.draw(leaf, per_sample=False))[1])
-    assert within(torch.cat(values), exact_log_det(branch, x).detach()[0])
+        value = training(leaf.expand(DRAWS // 500, *SHAPE))[1].mean()
+        grads = torch.autograd.grad(value, [leaf, *block.parameters()], allow_unused=True, materialize_grads=True)
+        means.append(torch.cat([value.detach().view(1), *[g.flatten() for g in grads]]))
+    value, gradients = exact(block, x)
+    assert within(torch.stack(means), torch.cat([value.view(1), *gradients]))
 
 
-@each_estimator
-def test_weights_have_mean_one(estimator: RouletteEstimator) -> None:
+@every_estimator
+def test_weights_have_mean_one(name: str) -> None:
+    estimator = ESTIMATORS[name]
     torch.manual_seed(10)
     draw = estimator.draw(torch.zeros(200000, 1, dtype=torch.float64), per_sample=True)
     for k in range(estimator.exact_terms + 3):
-        weights = draw.weights[k]
-        error = float(weights.std()) / math.sqrt(len(weights))
-        assert abs(float(weights.mean()) - 1) <= 4.5 * error + 1e-12
+        assert within(draw.weights[k], torch.ones((), dtype=torch.float64))
 
 
-@each_branch
-@pytest.mark.parametrize("neumann", [True, False], ids=["neumann", "series"])
-def test_memory_efficient_blocks_have_the_same_gradients(make: Callable[[], ResidualBlock], neumann: bool) -> None:
+@every_kind
+@both_gradients
+def test_memory_efficient_blocks_have_the_same_gradients(kind: str, neumann: bool) -> None:
     torch.manual_seed(0)
-    block = make().train()
+    block = residual(SHAPE, **KINDS[kind]).train()
     strengthen(block)
     x = torch.randn(5, *SHAPE, dtype=torch.float64)
     weight_y, weight_l = torch.randn(5, *SHAPE, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
@@ -196,7 +243,7 @@ def test_memory_efficient_blocks_have_the_same_gradients(make: Callable[[], Resi
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_evaluation_mode_with_and_without_gradient(grad: bool) -> None:
-    block = BRANCHES["l2"]().eval()
+    block = residual(SHAPE, attention=attention("l2")).eval()
     x = torch.randn(4, *SHAPE, dtype=torch.float64)
     with torch.set_grad_enabled(grad):
         torch.manual_seed(1)
@@ -207,60 +254,12 @@ def test_evaluation_mode_with_and_without_gradient(grad: bool) -> None:
         torch.testing.assert_close(block(x)[1], value.detach())
 
 
-def test_series_converges_to_the_exact_value() -> None:
-    """All terms with a full basis of probes: the series itself, no randomness."""
-    branch, x = prepared(BRANCHES["dot"])
-    values = x.numel()
-    many = x.expand(values, *SHAPE).clone().requires_grad_()
-    probes = torch.eye(values, dtype=x.dtype).view(values, *SHAPE)
-    _, parts, _ = value_and_neumann(branch, many, Draw(probes, torch.ones(300, 1, dtype=x.dtype)))
-    torch.testing.assert_close(parts.sum(), exact_log_det(branch, x)[0].detach(), rtol=1e-9, atol=1e-9)
-
-
-def test_jacobian_is_the_dense_one() -> None:
-    branch, x = prepared(BRANCHES["fc"])
-    expected = torch.autograd.functional.jacobian(lambda z: branch(z).flatten(), x).flatten(1)
-    torch.testing.assert_close(jacobian(branch, x)[0], expected)
-
-
-@pytest.mark.parametrize("kind", ["none", "l2"])
-def test_density_integrates_to_one(kind: str) -> None:
-    """A flow on two values, density on a grid of the unit square with exact log-determinants."""
-    torch.manual_seed(2)
-    flow = acf.build(
-        config((2, 1, 1), blocks=[2], kernels=[1, 1], idim=8, fc_blocks=1, actnorm=True, attention=attention(kind))
-    ).double()
-    strengthen(flow)
-    for parameter in flow.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    flow.renormalise()
-    flow.eval()
-    # The density reaches beyond [0, 1): the logit's domain is that of s = alpha + (1 - 2 alpha) x in (0, 1).
-    alpha, count = flow.config.logit_alpha, 601
-    edge = (torch.linspace(1e-7, 1 - 1e-7, count, dtype=torch.float64) - alpha) / (1 - 2 * alpha)
-    x = torch.stack(torch.meshgrid(edge, edge, indexing="ij"), -1).view(-1, 2, 1, 1)
-    log_det = flow.logit(x)[1].clone()
-    z = flow.logit.transform(x)
-    for part in flow.bijection.scales[0].parts:
-        if isinstance(part, ResidualBlock):
-            log_det += exact_log_det(part.branch, z).detach()
-            z = part.transform(z)
-        else:
-            z, more = part(z)
-            log_det += more
-    density = (flow.base_log_prob(z.flatten(1)) + log_det).exp().detach().view(count, count)
-    total = simpson(simpson(density.numpy(), x=edge.numpy()), x=edge.numpy())
-    assert total == pytest.approx(1, abs=1e-3)
-
-
 def test_evaluation_estimates_of_different_samples_are_independent() -> None:
     """Lengths per sample: the correlation of two samples' estimates vanishes."""
-    block = BRANCHES["conv"]().eval()
-    strengthen(block)
-    block.evaluation_log_det = EvaluationLogDetConfig(exact_terms=0, distribution="geometric", parameter=0.3)
-    x = torch.randn(1, *SHAPE, dtype=torch.float64).expand(2, *SHAPE)
+    trained_block, x = trained("conv", SHAPE)
+    log_det = EvaluationLogDetConfig(exact_terms=0, distribution="geometric", parameter=0.3)
+    block = ResidualBlock(trained_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
     torch.manual_seed(5)
     with torch.no_grad():
-        pairs = torch.stack([block(x)[1] for _ in range(3000)])
-    assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 4 / math.sqrt(3000)
-    assert copy.copy(block).training is False
+        pairs = torch.stack([block(x.expand(2, *SHAPE))[1] for _ in range(1000)])
+    assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 4 / math.sqrt(1000)

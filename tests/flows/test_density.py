@@ -1,0 +1,97 @@
+"""The density of a flow on two values integrates to one: `Flow.log_prob` under numerical quadrature."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from cases import KINDS, SMALL, strengthen
+from torch import Tensor
+
+import acf
+from acf.flows.logdet import Draw, RouletteEstimator
+from acf.flows.residual import ResidualBlock
+
+# As in cases.KINDS, but whole flows: convolutional blocks and one fully connected block each.
+FLOWS: dict[str, dict[str, Any]] = {name: kind for name, kind in KINDS.items() if name != "fc"}
+TERMS = 40
+
+
+def made(shape: tuple[int, int, int], **settings: Any) -> acf.Flow:
+    """A flow with weights and normalisations far from where they start."""
+    torch.manual_seed(2)
+    flow = acf.build({"shape": shape, **SMALL, "idim": 4, "blocks": [2], **settings}).double()
+    strengthen(flow)
+    for name, parameter in flow.named_parameters():
+        if "weight" not in name:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    for module in flow.modules():
+        if hasattr(module, "initialised"):
+            module.initialised.fill_(True)
+    return flow.eval()
+
+
+def log_prob(flow: acf.Flow, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """Mean of `Flow.log_prob` over all sign probes of two values, (1, 1) and (1, -1) up to sign, of all TERMS terms.
+
+    That mean is the log-density itself up to the last terms: log_prob is linear in the estimates of the blocks.
+    """
+    results = []
+    for second in (1.0, -1.0):
+        probe = torch.tensor([1.0, second], dtype=x.dtype).view(1, *flow.shape).expand_as(x)
+        draw = Draw(probe, torch.ones(TERMS, 1, dtype=x.dtype))
+        monkeypatch.setattr(RouletteEstimator, "draw", lambda self, x, per_sample, draw=draw: draw)
+        with torch.no_grad():
+            results.append(flow.log_prob(x))
+    monkeypatch.undo()
+    return torch.stack(results).mean(0)
+
+
+def integral(flow: acf.Flow, monkeypatch: pytest.MonkeyPatch, reach: float = 16.0, count: int = 65) -> float:
+    """Trapezoidal rule over u = logit(s), x = (s - a) / (1 - 2a), which converges fast for a smooth density."""
+    u = torch.linspace(-reach, reach, count, dtype=torch.float64)
+    s, span = u.sigmoid(), 1 - 2 * flow.config.logit_alpha
+    x, slope = (s - flow.config.logit_alpha) / span, s * (-u).sigmoid() / span
+    grid = torch.stack(torch.meshgrid(x, x, indexing="ij"), -1).view(-1, *flow.shape)
+    density = log_prob(flow, grid, monkeypatch).exp().view(count, count)
+    edge = max(float((density[i] * slope).max() * slope[i]) for i in (0, -1))
+    assert edge < 1e-6  # nothing beyond the grid
+    return float((density * slope * slope[:, None]).sum() * (2 * reach / (count - 1)) ** 2)
+
+
+@pytest.mark.parametrize("kind", FLOWS)
+def test_two_positions(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1, 1, 2): two tokens, so that attention attends."""
+    assert integral(made((1, 1, 2), **FLOWS[kind]), monkeypatch) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"actnorm": False}, {"activation": "elu"}, {"logit_alpha": 1e-3}], ids=str)
+def test_two_channels(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert integral(made((2, 1, 1), **settings), monkeypatch, 24.0, 97) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_log_prob_integrated_is_that_of_the_whole_jacobian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the dense Jacobian of x -> z, which knows nothing of blocks or series."""
+    flow = made((1, 1, 2), **FLOWS["l2"])
+    x = torch.rand(3, 1, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = []
+    for point in x.split(1):
+        j = torch.autograd.functional.jacobian(lambda t: flow.transform(t).flatten(), point).view(2, 2)
+        z = flow.transform(point).detach()
+        expected.append(-0.5 * z.square().sum() - math.log(2 * math.pi) + torch.linalg.slogdet(j).logabsdet)
+    assert torch.allclose(log_prob(flow, x, monkeypatch), torch.stack(expected), atol=1e-6)
+
+
+def test_a_forgotten_block_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the log-determinant of one block is lost."""
+    flow = made((1, 1, 2))
+    right, lost = ResidualBlock.forward, next(iter(flow.residual_blocks().values()))
+
+    def forward(self: ResidualBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, value = right(self, x)
+        return y, value * (self is not lost)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(ResidualBlock, "forward", forward)
+        with pytest.MonkeyPatch.context() as inner:
+            assert abs(integral(flow, inner) - 1) > 0.01
