@@ -49,7 +49,7 @@ class TrainingLogDetConfig(LogDetConfig):
 
 
 class EvaluationLogDetConfig(LogDetConfig):
-    """The estimator in evaluation; geometric lengths keep its variance finite (docs/mathematics.md, Proposition 8)."""
+    """The estimator in evaluation; geometric lengths keep its variance finite (docs/mathematics.md, Proposition 10)."""
 
     exact_terms: int = Field(default=20, ge=0)
     distribution: Literal["poisson", "geometric"] = "geometric"

@@ -17,7 +17,7 @@ DRAWS = 10_000
 SIGMAS = 4.5
 SHAPE = (1, 2, 2)
 
-# The Jacobians have spectral radius at most 0.65, so the geometric laws have finite variance (Proposition 8c). Poisson
+# The Jacobians have spectral radius at most 0.65, so the geometric laws have finite variance (Proposition 10c). Poisson
 # lengths of rate 2 are too skewed for 500 of them to have a normal mean; test_logdet.py has that rate.
 ESTIMATORS = {
     "poisson, rademacher": RouletteEstimator(0, "poisson", 3.0, "rademacher"),

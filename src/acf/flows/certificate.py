@@ -75,7 +75,7 @@ def _require(name: str, upper: float) -> None:
 def certify(flow: Flow) -> Certificate:
     """Bound the Lipschitz constant of every branch from the present weights, in float64.
 
-    Convolutions by their norms on small maps and on a torus otherwise (Proposition 5), matrices by singular values,
+    Convolutions by their norms on small maps and on a torus otherwise (Proposition 7), matrices by singular values,
     activations by their largest slope, attention by its theorem; each linear map times 1 + 1e-4 for float32
     rounding. docs/mathematics.md has the statements and proofs.
     """

@@ -40,7 +40,7 @@ def invert(
 ) -> Solution:
     """Solve x + g(x) = y by a safeguarded Anderson iteration from x = y.
 
-    With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 6). Each
+    With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 8). Each
     sample stops when this bound is below `tolerance` times max(1, |y|), or where rounding ends all progress: then the
     residual, which without rounding falls at every step, is at the level of float arithmetic and no longer falls; the
     bound returned says so. It allows for the rounding of r's own sum; rounding within g comes on top.

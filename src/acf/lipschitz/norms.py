@@ -64,7 +64,7 @@ def torus_norm_bound(weight: Tensor, height: int, width: int) -> float:
     With r = (k - 1) / 2 the map is R C E: E places the image on a torus of (height + r) x (width + r) points, where
     the padding of opposite sides shares one gap of r zeros, C is the circular convolution there and R a restriction.
     E and R have norm 1, so the norm is at most that of C, the largest over the torus' frequencies w of |K(w)|_2 with
-    K(w) = sum_a K_a exp(-i w.a) of shape (out, in) (docs/mathematics.md, Proposition 5). Infinite where an entry is
+    K(w) = sum_a K_a exp(-i w.a) of shape (out, in) (docs/mathematics.md, Proposition 7). Infinite where an entry is
     not finite.
 
     Args:

@@ -13,7 +13,7 @@ class SelfAttention(nn.Module, ABC):
     """(B, C, H, W) -> (B, C, H, W): project, attend in each head, join the heads.
 
     With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and a `core` that is 1-Lipschitz in
-    its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 3 of
+    its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 5 of
     docs/mathematics.md). Tokens of a head have ceil(C / heads) channels, so any number of heads will do.
 
     The first forward pass in training mode sets the scales of the core (bandwidth, radii) to those of its tokens, as
