@@ -11,7 +11,6 @@ from joint import noise
 from loops import by_loops
 from torch import Tensor, nn
 
-from acf.lipschitz import DotProductSelfAttention
 from acf.registry import ATTENTIONS, resolve
 
 KINDS = pytest.mark.parametrize("kind", sorted(ATTENTIONS))
@@ -20,8 +19,9 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
 def fresh(kind: str, channels: int, heads: int) -> nn.Module:
+    """In evaluation mode, where parameters stay as they are."""
     torch.manual_seed(channels + heads)
-    return resolve(ATTENTIONS, kind, "attention")(channels, heads).double()
+    return resolve(ATTENTIONS, kind, "attention")(channels, heads).double().eval()
 
 
 def make(kind: str, channels: int, heads: int) -> nn.Module:
@@ -193,7 +193,7 @@ def test_float32_agrees_with_float64(kind, scale):
 @KINDS
 def test_copies_and_stored_weights_give_the_same_map(kind):
     layer, x = make(kind, 4, 3), maps(2, 4, 2, 2)
-    loaded = resolve(ATTENTIONS, kind, "attention")(4, 3).double()
+    loaded = resolve(ATTENTIONS, kind, "attention")(4, 3).double().eval()
     assert not torch.equal(loaded(x), layer(x))
     loaded.load_state_dict(layer.state_dict())
     for other in (loaded, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -259,7 +259,7 @@ def test_parameters_of_one_head_change_only_that_head(kind):
 
 
 def test_dot_attention_does_not_change_with_the_scale_of_the_input():
-    layer = without_biases(DotProductSelfAttention(4, 2).double())
+    layer = without_biases(fresh("dot", 4, 2))
     x = maps(1, 4, 2, 2)
     assert torch.allclose(layer(100 * x), 100 * layer(x), rtol=1e-10)
 
