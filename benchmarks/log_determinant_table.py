@@ -19,7 +19,7 @@ is that for the logarithm of a factor of g. Rademacher probes unless said.
 
 **What a sample variance can and cannot show.** A length that is drawn with probability $q$ is not seen in far
 fewer than $1/q$ draws, but enters the second moment with a weight of about $1/q$. So where the variance is
-infinite (every Poisson law, and geometric ones with $1 - p < \\varrho^2$: Proposition 8c and its argument) the
+infinite (every Poisson law, and geometric ones with $1 - p < \\varrho^2$: Proposition 10c and its argument) the
 sampled SD is that of the lengths that happened to be drawn: it says how far estimates usually lie, but grows
 without limit with the number of draws; and with it the SE is too small. *SD, lengths to {counted} counted* takes
 probes alike but gives every number of further terms up to {counted} its exact probability, drawn or not (larger ones
@@ -99,7 +99,7 @@ def _label(row: Row) -> list[Any]:
 
 
 def _variance(row: Row, radius: float) -> str:
-    """Whether the variance is finite at this spectral radius (docs/mathematics.md, Proposition 8c)."""
+    """Whether the variance is finite at this spectral radius (docs/mathematics.md, Proposition 10c)."""
     finite = not row["law"] or (row["law"] == "geometric" and radius**2 < 1 - row["parameter"])
     return "finite" if finite else "infinite"
 

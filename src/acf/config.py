@@ -49,7 +49,10 @@ class TrainingLogDetConfig(LogDetConfig):
 
 
 class EvaluationLogDetConfig(LogDetConfig):
-    """The estimator in evaluation; geometric lengths keep its variance finite (docs/mathematics.md, Proposition 10)."""
+    """The estimator in evaluation; geometric lengths have finite variance for spectral radii below sqrt(1 - p).
+
+    At p = 0.5 that is 0.707; Poisson lengths never have (docs/mathematics.md, Proposition 10c).
+    """
 
     exact_terms: int = Field(default=20, ge=0)
     distribution: Literal["poisson", "geometric"] = "geometric"
@@ -62,7 +65,7 @@ class AttentionConfig(Section):
     kind: str = "none"
     heads: Positive = 4
     join: str = Field(
-        default="convex",
+        default="block",
         description="before a branch's last convolution: convex, concatenate, split; or block: a block of its own",
     )
     share: Fraction = Field(default=0.5, description="weight of attention at the start (split: share of the channels)")

@@ -26,6 +26,11 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
         ConfigError: unknown key, impossible value, or maps too small for the number of squeezes.
     """
     config = model_config_from(config)
+    if config.attention.kind != "none" and config.attention.every > max(config.blocks):
+        raise ConfigError(
+            f"attention.every ({config.attention.every}) is larger than every number of blocks ({config.blocks}), so "
+            "there would be no attention; lower it, or set attention.kind to none"
+        )
     shape, scales, shapes = config.shape, [], []
     for index, blocks in enumerate(config.blocks):
         parts: list[Bijection] = []

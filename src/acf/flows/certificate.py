@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +78,22 @@ def certify(flow: Flow) -> Certificate:
 
     Convolutions by their norms on small maps and on a torus otherwise (Proposition 7), matrices by singular values,
     activations by their largest slope, attention by its theorem; each linear map times 1 + 1e-4 for float32
-    rounding. docs/mathematics.md has the statements and proofs.
+    rounding. docs/mathematics.md has the statements and proofs. Warns where a flow on CUDA would compute in TF32, which
+    that allowance does not cover.
     """
+    _warn_of_tf32(flow)
     blocks = flow.residual_blocks()
     return Certificate(tuple(BlockCertificate(name, block.bound()) for name, block in blocks.items()))
+
+
+def _warn_of_tf32(flow: Flow) -> None:
+    single = any(p.is_cuda and p.dtype == torch.float32 for p in flow.parameters())
+    if single and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
+        warnings.warn(
+            "TF32 is on, and rounds by more than the certificate allows for: set torch.backends.cudnn.allow_tf32 and "
+            "torch.backends.cuda.matmul.allow_tf32 to False",
+            stacklevel=3,
+        )
 
 
 def certify_block_by_block(flow: Flow) -> None:

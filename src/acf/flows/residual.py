@@ -91,7 +91,9 @@ class ResidualBlock(Bijection):
         return invert(self.branch, y, self.stored_lipschitz(), tolerance)
 
     def bound(self) -> float:
-        """Compute the proven upper bound of Lip(g) from the present weights; infinite if it is not a number."""
+        """Compute the proven upper bound of Lip(g) from the present weights; infinite if any value is not finite."""
+        if not all(tensor.isfinite().all() for tensor in self.branch.state_dict().values()):
+            return math.inf
         upper = self.branch.lipschitz_bound(self.shape[1] * self.shape[2])
         return math.inf if math.isnan(upper) else upper
 

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 SWISH_SLOPE = 1.0998393202
 
 
+def _steepness(beta: Tensor) -> Tensor:
+    """softplus(beta), held where x sigmoid(b x) / b can be computed; the bound of the slope does not depend on b."""
+    return F.softplus(beta).clamp(1e-6, 1e6)
+
+
 class LipSwish(nn.Module):
     """x sigmoid(b x) / 1.1 with b = softplus(beta) learnt (arXiv 1906.02735, section 3.3).
 
@@ -25,7 +30,7 @@ class LipSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise, any shape."""
-        b = F.softplus(self.beta)
+        b = _steepness(self.beta)
         return F.silu(b * x) / (1.1 * b)
 
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
@@ -65,7 +70,7 @@ class CLipSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, 2 C, ...)."""
-        b = F.softplus(self.beta)
+        b = _steepness(self.beta)
         # x sigmoid(-b x) = x - x sigmoid(b x) saves the second exponential.
         right = F.silu(b * x) / b
         return torch.cat([right, right - x], 1) / (1.1 * 1.004)

@@ -82,8 +82,9 @@ def _key_factor_square(t: Tensor) -> Tensor:
     """b(t)^2 = max over B of 4 B (1 - B) (1 + e B)^2 / (1 + e) with e = exp(2 t) - 1."""
     e = torch.expm1(2 * t)
     m = 3 * e - 2
-    # The root of the derivative in the form that does not cancel for small t.
-    b = 2 / ((m.square() + 16 * e).sqrt() - m)
+    # The positive root of 4 e B^2 - m B - 1, in the form that does not cancel; m > 0 only where e > 2/3.
+    larger = (m.square() + 16 * e).sqrt() + m.abs()
+    b = torch.where(m > 0, larger / (8 * e.clamp_min(0.5)), 2 / larger)
     return 4 * b * (1 - b) * (1 + e * b).square() / (1 + e)
 
 

@@ -14,7 +14,8 @@ class DenseLayer(nn.Module):
     """h -> [cos(a) h ; sin(a) phi(T h)] along the channels, a learnt, with a contraction T and an activation phi.
 
     Lip^2 <= cos(a)^2 + sin(a)^2 (Lip(phi) |T|)^2 (Proposition 6b of docs/mathematics.md); the published
-    eta_1 / sqrt(eta_1^2 + eta_2^2) and eta_2 / sqrt(eta_1^2 + eta_2^2) are the cosine and sine.
+    eta_1 / sqrt(eta_1^2 + eta_2^2) and eta_2 / sqrt(eta_1^2 + eta_2^2) are the cosine and sine (there times 0.98,
+    which the last convolution of our branch makes unnecessary).
 
     Args:
         linear: T.

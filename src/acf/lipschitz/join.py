@@ -126,4 +126,5 @@ class ChannelSplit(Join):
 
     def lipschitz_bound(self, n_tokens: int) -> float:
         """max(1, Lip(A))."""
-        return max(1.0, self._inner_bound(n_tokens))
+        inner = self._inner_bound(n_tokens)
+        return 1.0 if inner <= 1 else inner  # also where it is not a number

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-# For logits in [-t, t] the scalings approach their limit by tanh(t)^2 in every iteration (Proposition 4b), so that
-# this many reach rounding level for t <= 2; commonly 4 to 8 do.
-MOST_ITERATIONS = 400
+# For logits in [-t, t] the scalings approach their limit by tanh(t)^2 in every iteration (Proposition 4b): for t <= 2
+# 475 prove 32 machine epsilons in float64 and 190 in float32. Commonly 4 to 8 do.
+MOST_ITERATIONS = 500
 
 
 def doubly_stochastic(logits: Tensor) -> Tensor:
-    """P = diag(e^a) exp(logits) diag(e^b) (..., N, N) with all row and column sums 1; logits of moderate size.
+    """P = diag(e^a) exp(logits) diag(e^b) (..., N, N) with all row and column sums 1; logits within about [-2, 2].
 
     The scalings exist and P is unique (Sinkhorn 1967). Rows sum to 1 up to rounding, columns up to 32 machine epsilons.
     """
@@ -42,6 +42,8 @@ class _Balanced(Function):
             if (columns.amax(-2) <= (1 + tolerance) * columns.amin(-2)).all():
                 break
             right = 1 / pulled
+        else:
+            left = 1 / (kernel @ right)
         return left * kernel * right.mT
 
     @staticmethod
@@ -102,6 +104,8 @@ class _Potentials(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         p, u, v = ctx.saved_tensors
         rows, columns = _Potentials.apply(p, *grads)
+        # The terms with u_i and v_j alone come from the row and column sums that stand for the identity in the system;
+        # they vanish for every change of P that keeps these sums.
         return -_outer_sum(rows, columns) * _outer_sum(u, v), rows, columns
 
     @staticmethod

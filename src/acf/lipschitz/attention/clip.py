@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.attention.ball import clip_to_ball, log_typical_length
+from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
 from acf.lipschitz.attention.base import SelfAttention
 from acf.lipschitz.constants import clipped_attention_constant
 
@@ -37,9 +37,9 @@ class ClippedSelfAttention(SelfAttention):
     def core(self, *projected: Tensor) -> Tensor:
         """Three times (B, heads, N, d) -> (B, heads, N, d)."""
         q, k, v = projected
-        t = MOST * torch.sigmoid(self.sharpness)
-        radius, value_radius = self.log_radius.exp(), self.log_value_radius.exp()
+        t = MOST * bounded_sigmoid(self.sharpness)
+        radius, value_radius = bounded_exp(self.log_radius), bounded_exp(self.log_value_radius)
         q, k = clip_to_ball(q, radius), clip_to_ball(k, radius)
         logits = (t / radius.square()) * (q @ k.transpose(-1, -2))
-        constant = clipped_attention_constant(t, t * value_radius / radius)
-        return torch.softmax(logits, -1) @ clip_to_ball(v, value_radius) / constant
+        constant = clipped_attention_constant(t, t * (value_radius / radius))
+        return torch.softmax(logits, -1) @ (clip_to_ball(v, value_radius) / constant)

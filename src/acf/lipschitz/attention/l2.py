@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from acf.lipschitz.attention.ball import bounded_exp
 from acf.lipschitz.attention.base import SelfAttention
 from acf.lipschitz.constants import l2_attention_constant
 
@@ -32,6 +33,8 @@ class L2SelfAttention(SelfAttention):
     def core(self, *projected: Tensor) -> Tensor:
         """(B, heads, N, d) -> (B, heads, N, d)."""
         (q,) = projected
-        # |q_i|^2 is constant along a row, so the softmax does not see it.
-        logits = 2 * q @ q.transpose(-1, -2) - q.square().sum(-1).unsqueeze(-2)
-        return torch.softmax(self.log_bandwidth.exp() * logits, -1) @ q / l2_attention_constant(q.shape[-2])
+        # Distances do not see what all tokens share, but differences of squares would lose digits to it.
+        z = q - q.mean(-2, keepdim=True)
+        # |z_i|^2 is constant along a row, so the softmax does not see it.
+        logits = 2 * z @ z.transpose(-1, -2) - z.square().sum(-1).unsqueeze(-2)
+        return torch.softmax(bounded_exp(self.log_bandwidth) * logits, -1) @ q / l2_attention_constant(q.shape[-2])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from acf.lipschitz.attention.balance import doubly_stochastic
-from acf.lipschitz.attention.ball import clip_to_ball, log_typical_length
+from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
 from acf.lipschitz.attention.base import SelfAttention
 
 MOST = 2.0
@@ -38,8 +38,8 @@ class SinkhornSelfAttention(SelfAttention):
     def core(self, *projected: Tensor) -> Tensor:
         """Three times (B, heads, N, d) -> (B, heads, N, d)."""
         q, k, v = projected
-        t = MOST * torch.sigmoid(self.sharpness)
-        radius = self.log_radius.exp()
+        t = MOST * bounded_sigmoid(self.sharpness)
+        radius = bounded_exp(self.log_radius)
         q, k = clip_to_ball(q, radius), clip_to_ball(k, radius)
         weights = doubly_stochastic((t / radius.square()) * (q @ k.transpose(-1, -2)))
         return weights @ clip_to_ball(v, radius / (math.sqrt(2) * t))
