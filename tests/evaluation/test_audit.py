@@ -91,7 +91,7 @@ def jacobian_norms(flow: acf.Flow, images: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["none", *ATTENTIONS])
 def test_local_norm_is_that_of_the_jacobian(kind: str) -> None:
-    flow, images = tiny({"kind": kind}), pictures(3)
+    flow, images = tiny({"kind": kind, "join": "convex"}), pictures(3)
     blocks = audit(flow, images, steps=3)
     assert [block.name for block in blocks] == list(flow.residual_blocks())
     assert [block.local for block in blocks] == pytest.approx(jacobian_norms(flow, images), rel=1e-3)
@@ -270,7 +270,7 @@ def test_a_wrong_bound_is_named_and_the_command_fails(
     study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(ATTENTIONS, "lying", f"{__name__}:{Lying.__name__}")
-    root = study(model={"attention": {"kind": "lying", "heads": 2, "every": 2}})
+    root = study(model={"attention": {"kind": "lying", "heads": 2, "every": 2, "join": "convex"}})
     torch.manual_seed(0)
     saved(root, "resflow")
     saved(root, "acf-dot")

@@ -95,9 +95,7 @@ def test_evaluation_refuses_a_model_that_is_not_contractive(trained: Path) -> No
     for layer in branch:
         if isinstance(layer, NormalisedConv2d):
             layer.weight.data.mul_(100)  # far above its coefficient, so that normalisation acts
-    share = branch[-2]
-    share.inner = Expanding(share.inner)
-    share.gamma.data.fill_(3.0)
+    branch[1] = Expanding(branch[1])
     with pytest.raises(NotContractiveError, match="scale 1, block 2"):
         evaluate_flow(flow, images, EvaluationConfig(batch_size=2))
     with pytest.raises(NotContractiveError, match="scale 1, block 2"):

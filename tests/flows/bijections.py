@@ -14,8 +14,9 @@ from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
-from acf.lipschitz.branch import Shape, conv_branch, fc_branch
+from acf.lipschitz.branch import Shape, fc_branch
 from acf.lipschitz.normalised import Normalised
+from acf.registry import BRANCHES, resolve
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def aligned(made: ResidualBlock, sign: float = 1.0) -> ResidualBlock:
 
 def block(shape: Shape, branch: str = "conv", leading: bool = True, **model: object) -> ResidualBlock:
     config = ModelConfig(**{"shape": shape, "idim": 4, "fc_width": 5, "blocks": [1], **model})
-    made = fc_branch(config, shape) if branch == "fc" else conv_branch(config, shape, leading)
+    made = fc_branch(config, shape) if branch == "fc" else resolve(BRANCHES, branch, "branch")(config, shape, leading)
     return ResidualBlock(made, shape, TrainingLogDetConfig(), EvaluationLogDetConfig(exact_terms=10))
 
 
@@ -110,8 +111,8 @@ def scales(factor_out: bool) -> Bijection:
     return MultiScale([Chain(ActNorm(shapes[0])), second], shapes, factor_out)
 
 
-def attention(kind: str, heads: int = 1) -> dict[str, object]:
-    return {"attention": {"kind": kind, "heads": heads}}
+def attention(kind: str, heads: int = 1, join: str = "convex") -> dict[str, object]:
+    return {"attention": {"kind": kind, "heads": heads, "join": join}}
 
 
 def residual(shape: Shape = (2, 2, 2), **options: object) -> Case:
@@ -143,6 +144,11 @@ BIJECTIONS: dict[str, Case] = {
     "residual, l2, 2 heads, elu": residual(activation="elu", **attention("l2", 2)),
     "residual, dot": residual(**attention("dot")),
     "residual, dot, 4 heads, first": residual(leading=False, **attention("dot", 4)),
+    "residual, clip": residual(**attention("clip", 3)),
+    "residual, sinkhorn": residual(**attention("sinkhorn", 2)),
+    "residual, sinkhorn, concatenated": residual(**attention("sinkhorn", 2, "concatenate")),
+    "residual, sinkhorn, split": residual(**attention("sinkhorn", 2, "split")),
+    "residual, dense": residual(branch="dense", activation="clipswish", dense={"depth": 2, "growth": 4}),
     "residual, fc": residual(branch="fc"),
     "residual, fc, elu": residual(branch="fc", activation="elu"),
     "flow": whole((1, 2, 3)),
@@ -152,6 +158,10 @@ BIJECTIONS: dict[str, Case] = {
         (3, 4, 4), blocks=(1, 1), factor_out=True, squeeze_first=True, fc_blocks=0
     ),
     "flow, two scales, l2": whole((1, 4, 4), blocks=(1, 1), **attention("l2", 2)),
+    "flow, attention in blocks of its own": whole((1, 4, 4), squeeze_first=True, **attention("sinkhorn", 2, "block")),
+    "flow, dense, clip": whole(
+        (1, 2, 4), branch="dense", activation="clipswish", dense={"depth": 2, "growth": 4}, **attention("clip", 2)
+    ),
     "flow, dot, logit 1e-6": whole((1, 2, 2), logit_alpha=1e-6, **attention("dot", 2)),
 }
 FLOWS = {name: case for name, case in BIJECTIONS.items() if name.startswith("flow")}

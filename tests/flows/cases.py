@@ -39,7 +39,7 @@ def residual(shape: Shape, dense: bool = False, **settings: Any) -> ResidualBloc
     c = config(shape, **settings)
     if dense:
         branch = fc_branch(c, shape)
-    elif c.attention.join == "block":
+    elif c.attention.kind != "none" and c.attention.join == "block":
         branch = attention_branch(c, shape)
     else:
         branch = resolve(BRANCHES, c.branch, "branch")(c, shape, True)
@@ -47,7 +47,7 @@ def residual(shape: Shape, dense: bool = False, **settings: Any) -> ResidualBloc
 
 
 def attention(kind: str, heads: int = 2, **settings: Any) -> dict[str, Any]:
-    return {"kind": kind, "heads": heads, **settings}
+    return {"kind": kind, "heads": heads, "join": "convex", **settings}
 
 
 # One block of every branch, with every attention, and with every way in which attention joins a branch.

@@ -34,7 +34,6 @@ def places(made: acf.Flow) -> list[str]:
         (1, ["1, block 1", "1, block 2", "1, block 3", "2, block 1", "2, block 2"]),
         (2, ["1, block 2", "2, block 2"]),
         (3, ["1, block 3"]),
-        (4, []),
     ],
 )
 def test_attention_in_every_nth_block_of_a_scale(join, every, expected):
@@ -103,6 +102,7 @@ def test_a_built_flow_states_the_attention_it_was_built_with(kind):
         ),
         ({"attention": {"kind": "l3"}}, r"attention\.kind: unknown attention 'l3'; known: .*sinkhorn"),
         ({"attention": {"kind": "l2", "every": 0}}, r"attention\.every"),
+        ({"attention": {"kind": "l2", "every": 4}, "blocks": [3, 2]}, r"attention\.every \(4\) is larger"),
         ({"attention": {"kind": "l2", "share": 1.0}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "share": math.nan}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "heads": 0}}, r"attention\.heads"),

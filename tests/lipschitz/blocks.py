@@ -88,7 +88,11 @@ def _branches() -> Iterator[Block]:
         for activation in ACTIVATIONS:
             yield f"{name}, {activation}", make(_config(branch=name, activation=activation), MAP), MAP
         for kind in ATTENTIONS:
-            yield f"{name}, {kind}", make(_config(branch=name, attention={"kind": kind, "heads": 2}), MAP), MAP
+            yield (
+                f"{name}, {kind}",
+                make(_config(branch=name, attention={"kind": kind, "heads": 2, "join": "convex"}), MAP),
+                MAP,
+            )
     for activation in ACTIVATIONS:
         yield f"fully connected, {activation}", fc_branch(_config(activation=activation), MAP), MAP
     for kind in ATTENTIONS:

@@ -51,7 +51,7 @@ def test_convolutions_take_the_channels_that_the_activation_makes():
 
 
 def test_leading_activation_and_attention_before_the_last_convolution():
-    settings = config(attention={"kind": "l2", "heads": 3, "share": 0.25}, activation="elu")
+    settings = config(attention={"kind": "l2", "heads": 3, "share": 0.25, "join": "convex"}, activation="elu")
     layers = list(conv_branch(settings, SHAPE, leading_activation=True))
     assert isinstance(layers[0], ELU)
     assert isinstance(layers[-2], ConvexShare)
@@ -91,7 +91,9 @@ def test_fc_branch_has_three_dense_layers_after_activations():
 
 
 def test_bound_is_the_product():
-    branch = conv_branch(config(attention={"kind": "dot", "heads": 2}), SHAPE, leading_activation=True)
+    branch = conv_branch(
+        config(attention={"kind": "dot", "heads": 2, "join": "convex"}), SHAPE, leading_activation=True
+    )
     bounds = [layer.lipschitz_bound(12) for layer in branch]
     assert len(bounds) == 7
     assert branch.lipschitz_bound(12) == pytest.approx(math.prod(bounds), rel=1e-12)
@@ -103,7 +105,9 @@ def test_a_layer_without_bound_has_no_certificate():
 
 
 def test_heads_need_not_divide_the_width():
-    branch = conv_branch(config(attention={"kind": "l2", "heads": 4}), SHAPE, leading_activation=False)
+    branch = conv_branch(
+        config(attention={"kind": "l2", "heads": 4, "join": "convex"}), SHAPE, leading_activation=False
+    )
     assert branch(torch.zeros(1, *SHAPE)).shape == (1, *SHAPE)
     assert branch.lipschitz_bound(12) < 1
 

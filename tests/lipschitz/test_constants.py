@@ -76,7 +76,7 @@ def test_dot_constant_falls_to_two():
 
 
 def test_dot_constant_is_below_those_of_simpler_arguments():
-    """Without the sharper steps of Theorem 2: cosh 1 for the norm of P, the scale's derivative added to that of the queries."""
+    """Without the sharper steps of Theorem 2: cosh 1 for the norm of P, and the queries' part of the scale added."""
     for n in COUNTS:
         eta = math.e / math.sqrt(n - 1 + math.e**2)
         cases = [(1, 1 + eta, math.cosh(1) + 1), (2, eta, math.cosh(1) + 1), (2, 1 + eta, math.cosh(1))]

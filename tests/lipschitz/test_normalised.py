@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from acf.lipschitz import NormalisedConv2d, NormalisedLinear
+from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
 from acf.lipschitz.norms import ROUNDING
 
 LAYERS = {
@@ -182,9 +182,37 @@ def test_weights_that_are_not_finite_have_no_bound(name):
 
 
 def test_orthogonal_start():
-    matrix = NormalisedLinear(4, 12, orthogonal=True, coefficient=1.0).double()
+    matrix = OrthogonalLinear(4, 12, coefficient=1.0).double()
     expected = torch.full((4,), 1 / ROUNDING, dtype=torch.float64)  # as large as is proven with the allowance
     assert torch.allclose(torch.linalg.svdvals(dense(matrix)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 12), (12, 4), (5, 5), (1, 3)])
+@pytest.mark.parametrize("largest", [0.01, 1.0, 50.0])
+def test_orthogonal_layer_returns_to_the_nearest_isometry(shape, largest):
+    torch.manual_seed(0)
+    layer = OrthogonalLinear(*shape).double()
+    u, s, v = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
+    values = torch.linspace(largest, 0.1 * largest, len(s), dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(u @ values.diag() @ v)
+    layer.renormalise(5)
+    assert torch.allclose(layer.weight, 0.98 * u @ v, atol=1e-3)
+    assert layer.lipschitz_bound() <= 0.98 * 1.0002
+
+
+def test_an_orthogonal_layer_keeps_all_directions_where_a_normalised_one_loses_them():
+    torch.manual_seed(0)
+    pushed = {}
+    for kind in (NormalisedLinear, OrthogonalLinear):
+        layer = kind(8, 16).double()
+        for _ in range(20):  # steps of an optimiser that all agree on one direction
+            with torch.no_grad():
+                layer.weight.add_(0.05)
+            layer.renormalise(5)
+        pushed[kind] = torch.linalg.svdvals(layer.effective_weight().detach())
+    assert float(pushed[NormalisedLinear][1]) < 0.2
+    assert float(pushed[OrthogonalLinear][1]) > 0.9
 
 
 @pytest.mark.parametrize("coefficient", [0.0, -1.0, 1.01])

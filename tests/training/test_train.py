@@ -216,7 +216,7 @@ class PublishedForm(L2SelfAttention):
 def test_a_block_that_is_not_contractive_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTENTIONS, "published", f"{__name__}:PublishedForm")
     monkeypatch.setitem(sys.modules, __name__, sys.modules[PublishedForm.__module__])
-    run = trainer(tmp_path, model={"attention": {"kind": "published", "heads": 2, "share": 0.9}})
+    run = trainer(tmp_path, model={"attention": {"kind": "published", "heads": 2, "share": 0.9, "join": "convex"}})
     with pytest.raises(NotContractiveError) as caught:
         run.run()
     assert "scale 1, block 1" in str(caught.value)
