@@ -23,16 +23,22 @@ SPAN = 20
 BASELINE_COLOUR = "0.45"
 
 
+WIDTH = 4.6  # inches
+
+
 @contextmanager
 def _figure(path: Path, height: float) -> Iterator[Axes]:
     style = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.9)
     with rc_context(style):
-        figure = Figure(figsize=(4.6, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
         yield axes
         sns.despine(fig=figure)
-        if axes.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside upper center", ncols=4, fontsize="small", frameon=False)
+        if labels := axes.get_legend_handles_labels()[1]:
+            columns = max(
+                1, min(4, int(WIDTH / (0.4 + 0.05 * max(map(len, labels)))))
+            )  # inches per letter at this size
+            figure.legend(loc="outside upper center", ncols=columns, fontsize="small", frameon=False)
         figure.savefig(path, dpi=200, metadata={"Software": None})
 
 
