@@ -60,6 +60,7 @@ def attention(kind: str, join: str, **more: Any) -> dict[str, Any]:
 CASES: dict[str, tuple[dict[str, Any], int]] = {  # model settings, seed
     "none": ({}, 0),
     "none, seed 1": ({}, 1),
+    "none, as many residual blocks as with blocks of attention": ({"blocks": "more"}, 0),
     "sinkhorn, convex": (attention("sinkhorn", "convex"), 0),
     "sinkhorn, concatenate": (attention("sinkhorn", "concatenate"), 0),
     "sinkhorn, split 1/2": (attention("sinkhorn", "split", share=0.5), 0),
@@ -69,7 +70,12 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {  # model settings, seed
 }
 ON = {  # 196 tokens leave time for few
     "digits": [name for name in CASES if name != "sinkhorn, convex in every 3rd"],
-    "fashion-mnist": ["none", "sinkhorn, convex in every 3rd", "sinkhorn, block of its own after every 3rd"],
+    "fashion-mnist": [
+        "none",
+        "none, as many residual blocks as with blocks of attention",
+        "sinkhorn, convex in every 3rd",
+        "sinkhorn, block of its own after every 3rd",
+    ],
 }
 DRAWS = {"digits": 4, "fashion-mnist": 1}
 
@@ -98,6 +104,9 @@ def project(dataset: str, name: str, work: Path) -> tuple[Path, int]:
         "levels": manifest.levels,
     }
     target = parameters(base | {"idim": idim, "attention": {"kind": "none"}})
+    blocks = experiment["model"]["blocks"]
+    if settings.get("blocks") == "more":  # one for each block of attention at every third
+        settings = {"blocks": [n + n // 3 for n in blocks]}
     model = merged(experiment["model"], settings)
     widths = range(8, idim + 1, 2)
 
