@@ -57,6 +57,15 @@ class EvaluationLogDetConfig(LogDetConfig):
     exact_terms: int = Field(default=20, ge=0)
     distribution: Literal["poisson", "geometric"] = "geometric"
     parameter: float = Field(default=0.5, gt=0)
+    probes: Positive = Field(
+        default=1, description="probes of the first exact term; the k-th has probes // 4^(k-1), at least one"
+    )
+
+    @model_validator(mode="after")
+    def _probes_in_use(self) -> Self:
+        if self.probes > 1 and self.exact_terms == 0:
+            raise ValueError("several probes share the exact terms, so exact_terms must be at least 1")
+        return self
 
 
 class AttentionConfig(Section):

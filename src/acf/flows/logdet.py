@@ -3,6 +3,10 @@
 With |J| < 1, log det(I + J) = sum over k >= 1 of (-1)^(k+1) / k tr(J^k). A trace is estimated by one probe v with
 E[v v^T] = I, tr(A) = E[v^T A v], and the series is cut at a random length whose tail probabilities divide the terms
 (Russian roulette), which keeps the mean exact (Residual Flows, arXiv 1906.02735, Theorem 1 and equation 6).
+
+The error is mostly the probe's, and mostly in the first term: terms fall like the k-th power of J's eigenvalues over k.
+`RouletteEstimator.draws` spends products accordingly: several probes that cancel each other's errors (`probes`) on the
+first terms, one on the rest.
 """
 
 from collections.abc import Callable
@@ -13,7 +17,8 @@ import torch
 from scipy.special import gammainc
 from torch import Tensor
 
-from acf.config import LogDetConfig
+from acf.config import EvaluationLogDetConfig, LogDetConfig
+from acf.flows.probes import patterns
 
 Function = Callable[[Tensor], Tensor]
 
@@ -34,24 +39,27 @@ class Draw:
 
 @dataclass(frozen=True)
 class RouletteEstimator:
-    """Exact leading terms, then a random number of further ones, all from one probe.
+    """Exact leading terms, then a random number of further ones.
 
     Attributes:
         exact_terms: terms that are always computed.
         distribution: law of the number of further terms on 0, 1, 2, ...
         parameter: rate of the Poisson law, or success probability of the geometric one.
         probe: law of v; Rademacher has the smaller variance.
+        probes: number of probes of the first term in `draws`.
     """
 
     exact_terms: int
     distribution: Literal["poisson", "geometric"]
     parameter: float
     probe: Literal["rademacher", "gaussian"]
+    probes: int = 1
 
     @classmethod
     def from_config(cls, config: LogDetConfig) -> Self:
         """Build from the fields of a configuration."""
-        return cls(config.exact_terms, config.distribution, config.parameter, config.probe)
+        probes = config.probes if isinstance(config, EvaluationLogDetConfig) else 1
+        return cls(config.exact_terms, config.distribution, config.parameter, config.probe, probes)
 
     def tail(self, k: int) -> float:
         """P(number of further terms >= k)."""
@@ -79,6 +87,28 @@ class RouletteEstimator:
         for k in range(1, terms - self.exact_terms + 1):
             weights[self.exact_terms + k - 1] = (further >= k) / self.tail(k)
         return Draw(self._probe(x), weights.to(x.device, x.dtype))
+
+    def draws(self, x: Tensor, per_sample: bool) -> list[Draw]:
+        """Draw `probes` draws that belong together: the *mean* of their estimates is unbiased, one alone is not.
+
+        The probes are one random v times the patterns of `probes.patterns`. Exact term k is the mean over the first
+        P_k = max(1, probes // 4^(k-1)) of them, so its weight there is probes / P_k, and the series of the others end
+        before it; further terms are the first probe's. Arguments as of `draw`, which is the case of one probe.
+        """
+        first = self.draw(x, per_sample)
+        used = self._probes_of_terms()
+        factors = torch.full((len(first.weights), 1), float(self.probes), dtype=x.dtype)
+        factors[: len(used), 0] /= torch.tensor(used, dtype=x.dtype)
+        factors = factors.to(x.device)
+        draws = [Draw(first.probe, factors * first.weights)]
+        for m, signs in enumerate(patterns(self.probes, tuple(x.shape[1:])).to(x.device, x.dtype)[1:], start=1):
+            terms = sum(m < count for count in used)
+            draws.append(Draw(first.probe * signs, factors[:terms]))
+        return draws
+
+    def _probes_of_terms(self) -> list[int]:
+        """P_k of the exact terms; about in proportion to the terms' standard deviations, the best use of products."""
+        return [max(1, self.probes // 4**k) for k in range(self.exact_terms)]
 
     def _probe(self, x: Tensor) -> Tensor:
         if self.probe == "gaussian":
