@@ -80,6 +80,47 @@ def test_the_tolerance_is_kept(tolerance):
     assert bool((found.bound <= tolerance * size + 1e-11).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_solution_is_returned_above_its_tolerance(dtype):
+    matrix, y = (0.6 * orthogonal(32)).to(dtype), (3 * numbers(2000, 32)).to(dtype)
+    found = invert(lambda z: z @ matrix.T, y, 0.94)
+    x, size = found.x.double(), y.double().norm(dim=1).clamp_min(1)
+    residual = (y.double() - x - x @ matrix.double().T).norm(dim=1) / (1 - 0.94)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    # The residual of float64 matrices is itself off by rounding.
+    assert bool((residual <= tolerance * size + 4 * 2.3e-16 * size / (1 - 0.94)).all())
+    if dtype == torch.float64:
+        assert bool((found.bound <= tolerance * size).all())
+
+
+@pytest.mark.parametrize("spectrum", ["rotation", "both signs"])
+@pytest.mark.parametrize("memory", [0, 8])
+def test_no_combination_of_residuals_beats_the_krylov_floor(spectrum, memory):
+    matrix = 0.9 * orthogonal(16) if spectrum == "rotation" else symmetric(-0.9, 0.9, 16)
+    y, whole = numbers(1, 16), torch.eye(16, dtype=torch.float64) + matrix
+    seen = Recorder(lambda z: z @ matrix.T, y)
+    invert(seen, y, 0.9 * (1 + 1e-6), tolerance=1e-6, memory=memory)
+    start = y[0] - whole @ y[0]
+    powers = [start]
+    for count, residual in enumerate(seen.residuals[1:12], start=1):
+        powers.append(whole @ powers[-1])
+        images = torch.linalg.qr(torch.stack(powers[1:], 1))[0]
+        floor = float((start - images @ (images.T @ start)).norm())
+        assert residual >= floor * (1 - 1e-6)
+        assert memory == 0 or residual <= 100 * floor, f"floor at {count} evaluations says little"
+
+
+def test_one_residual_leaves_a_ball_of_solutions():
+    x, r = numbers(2, 8, seed=2)
+    bound = 0.8
+    centre, radius = x + r / (1 - bound**2), bound * r.norm() / (1 - bound**2)
+    for seed in range(50):  # g(z) = y - x - r + G (z - x) for |G| = bound has its solution at x + (I + G)^-1 r
+        step = torch.linalg.solve(torch.eye(8, dtype=torch.float64) + bound * orthogonal(8, seed), r)
+        assert abs(float((x + step - centre).norm() / radius) - 1) < 1e-12
+    for sign in (-1, 1):  # the ball's poles; the far one is as far as Proposition 8 allows
+        assert torch.allclose(x + r / (1 + sign * bound), centre - sign * radius * r / r.norm(), rtol=0, atol=1e-12)
+
+
 MAPS: dict[str, tuple[float, Map]] = {
     "rotation": (0.98, lambda z: 0.98 * z @ orthogonal(32).T),
     "both signs": (0.98, lambda z: z @ symmetric(-0.98, 0.98).T),

@@ -12,6 +12,8 @@ from acf.flows.anderson import Anderson
 MEMORY = 8
 ROUNDING = 32
 """A residual of this many machine epsilons, relative to x and y, is at the level of float arithmetic."""
+ALLOWANCE = 4
+"""Machine epsilons, relative to x and y, allowed for the rounding of the residual, a sum of three numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,11 @@ def invert(
     """Solve x + g(x) = y by a safeguarded Anderson iteration from x = y.
 
     With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 8). Each
-    sample stops when this bound is below `tolerance` times max(1, |y|), or where rounding ends all progress: then the
-    residual, which without rounding falls at every step, is at the level of float arithmetic and no longer falls; the
-    bound returned says so. It allows for the rounding of r's own sum; rounding within g comes on top.
+    sample stops when this bound, with an allowance for the rounding of r's own sum, is below `tolerance` times
+    max(1, |y|); an allowance of more than half the tolerance, as in float32, counts as half there, but in full in the
+    bound returned. Or it stops where rounding ends all progress: then the residual, which without rounding falls at
+    every step, is at the level of float arithmetic and no longer falls; the bound says so. Rounding within g comes on
+    top.
 
     An accelerated point is taken only if its residual is at most L times the present one; otherwise the step is x + r,
     whose residual always is. So |r_n| <= L^n |r_0| after n steps of at most two evaluations each. A plain step that
@@ -111,7 +115,8 @@ class _Iteration:
         low = before <= ROUNDING * self.unit[rows]
         within_rounding = finite & (norm <= promised + ROUNDING * unit)
         taken = falls | (self.plain & within_rounding & (~low | (norm < before)))
-        done = (taken & (norm <= self.goal[rows])) | (self.plain & low & ~taken)
+        within_goal = norm <= torch.maximum(self.goal[rows] - ALLOWANCE * unit, self.goal[rows] / 2)
+        done = (taken & within_goal) | (self.plain & low & ~taken)
         refused = self.plain & ~taken & ~low
 
         self.evaluations[rows] += 1
@@ -137,8 +142,7 @@ class _Iteration:
         """Return what was found, if every sample is settled."""
         if not self.settled.all():
             raise ConvergenceError(f"cannot invert: {self._failures()}")
-        # The residual is a sum of three numbers, rounded a few times.
-        bound = (self.norm + 4 * self.unit) / (1 - self.lipschitz)
+        bound = (self.norm + ALLOWANCE * self.unit) / (1 - self.lipschitz)
         return Solution(self.x.view(self.shape), bound, self.evaluations)
 
     def _failures(self) -> str:
