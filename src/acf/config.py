@@ -58,7 +58,7 @@ class EvaluationLogDetConfig(LogDetConfig):
     distribution: Literal["poisson", "geometric"] = "geometric"
     parameter: float = Field(default=0.5, gt=0)
     probes: Positive = Field(
-        default=1, description="probes of the first exact term; the k-th has probes // 4^(k-1), at least one"
+        default=1, description="probes of the first exact term; the k-th has probes // 2^(k-1), at least one"
     )
 
     @model_validator(mode="after")

@@ -149,9 +149,9 @@ def within(values: Tensor, exact: float) -> bool:
     [
         (1, 3, [3]),
         (2, 3, [3, 1]),
-        (4, 3, [3, 1, 1, 1]),
-        (9, 2, [2, 2, 1, 1, 1, 1, 1, 1, 1]),
-        (16, 4, [4, 2, 2, 2, *[1] * 12]),
+        (4, 4, [4, 2, 1, 1]),
+        (9, 2, [2, 2, 2, 2, 1, 1, 1, 1, 1]),
+        (16, 4, [4, 4, 3, 3, *[2] * 4, *[1] * 8]),
     ],
 )
 def test_later_terms_have_fewer_probes(probes: int, exact_terms: int, expected: list[int]) -> None:

@@ -92,7 +92,7 @@ class RouletteEstimator:
         """Draw `probes` draws that belong together: the *mean* of their estimates is unbiased, one alone is not.
 
         The probes are one random v times the patterns of `probes.patterns`. Exact term k is the mean over the first
-        P_k = max(1, probes // 4^(k-1)) of them, so its weight there is probes / P_k, and the series of the others end
+        P_k = max(1, probes // 2^(k-1)) of them, so its weight there is probes / P_k, and the series of the others end
         before it; further terms are the first probe's. Arguments as of `draw`, which is the case of one probe.
         """
         first = self.draw(x, per_sample)
@@ -107,8 +107,8 @@ class RouletteEstimator:
         return draws
 
     def _probes_of_terms(self) -> list[int]:
-        """P_k of the exact terms; about in proportion to the terms' standard deviations, the best use of products."""
-        return [max(1, self.probes // 4**k) for k in range(self.exact_terms)]
+        """P_k of the exact terms: the k-th needs fewer, as it falls like the k-th power of J's eigenvalues over k."""
+        return [max(1, self.probes // 2**k) for k in range(self.exact_terms)]
 
     def _probe(self, x: Tensor) -> Tensor:
         if self.probe == "gaussian":
