@@ -14,5 +14,8 @@ test: setup
 lint: setup
 	ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow && snakemake --lint
 
+bench: setup
+	python benchmarks/training_step.py
+
 .venv/complete: requirements.lock pyproject.toml
 	python3.11 -m venv .venv && pip install -r $< && pip install --no-deps --no-build-isolation -e . && touch $@

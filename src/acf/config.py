@@ -46,6 +46,16 @@ class TrainingLogDetConfig(LogDetConfig):
 
     neumann_gradient: bool = True
     memory_efficient: bool = True
+    bfloat16: bool = Field(
+        default=False,
+        description="compute products with Jacobians, and the gradient through branches without attention, in bfloat16",
+    )
+
+    @model_validator(mode="after")
+    def _bfloat16_needs_explicit_products(self) -> Self:
+        if self.bfloat16 and not (self.neumann_gradient and self.memory_efficient):
+            raise ValueError("bfloat16 needs neumann_gradient and memory_efficient")
+        return self
 
 
 class EvaluationLogDetConfig(LogDetConfig):

@@ -57,7 +57,7 @@ def test_all_probes_and_a_long_series_give_the_exact_value_and_gradients(kind, n
         y, value, vector = value_and_neumann(made.branch, many, draw)
         differentiable = surrogate(y, many, draw.probe, vector)
     else:
-        y, value = series(made.branch, many, draw)
+        y, value = series(made.branch, many, [draw])
         differentiable = value
     inputs = (leaf, *made.branch.parameters())
     found = flat(torch.autograd.grad(differentiable.mean(), inputs, allow_unused=True, materialize_grads=True))

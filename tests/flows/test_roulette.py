@@ -50,7 +50,7 @@ def estimates(
         y, value, vector = value_and_neumann(block.branch, many, draw)
         (gradient,) = torch.autograd.grad(surrogate(y, many, draw.probe, vector).sum(), many)
     else:
-        _, value = series(block.branch, many, draw)
+        _, value = series(block.branch, many, [draw])
         (gradient,) = torch.autograd.grad(value.sum(), many)
     return value.detach(), gradient.flatten(1)
 
@@ -112,7 +112,7 @@ def test_parameter_gradients_are_unbiased(kind: str, neumann: bool) -> None:
             y, _, vector = value_and_neumann(block.branch, many, draw)
             value = surrogate(y, many, draw.probe, vector)
         else:
-            _, value = series(block.branch, many, draw)
+            _, value = series(block.branch, many, [draw])
         grads = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
         means.append(torch.cat([g.flatten() for g in grads]))
     expected = torch.cat(exact(block, x)[1][1:])
@@ -166,7 +166,7 @@ FAULTS: dict[str, Callable[[RouletteEstimator], Change]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_detected(name: str, fault: str) -> None:
     """Same block, draws, seed and width as in the tests above, value and gradient each for itself."""
-    block, x = trained("l2", SHAPE)
+    block, x = trained("conv", SHAPE)
     estimator = ESTIMATORS[name]
     values, gradients = estimates(block, x, estimator, True, FAULTS[fault](estimator))
     value, (gradient, *_) = exact(block, x)
@@ -263,3 +263,30 @@ def test_evaluation_estimates_of_different_samples_are_independent() -> None:
     with torch.no_grad():
         pairs = torch.stack([block(x.expand(2, *SHAPE))[1] for _ in range(1000)])
     assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 4 / math.sqrt(1000)
+
+
+@every_kind
+@pytest.mark.parametrize("grad", [True, False])
+def test_evaluation_mode_averages_the_probes(kind: str, grad: bool) -> None:
+    """As many probes as values make the first term, all there is here, exact: it is the trace, whatever is drawn."""
+    trained_block, x = trained(kind, SHAPE)
+    log_det = EvaluationLogDetConfig(exact_terms=1, distribution="poisson", parameter=1e-9, probes=4)
+    block = ResidualBlock(trained_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
+    trace = dense_jacobian(block, x).trace().detach()
+    torch.manual_seed(6)
+    with torch.set_grad_enabled(grad):
+        _, value = block(x.expand(9, *SHAPE))
+    torch.testing.assert_close(value.detach(), trace.expand(9), rtol=1e-10, atol=1e-12)
+
+
+@every_kind
+def test_evaluation_mode_with_probes_is_unbiased(kind: str) -> None:
+    """The block itself, with lengths of its own for each sample."""
+    trained_block, x = trained(kind, SHAPE)
+    log_det = EvaluationLogDetConfig(exact_terms=2, distribution="geometric", parameter=0.4, probes=2)
+    block = ResidualBlock(trained_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
+    torch.manual_seed(11)
+    with torch.no_grad():
+        values = block(x.expand(DRAWS, *SHAPE))[1]
+    assert float(values.std()) > 1e-3
+    assert within(values, exact(block, x)[0])

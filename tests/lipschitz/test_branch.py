@@ -21,7 +21,7 @@ from acf.lipschitz import (
     NormalisedLinear,
     SinkhornSelfAttention,
 )
-from acf.lipschitz.branch import attention_branch, conv_branch, fc_branch
+from acf.lipschitz.branch import Reshape, attention_branch, conv_branch, fc_branch
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
 
 SHAPE = (2, 3, 4)
@@ -86,7 +86,7 @@ def test_fc_branch_has_three_dense_layers_after_activations():
     branch = fc_branch(config(), SHAPE)
     kinds = [type(layer) for layer in branch]
     dense = [LipSwish, NormalisedLinear]
-    assert kinds == [nn.Flatten, *dense, *dense, *dense, nn.Unflatten]
+    assert kinds == [Reshape, *dense, *dense, *dense, Reshape]
     assert branch(torch.zeros(7, *SHAPE)).shape == (7, *SHAPE)
 
 

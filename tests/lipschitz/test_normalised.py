@@ -46,7 +46,7 @@ def stored_norm(layer) -> float:
     shape = layer.right.shape[1:]
     units = torch.eye(shape.numel(), dtype=torch.float64).view(-1, *shape)
     with torch.no_grad():
-        return float(torch.linalg.matrix_norm(layer._apply_map(layer.weight, units).flatten(1), 2))
+        return float(torch.linalg.matrix_norm(layer.value(units, (layer.weight,)).flatten(1), 2))
 
 
 @every_layer
@@ -145,7 +145,8 @@ def test_adjoint(name):
     layer = make(name)
     x, y = inputs(layer, 1), torch.randn(layer.left.shape, dtype=torch.float64)
     with torch.no_grad():
-        one, other = (layer._apply_map(layer.weight, x) * y).sum(), (layer._apply_adjoint(layer.weight, y) * x).sum()
+        value, pull = layer.linearise(x, (layer.weight,), x.dtype)
+        one, other = (value * y).sum(), (pull(y) * x).sum()
     assert float(one) == pytest.approx(float(other), rel=1e-10)
 
 

@@ -13,7 +13,7 @@ from acf.flows.certificate import certify_block_by_block
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
-from acf.lipschitz.normalised import Normalised
+from acf.lipschitz.normalised import Normalised, renormalise
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,7 @@ class Flow(nn.Module):
     @torch.no_grad()
     def renormalise(self) -> None:
         """Refresh the spectral norms after a step of the optimiser."""
-        for module in self.modules():
-            if isinstance(module, Normalised):
-                module.renormalise(self.config.power_iterations)
+        renormalise((m for m in self.modules() if isinstance(m, Normalised)), self.config.power_iterations)
 
     def use_evaluation_estimator(self, config: LogDetConfig) -> None:
         """Set how log-determinants are estimated in evaluation mode."""

@@ -10,7 +10,7 @@ first terms, one on the rest.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -35,6 +35,23 @@ class Draw:
 
     probe: Tensor
     weights: Tensor
+
+    def order(self) -> Tensor | None:
+        """Samples from the longest series to the shortest, (B,); None where all are of one length."""
+        if self.weights.shape[1] == 1:
+            return None
+        return (self.weights != 0).sum(0).argsort(descending=True, stable=True)
+
+    def of(self, samples: slice | Tensor) -> Self:
+        """Return the same for some of the samples."""
+        one = self.weights.shape[1] == 1
+        return replace(self, probe=self.probe[samples], weights=self.weights if one else self.weights[:, samples])
+
+    def samples(self) -> list[int]:
+        """Per term the number of samples whose series reach it, which are the first ones if put in `order`."""
+        if self.weights.shape[1] == 1:
+            return [len(self.probe)] * len(self.weights)
+        return [int(count) for count in (self.weights != 0).sum(1)]
 
 
 @dataclass(frozen=True)
@@ -120,17 +137,19 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(1)
 
 
-def series(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Return (g(x), estimate (B,)), both with graph: every term can be differentiated again.
+def series(g: Function, x: Tensor, draws: list[Draw]) -> tuple[Tensor, Tensor]:
+    """Return (g(x), mean (B,) of the draws' estimates), both with graph: every term can be differentiated again.
 
     The gradient of the estimate is an unbiased gradient too, at the memory of all terms. `x` must require grad.
     """
     y = g(x)
-    estimate, vector = x.new_zeros(len(x)), draw.probe
-    for k, weight in enumerate(draw.weights, start=1):
-        (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
-        estimate = estimate + (-1) ** (k + 1) / k * weight * _dot(vector, draw.probe)
-    return y, estimate
+    estimate = x.new_zeros(len(x))
+    for draw in draws:
+        vector = draw.probe
+        for k, weight in enumerate(draw.weights, start=1):
+            (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
+            estimate = estimate + (-1) ** (k + 1) / k * weight * _dot(vector, draw.probe)
+    return y, estimate / len(draws)
 
 
 def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:

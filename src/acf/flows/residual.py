@@ -12,6 +12,7 @@ from acf.config import LogDetConfig, TrainingLogDetConfig
 from acf.flows.bijection import Bijection, Solved
 from acf.flows.fixed_point import Solution, invert
 from acf.flows.logdet import Draw, RouletteEstimator, series, surrogate, value_and_neumann
+from acf.flows.power_series import estimate, with_gradient
 from acf.lipschitz.branch import Branch
 
 
@@ -43,23 +44,26 @@ class ResidualBlock(Bijection):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W); the log-determinant is an unbiased estimate, and so is its gradient."""
         config = self.training_log_det if self.training else self.evaluation_log_det
-        draw = RouletteEstimator.from_config(config).draw(x, per_sample=not self.training)
+        estimator = RouletteEstimator.from_config(config)
+        draws = estimator.draws(x, per_sample=not self.training)
         if not torch.is_grad_enabled():
-            y, value, _ = _evaluate(self.branch, x, draw)
-        elif not self.training:
-            y, value = series(self.branch, _differentiable(x), draw)
+            y, value = estimate(self.branch, x, draws)
+        elif self.training:
+            y, value = self._with_gradient(x, draws[0])
         else:
-            y, value = self._with_gradient(x, draw)
+            y, value = series(self.branch, _differentiable(x), draws)
         return x + y, value
 
     def _with_gradient(self, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         config = self.training_log_det
+        if config.memory_efficient and config.neumann_gradient:
+            return with_gradient(self.branch, x, draw, config.bfloat16)
         if config.memory_efficient:
             parameters = [p for p in self.branch.parameters() if p.requires_grad]
-            return _Recomputed.apply(self.branch, draw, config.neumann_gradient, x, *parameters)
+            return _Recomputed.apply(self.branch, draw, x, *parameters)
         x = _differentiable(x)
         if not config.neumann_gradient:
-            return series(self.branch, x, draw)
+            return series(self.branch, x, [draw])
         y, value, neumann = value_and_neumann(self.branch, x, draw)
         gradient = surrogate(y, x, draw.probe, neumann)
         return y, value + gradient - gradient.detach()
@@ -116,45 +120,26 @@ def _differentiable(x: Tensor) -> Tensor:
     return x if x.requires_grad else x.detach().requires_grad_(True)
 
 
-def _evaluate(branch: Branch, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """g(x), estimate and Neumann vector without any graph left behind."""
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x.clone() if x.is_inference() else x.detach()
-        y, value, neumann = value_and_neumann(branch, x.requires_grad_(True), draw)
-    return y.detach(), value, neumann
-
-
 class _Recomputed(torch.autograd.Function):
-    """Branch and log-determinant that keep only x, the probe and one vector; the backward pass recomputes the rest.
-
-    With the Neumann gradient that vector is w and the backward pass costs one forward of g, one product and one second
-    derivative, however many terms the series had. Without it the whole series is run again.
-    """
+    """Branch and log-determinant that keep x and the draw only; the backward pass runs the whole series again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, branch: Branch, draw: Draw, neumann_gradient: bool, x: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        y, value, neumann = _evaluate(branch, x, draw)
-        ctx.branch, ctx.neumann_gradient, ctx.count = branch, neumann_gradient, len(parameters)
-        kept = neumann if neumann_gradient else draw.weights
-        ctx.save_for_backward(x, draw.probe, kept, *parameters)
+    def forward(ctx: Any, branch: Branch, draw: Draw, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        y, value = estimate(branch, x, [draw])
+        ctx.branch = branch
+        ctx.save_for_backward(x, draw.probe, draw.weights, *parameters)
         return y, value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        x, probe, kept, *parameters = ctx.saved_tensors
+        x, probe, weights, *parameters = ctx.saved_tensors
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            if ctx.neumann_gradient:
-                y = ctx.branch(x)
-                value = surrogate(y, x, probe, kept)
-            else:
-                y, value = series(ctx.branch, x, Draw(probe, kept))
+            y, value = series(ctx.branch, x, [Draw(probe, weights)])
             # A series of no terms is a constant.
             outputs = [(out, grad) for out, grad in ((y, grad_y), (value, grad_value)) if out.requires_grad]
             grads = torch.autograd.grad(
                 [out for out, _ in outputs], (x, *parameters), [grad for _, grad in outputs], allow_unused=True
             )
-        return (None, None, None, *grads)
+        return (None, None, *grads)

@@ -3,9 +3,14 @@
 Each has `widening`, the number of output channels per input channel.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from acf.lipschitz.linearised import Pull, Tensors
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
 SWISH_SLOPE = 1.0998393202
@@ -16,22 +21,105 @@ def _steepness(beta: Tensor) -> Tensor:
     return F.softplus(beta).clamp(1e-6, 1e6)
 
 
-class LipSwish(nn.Module):
-    """x sigmoid(b x) / 1.1 with b = softplus(beta) learnt (arXiv 1906.02735, section 3.3).
+class Swish(nn.Module):
+    """Base of activations outer * core(inner * x) with core made of silu(u) = u sigmoid(u), b = softplus(beta) learnt.
 
-    The slope does not depend on b: x sigmoid(b x) = swish(b x) / b. Its largest value is 1.09984 / 1.1 < 1.
+    Both scales are 1-element tensors of their own in `in_use`, so that linear maps before and after can take them over
+    (`acf.lipschitz.branch.Branch.in_use`); an empty tuple stands for a scale that was taken over.
+
+    Attributes:
+        size: outer = 1 / (size * b), inner = b.
     """
 
-    widening = 1
+    size = 1.0
+    reducible = True
 
     def __init__(self) -> None:
         super().__init__()
         self.beta = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise, any shape."""
+        """Apply to any shape with at least two dimensions."""
+        inner, outer = self.in_use()
+        u = inner * x
+        return self._combine(F.silu(u), u) * outer
+
+    def in_use(self) -> Tensors:
+        """Inner and outer scale."""
         b = _steepness(self.beta)
-        return F.silu(b * x) / (1.1 * b)
+        return b, 1 / (self.size * b)
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and product with the slopes; overwrites x where the scale before it was taken over."""
+        inner, outer = tensors
+        u = _scaled(x, inner)
+        s = torch.sigmoid(u)
+        y = u * s
+        value = _scaled(self._combine(y, u), outer)
+        slope = s.addcmul_(s, u.sub_(y)).to(dtype)
+        return value, lambda v: _scaled(_scaled(self._separate(v, slope[: len(v)]), inner), outer)
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent, differentiable once."""
+        inner, outer = tensors
+        u = _scaled(z, inner)
+        return _scaled(self._combine(_DualSilu.apply(u), u), outer)
+
+    def _combine(self, y: Tensor, u: Tensor) -> Tensor:
+        """The core, linear in y = silu(u) and u."""
+        return y
+
+    def _separate(self, v: Tensor, slope: Tensor) -> Tensor:
+        """The adjoint of du -> combine(slope * du, du) applied to v, which may be overwritten."""
+        return v.mul_(slope)
+
+
+def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
+    return x * scale if isinstance(scale, Tensor) else x
+
+
+class _DualSilu(torch.autograd.Function):
+    """[u; du] -> [silu(u); silu'(u) du], differentiable once; few passes over memory count more than few operations.
+
+    With s = sigmoid(u), y = u s and t = u - y: silu' = s + s t and silu'' = s (1 - s) (2 - (u - 2 t)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        u, du = z.chunk(2)
+        out = torch.empty_like(z)
+        y, dy = out.chunk(2)
+        s = torch.sigmoid(u)
+        torch.mul(u, s, out=y)
+        t = u - y
+        slope = torch.addcmul(s, s, t)
+        torch.mul(slope, du, out=dy)
+        ctx.save_for_backward(z, s, slope, t)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        z, s, slope, t = ctx.saved_tensors
+        u, du = z.chunk(2)
+        grad_y, grad_dy = grad.chunk(2)
+        torch.sub(u, t, alpha=2, out=t).sub_(2)
+        bend = torch.ops.aten.sigmoid_backward.grad_input(t, s, grad_input=t).mul_(du)  # -silu'' du
+        pulled = torch.empty_like(z)
+        pulled_u, pulled_du = pulled.chunk(2)
+        torch.mul(grad_dy, slope, out=pulled_du)
+        torch.mul(grad_y, slope, out=pulled_u).addcmul_(grad_dy, bend, value=-1)
+        return pulled
+
+
+class LipSwish(Swish):
+    """x sigmoid(b x) / 1.1 with b = softplus(beta) learnt (arXiv 1906.02735, section 3.3).
+
+    The slope does not depend on b: x sigmoid(b x) = silu(b x) / b. Its largest value is 1.09984 / 1.1 < 1.
+    """
+
+    widening = 1
+    size = 1.1
 
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
         """Largest slope."""
@@ -42,9 +130,22 @@ class ELU(nn.ELU):
     """x for x > 0, exp(x) - 1 otherwise; the slope lies in (0, 1]."""
 
     widening = 1
+    reducible = True
 
     def __init__(self) -> None:
         super().__init__()
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and product with the slopes."""
+        y = F.elu(x)
+        slope = (y.clamp_max(0) + 1).to(dtype)
+        return y, lambda v: v.mul_(slope[: len(v)])
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent."""
+        x, dx = z.chunk(2)
+        y = F.elu(x)
+        return torch.cat([y, (y.clamp_max(0) + 1) * dx])
 
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
         """Largest slope."""
@@ -55,7 +156,7 @@ class ELU(nn.ELU):
 PAIR_SLOPE = (SWISH_SLOPE**2 + (SWISH_SLOPE - 1) ** 2) ** 0.5
 
 
-class CLipSwish(nn.Module):
+class CLipSwish(Swish):
     """x -> [LipSwish(x) ; LipSwish(-x)] / 1.004 along dimension 1 (arXiv 2102.02694, section 3.3): twice the channels.
 
     Each x enters two outputs, with slopes s / 1.1 and (s - 1) / 1.1 where -0.09984 <= s <= 1.09984, so the norm is at
@@ -63,17 +164,15 @@ class CLipSwish(nn.Module):
     """
 
     widening = 2
+    size = 1.1 * 1.004
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.tensor(0.5))
+    def _combine(self, y: Tensor, u: Tensor) -> Tensor:
+        """silu(-u) = silu(u) - u saves the second exponential."""
+        return torch.cat([y, y - u], 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, 2 C, ...)."""
-        b = _steepness(self.beta)
-        # x sigmoid(-b x) = x - x sigmoid(b x) saves the second exponential.
-        right = F.silu(b * x) / b
-        return torch.cat([right, right - x], 1) / (1.1 * 1.004)
+    def _separate(self, v: Tensor, slope: Tensor) -> Tensor:
+        a, b = v.chunk(2, 1)
+        return torch.add(a, b).mul_(slope).sub_(b)
 
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
         """Largest norm of the two slopes."""

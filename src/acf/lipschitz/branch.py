@@ -3,10 +3,13 @@
 import itertools
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from acf.config import ModelConfig
-from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
+from acf.lipschitz.activations import Swish
+from acf.lipschitz.linearised import Pull, Tensors, dual, footprint, in_use, linearise, reducible
+from acf.lipschitz.normalised import Normalised, NormalisedConv2d, NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
 
 Shape = tuple[int, int, int]
@@ -19,11 +22,82 @@ class Branch(nn.Sequential):
         """Proven upper bound of the branch's l2 Lipschitz constant on maps with `n_tokens` positions."""
         bound = 1.0
         for layer in self:
-            if hasattr(layer, "lipschitz_bound"):
-                bound *= layer.lipschitz_bound(n_tokens)  # type: ignore[operator]
-            elif not isinstance(layer, nn.Flatten | nn.Unflatten):
+            if not hasattr(layer, "lipschitz_bound"):
                 raise TypeError(f"{type(layer).__name__} has no lipschitz_bound, so the branch has no certificate")
+            bound *= layer.lipschitz_bound(n_tokens)  # type: ignore[operator]
         return bound
+
+    def in_use(self) -> Tensors:
+        """Tensors of each layer, the scales of activations taken over by the linear maps beside them."""
+        tensors = [in_use(layer) for layer in self]
+        for here, layer in enumerate(self):
+            if isinstance(layer, Swish):
+                inner, outer = tensors[here]
+                if here > 0 and isinstance(self[here - 1], Normalised):
+                    tensors[here - 1] = tuple(inner * tensor for tensor in tensors[here - 1])
+                    inner = ()
+                if here + 1 < len(self) and isinstance(self[here + 1], Normalised):
+                    weight, *bias = tensors[here + 1]
+                    tensors[here + 1] = (outer * weight, *bias)
+                    outer = ()
+                tensors[here] = inner, outer
+        return tuple(tensors)
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and the layers' products in reverse order."""
+        pulls = []
+        for layer, own in zip(self, tensors, strict=True):
+            x, pull = linearise(layer, x, own, dtype)
+            pulls.append(pull)
+
+        def pull_all(v: Tensor) -> Tensor:
+            for pull in reversed(pulls):
+                v = pull(v)
+            return v
+
+        return x, pull_all
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent."""
+        for layer, own in zip(self, tensors, strict=True):
+            z = dual(layer, z, own)
+        return z
+
+    @property
+    def reducible(self) -> bool:
+        """Whether all layers can be computed in bfloat16."""
+        return all(reducible(layer) for layer in self)
+
+    def footprint(self, positions: int) -> int:
+        """Largest of the layers'."""
+        return max((footprint(layer, positions) for layer in self), default=0)
+
+
+class Reshape(nn.Module):
+    """(B, ...) -> (B, *shape)."""
+
+    reducible = True
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape of the same number of values."""
+        return x.reshape(-1, *self.shape)
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and the cotangent in the shape of x."""
+        before = x.shape[1:]
+        return self(x), lambda v: v.reshape(-1, *before)
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent."""
+        return self(z)
+
+    def lipschitz_bound(self, n_tokens: int | None = None) -> float:
+        """1: values stay what they are."""
+        return 1.0
 
 
 def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:
@@ -65,14 +139,14 @@ def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
     channels, height, width = shape
     values = channels * height * width
     activation = resolve(ACTIVATIONS, config.activation, "activation")
-    layers: list[nn.Module] = [nn.Flatten()]
+    layers: list[nn.Module] = [Reshape(values)]
     widths = [values, config.fc_width, config.fc_width, values]
     for inputs, outputs in itertools.pairwise(widths):
         layers += [
             activation(),
             NormalisedLinear(activation.widening * inputs, outputs, coefficient=config.coefficient),
         ]
-    return Branch(*layers, nn.Unflatten(1, shape))
+    return Branch(*layers, Reshape(*shape))
 
 
 def joined_attention(config: ModelConfig, channels: int) -> list[nn.Module]:

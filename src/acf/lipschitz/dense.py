@@ -1,16 +1,16 @@
 """The densely connected branch of i-DenseNets (Perugachi-Diaz, Tomczak, Bhulai, arXiv 2102.02694)."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from acf.config import ModelConfig
 from acf.errors import ConfigError
 from acf.lipschitz.branch import Branch, Shape, join_widening, joined_attention
+from acf.lipschitz.join import Concatenation
 from acf.lipschitz.normalised import NormalisedConv2d
 from acf.registry import ACTIVATIONS, resolve
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Concatenation):
     """h -> [cos(a) h ; sin(a) phi(T h)] along the channels, a learnt, with a contraction T and an activation phi.
 
     Lip^2 <= cos(a)^2 + sin(a)^2 (Lip(phi) |T|)^2 (Proposition 6b of docs/mathematics.md); the published
@@ -23,19 +23,17 @@ class DenseLayer(nn.Module):
     """
 
     def __init__(self, linear: NormalisedConv2d, activation: nn.Module) -> None:
-        super().__init__()
-        self.linear, self.activation = linear, activation
-        self.angle = nn.Parameter(torch.tensor(torch.pi / 4))
+        super().__init__(Branch(linear, activation))
 
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C + growth, H, W)."""
-        return torch.cat([self.angle.cos() * h, self.angle.sin() * self.activation(self.linear(h))], 1)
+    @property
+    def linear(self) -> nn.Module:
+        """T."""
+        return self.inner[0]  # type: ignore[index]
 
-    def lipschitz_bound(self, n_tokens: int) -> float:
-        """sqrt(cos(a)^2 + sin(a)^2 (Lip(phi) |T|)^2)."""
-        new = self.activation.lipschitz_bound(n_tokens) * self.linear.lipschitz_bound()  # type: ignore[operator]
-        share = float(self.angle.detach().cpu().double().sin().square())
-        return float((1 - share + share * new**2) ** 0.5)
+    @property
+    def activation(self) -> nn.Module:
+        """phi."""
+        return self.inner[1]  # type: ignore[index]
 
 
 def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:

@@ -6,6 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from acf.lipschitz.linearised import Pull, Tensors, dual, footprint, in_use, linearise, reducible
+
 
 class Join(nn.Module):
     """Base of the ways to join features x (B, C, ...) and a 1-Lipschitz map A that keeps the shape.
@@ -32,6 +34,15 @@ class Join(nn.Module):
         """Weight of attention: 0 means idle, 1 that x itself is dropped."""
         raise NotImplementedError
 
+    def footprint(self, positions: int) -> int:
+        """Values of the inner map's largest intermediate result."""
+        return footprint(self.inner, positions)
+
+    @property
+    def reducible(self) -> bool:
+        """Whether the inner map can be computed in bfloat16."""
+        return reducible(self.inner)
+
     def _inner_bound(self, n_tokens: int) -> float:
         return self.inner.lipschitz_bound(n_tokens)  # type: ignore[operator]
 
@@ -53,6 +64,21 @@ class ConvexShare(Join):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape `inner` takes."""
         return torch.lerp(x, self.inner(x), torch.sigmoid(self.gamma))
+
+    def in_use(self) -> Tensors:
+        """Share, and the tensors of A."""
+        return torch.sigmoid(self.gamma), in_use(self.inner)
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and the same combination of cotangents."""
+        share, inner = tensors
+        y, pull = linearise(self.inner, x, inner, dtype)
+        return torch.lerp(x, y, share), lambda v: torch.lerp(v, pull(v.clone()), share)
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent."""
+        share, inner = tensors
+        return torch.lerp(z, dual(self.inner, z, inner), share)
 
     def share(self) -> float:
         """Return s."""
@@ -81,8 +107,24 @@ class Concatenation(Join):
         self.angle = nn.Parameter(torch.tensor(share).sqrt().asin())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, 2 C, ...)."""
+        """(B, C, ...) -> (B, C + D, ...) where A gives (B, D, ...)."""
         return torch.cat([self.angle.cos() * x, self.angle.sin() * self.inner(x)], 1)
+
+    def in_use(self) -> Tensors:
+        """Cosine, sine, and the tensors of A."""
+        return self.angle.cos(), self.angle.sin(), in_use(self.inner)
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and the sum of both parts' cotangents."""
+        cos, sin, inner = tensors
+        y, pull = linearise(self.inner, x, inner, dtype)
+        channels = x.shape[1]
+        return torch.cat([cos * x, sin * y], 1), lambda v: cos * v[:, :channels] + pull(sin * v[:, channels:])
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent."""
+        cos, sin, inner = tensors
+        return torch.cat([cos * z, sin * dual(self.inner, z, inner)], 1)
 
     def share(self) -> float:
         """sin(a)^2."""
@@ -117,8 +159,31 @@ class ChannelSplit(Join):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
-        passed, attended = x.split([self.passed, self.attended], 1)
+        passed, attended = self._parts(x)
         return torch.cat([passed, self.inner(attended)], 1)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split([self.passed, self.attended], 1)
+
+    def in_use(self) -> Tensors:
+        """Return the tensors of A."""
+        return in_use(self.inner)
+
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """Value, and both parts' cotangents."""
+        passed, attended = self._parts(x)
+        y, pull = linearise(self.inner, attended, tensors, dtype)
+
+        def pull_parts(v: Tensor) -> Tensor:
+            first, last = self._parts(v)
+            return torch.cat([first, pull(last)], 1)
+
+        return torch.cat([passed, y], 1), pull_parts
+
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Value and tangent."""
+        passed, attended = self._parts(z)
+        return torch.cat([passed, dual(self.inner, attended, tensors)], 1)
 
     def share(self) -> float:
         """Share of the channels."""

@@ -1,13 +1,16 @@
 """Spectrally normalised linear maps: convolution and dense layer with a bounded l2 norm."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acf.lipschitz.convolution import convolution, dual_convolution, transposed
+from acf.lipschitz.linearised import Pull, Tensors
 from acf.lipschitz.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
+from acf.lipschitz.power_iteration import Map, alike, iterate, stacked_convolutions, stacked_matrices
 
 
 class Normalised(nn.Module, ABC):
@@ -19,7 +22,9 @@ class Normalised(nn.Module, ABC):
     covers the difference. `lipschitz_bound` never relies on the estimate.
     """
 
+    reducible = True
     weight: Tensor
+    bias: Tensor | None
     left: Tensor
     right: Tensor
     slack: Tensor
@@ -32,12 +37,20 @@ class Normalised(nn.Module, ABC):
         self.register_buffer("slack", torch.ones(()))
 
     @abstractmethod
-    def _apply_map(self, weight: Tensor, x: Tensor) -> Tensor:
-        """T_W x without the bias."""
+    def value(self, x: Tensor, tensors: Tensors) -> Tensor:
+        """T_W x + b for the tensors of `in_use`, differentiable; without the bias where it is left out."""
 
     @abstractmethod
-    def _apply_adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
-        """The adjoint of T_W applied to y."""
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """T_W x + b, and the adjoint of T_W in `dtype`; without graph."""
+
+    @abstractmethod
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """T_W applied to values and tangents, and b added to the values."""
+
+    @abstractmethod
+    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
+        """T and its adjoint for stored weights (L, ...) of L maps of this layer's shape, each on its own vector."""
 
     @abstractmethod
     def _norm_bound(self, weight: Tensor) -> float:
@@ -45,11 +58,19 @@ class Normalised(nn.Module, ABC):
 
     def estimated_norm(self) -> Tensor:
         """Estimate <u, T_W v> of the norm of the stored weight, a scalar with gradient."""
-        return (self.left * self._apply_map(self.weight, self.right)).sum()
+        return (self.left * self.value(self.right, (self.weight,))).sum()
 
     def effective_weight(self) -> Tensor:
         """Return the weight in use, of the stored weight's shape."""
         return self.weight / (self.slack * self.estimated_norm() / self.coefficient).clamp_min(1.0)
+
+    def in_use(self) -> Tensors:
+        """Return the weight in use, and the bias if there is one."""
+        return (self.effective_weight(),) if self.bias is None else (self.effective_weight(), self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return T_W x + b."""
+        return self.value(x, self.in_use())
 
     def stored_bound(self) -> float:
         """Proven upper bound of the norm of the stored weight, before scaling."""
@@ -61,37 +82,44 @@ class Normalised(nn.Module, ABC):
         return self._norm_bound(weight)
 
     def renormalise(self, iterations: int = 1) -> None:
-        """Refresh u and v by `iterations` warm-started steps of power iteration."""
-        self._iterate(iterations)
-
-    @torch.no_grad()
-    def _iterate(self, iterations: int) -> None:
-        for _ in range(iterations):
-            self.left.copy_(_unit(self._apply_map(self.weight, self.right)))
-            pulled = self._apply_adjoint(self.weight, self.left)
-            # A weight of zeros must not leave a vector of zeros, from which the iteration would never come back.
-            self.right.copy_(torch.where(pulled.norm() > 0, _unit(pulled), self.right))
+        """Refresh u and v by `iterations` warm-started steps of power iteration; many layers: `renormalise`."""
+        renormalise([self], iterations)
 
     @torch.no_grad()
     def _start(self, bound: float) -> None:
         """Scale the fresh weight so that its norm, now at most `bound`, is proven to be at most the coefficient."""
         self.weight.mul_(min(1.0, self.coefficient / bound))
-        self._iterate(10)
+        iterate([self], 10)
 
     @torch.no_grad()
     def converge_norm(self, tolerance: float = 1e-4, most: int = 1000) -> None:
         """Iterate until ten further steps change the estimate by less than `tolerance`, at most `most` steps."""
         before = float(self.estimated_norm())
         for _ in range(most // 10):
-            self._iterate(10)
+            iterate([self], 10)
             now = float(self.estimated_norm())
             if abs(now - before) <= tolerance * abs(now):
                 return
             before = now
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+@torch.no_grad()
+def renormalise(layers: Iterable[Normalised], iterations: int) -> None:
+    """Refresh u and v of all layers, after moving the weights of `OrthogonalLinear`s to equal singular values."""
+    layers = list(layers)
+    iterate(layers, iterations)
+    orthogonal = [layer for layer in layers if isinstance(layer, OrthogonalLinear)]
+    for group in alike(orthogonal):
+        weights = torch.stack([layer.weight for layer in group])
+        norms = torch.stack([layer.estimated_norm() for layer in group])
+        for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
+            layer.weight.copy_(layer.coefficient * weight)
+    iterate(orthogonal, 1)
+
+
+def _unit_vector(*shape: int) -> Tensor:
+    x = torch.randn(1, *shape)
+    return x / x.norm()
 
 
 class NormalisedConv2d(Normalised):
@@ -119,20 +147,37 @@ class NormalisedConv2d(Normalised):
         self.size = size
         layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
         self.weight, self.bias = layer.weight, layer.bias
-        self.padding = kernel // 2
-        self.register_buffer("left", torch.zeros(1, out_channels, *size))
-        self.register_buffer("right", _unit(torch.randn(1, in_channels, *size)))
+        # All positions of a 1x1 convolution see the same matrix, so one of them will do.
+        place = size if kernel > 1 else (1, 1)
+        self.register_buffer("left", torch.zeros(1, out_channels, *place))
+        self.register_buffer("right", _unit_vector(in_channels, *place))
         self._start(torus_norm_bound(self.weight, *size))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, tensors: Tensors) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
-        return F.conv2d(x, self.effective_weight(), self.bias, padding=self.padding)
+        if torch.is_grad_enabled():
+            weight, *bias = tensors
+            return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
+        return convolution(*tensors)(x)
 
-    def _apply_map(self, weight: Tensor, x: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=self.padding)
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """(B, in, H, W) -> (B, out, H, W), and back."""
+        return convolution(*tensors)(x), convolution(transposed(tensors[0].to(dtype)))
 
-    def _apply_adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
-        return F.conv_transpose2d(y, weight, padding=self.padding)
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """(2 B, in, H, W) -> (2 B, out, H, W)."""
+        weight, *bias = tensors
+        return dual_convolution(z, weight, bias[0] if bias else None)
+
+    def footprint(self, positions: int) -> int:
+        """Values of the wider side."""
+        return max(self.weight.shape[:2]) * positions
+
+    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
+        """(L, in, H, W) -> (L, out, H, W), and back."""
+        if weights.shape[-1] == 1:
+            return stacked_matrices(weights.flatten(2))
+        return stacked_convolutions(weights)
 
     def _norm_bound(self, weight: Tensor) -> float:
         return conv_norm_bound(weight, *self.size)
@@ -157,20 +202,30 @@ class NormalisedLinear(Normalised):
         super().__init__(coefficient)
         layer = nn.Linear(in_features, out_features, bias=bias)
         self.weight = layer.weight
-        self.bias: Any = layer.bias
+        self.bias = layer.bias
         self.register_buffer("left", torch.zeros(1, out_features))
-        self.register_buffer("right", _unit(torch.randn(1, in_features)))
+        self.register_buffer("right", _unit_vector(in_features))
         self._start(matrix_norm_bound(self.weight))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, tensors: Tensors) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return F.linear(x, self.effective_weight(), self.bias)
+        return F.linear(x, *tensors)
 
-    def _apply_map(self, weight: Tensor, x: Tensor) -> Tensor:
-        return x @ weight.T
+    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+        """(..., in) -> (..., out), and back."""
+        weight = tensors[0].to(dtype)
+        return self.value(x, tensors), lambda v: v @ weight
 
-    def _apply_adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
-        return y @ weight
+    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """(2 B, ..., in) -> (2 B, ..., out)."""
+        weight, *bias = tensors
+        if not bias:
+            return F.linear(z, weight)
+        return torch.cat([F.linear(x, weight, b) for x, b in zip(z.chunk(2), (bias[0], None), strict=True)])
+
+    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
+        """(L, in) -> (L, out), and back."""
+        return stacked_matrices(weights)
 
     def _norm_bound(self, weight: Tensor) -> float:
         return matrix_norm_bound(weight)
@@ -195,27 +250,20 @@ class OrthogonalLinear(NormalisedLinear):
             nn.init.orthogonal_(self.weight)
         self._start(matrix_norm_bound(self.weight))
 
-    @torch.no_grad()
-    def renormalise(self, iterations: int = 1) -> None:
-        """Replace the weight by coefficient * U V^T, U S V^T its singular value decomposition, then refresh u and v."""
-        self._iterate(iterations)
-        self.weight.copy_(self.coefficient * nearest_isometry(self.weight, self.estimated_norm()))
-        self._iterate(1)
-
 
 def nearest_isometry(weight: Tensor, norm: Tensor, iterations: int = 10) -> Tensor:
-    """U V^T of a matrix with singular value decomposition U S V^T, by the Newton-Schulz iteration.
+    """U V^T of matrices with singular value decompositions U S V^T, by the Newton-Schulz iteration.
 
     Each step maps the singular values by s -> (3 s - s^3) / 2, which converges to 1 for 0 < s < sqrt(3); those below
     about 0.03 of the norm are not there yet after ten.
 
     Args:
-        weight: matrix.
-        norm: estimate of its norm, at least half of it.
+        weight: matrices (..., out, in).
+        norm: estimates (...) of their norms, at least half of them.
         iterations: number of steps.
     """
-    wide = weight.shape[0] < weight.shape[1]
-    x = (weight.T if wide else weight) / (1.25 * norm)
+    wide = weight.shape[-2] < weight.shape[-1]
+    x = (weight.mT if wide else weight) / (1.25 * norm)[..., None, None]
     for _ in range(iterations):
-        x = 1.5 * x - 0.5 * x @ (x.T @ x)
-    return x.T if wide else x
+        x = 1.5 * x - 0.5 * x @ (x.mT @ x)
+    return x.mT if wide else x

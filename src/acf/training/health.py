@@ -48,7 +48,8 @@ def _first_bad_output(module: nn.Module, x: Tensor) -> str | None:
     hooks = [m.register_forward_hook(check(name)) for name, m in leaves]
     try:
         with torch.no_grad():
-            module(x)
+            # Log-determinants are computed from explicit derivatives, past the layers' forward methods.
+            getattr(module, "transform", module)(x)
     finally:
         for hook in hooks:
             hook.remove()

@@ -24,6 +24,11 @@ def doubly_stochastic(logits: Tensor) -> Tensor:
     return _Balanced.apply(logits)
 
 
+def potentials(p: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return u, v (..., N) such that P * (u 1^T + 1 v^T) has these sums of rows and columns; P doubly stochastic."""
+    return _Potentials.apply(p, rows, columns)
+
+
 class _Balanced(Function):
     """With dP = P * (dS + da + db) and sums of dP zero, dP/dS = P * projection: the derivative is its own adjoint."""
 

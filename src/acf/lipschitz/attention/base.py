@@ -53,15 +53,19 @@ class SelfAttention(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        batch, channels, height, width = x.shape
-        tokens = x.flatten(2).transpose(1, 2)
-        stacked = self.project(tokens).unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        stacked = self._split(self.project(tokens(x)))
+        self._start_scales(stacked)
+        return maps(self.output(join(self.core(*stacked))), x.shape)
+
+    def _split(self, projected: Tensor) -> Tensor:
+        """(B, N, projections * heads * d) -> (projections, B, heads, N, d)."""
+        return projected.unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    @torch.no_grad()
+    def _start_scales(self, stacked: Tensor) -> None:
         if self.training and not self.initialised:
-            with torch.no_grad():
-                self.match_scales(*stacked.detach())
-                self.initialised.fill_(True)
-        mixed = self.output(self.core(*stacked).transpose(1, 2).flatten(2))
-        return mixed.transpose(1, 2).reshape(batch, channels, height, width)
+            self.match_scales(*stacked.detach())
+            self.initialised.fill_(True)
 
     def lipschitz_bound(self, n_tokens: int) -> float:
         """Proven upper bound of the layer's l2 Lipschitz constant on maps with `n_tokens` positions.
@@ -77,3 +81,18 @@ class SelfAttention(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Sizes."""
         return f"{self.channels}, heads={self.heads}"
+
+
+def tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, N, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def maps(tokens: Tensor, shape: torch.Size) -> Tensor:
+    """(B, N, C) -> (B, C, H, W)."""
+    return tokens.transpose(1, 2).reshape(shape)
+
+
+def join(heads: Tensor) -> Tensor:
+    """(B, heads, N, d) -> (B, N, heads * d)."""
+    return heads.transpose(1, 2).flatten(2)

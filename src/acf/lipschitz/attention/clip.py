@@ -1,16 +1,18 @@
 """Dot-product self-attention on clipped tokens: bounded logits instead of a normaliser that depends on the input."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.kernel import KernelSelfAttention
 from acf.lipschitz.constants import clipped_attention_constant
 
 MOST = 2.0
 
 
-class ClippedSelfAttention(SelfAttention):
+class ClippedSelfAttention(KernelSelfAttention):
     """Per head softmax(t Q' K'^T / r^2) V' / L with |q'|, |k'| <= r and |v'| <= w, tokens clipped to these balls.
 
     L = sqrt(cosh(t)^2 + (t w / r)^2 (1 + b(t)^2)) is the joint Lipschitz constant for every number of tokens (Theorem 3
@@ -34,12 +36,11 @@ class ClippedSelfAttention(SelfAttention):
         self.log_radius.copy_(log_typical_length(q, k))
         self.log_value_radius.copy_(log_typical_length(v))
 
-    def core(self, *projected: Tensor) -> Tensor:
-        """Three times (B, heads, N, d) -> (B, heads, N, d)."""
-        q, k, v = projected
-        t = MOST * bounded_sigmoid(self.sharpness)
-        radius, value_radius = bounded_exp(self.log_radius), bounded_exp(self.log_value_radius)
-        q, k = clip_to_ball(q, radius), clip_to_ball(k, radius)
-        logits = (t / radius.square()) * (q @ k.transpose(-1, -2))
+    def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Clipped tokens; queries hold the sharpness over r^2, values the constant."""
+        (q, k, v), (sharpness, log_radius, log_value_radius) = projected, scales
+        t = MOST * bounded_sigmoid(sharpness)
+        radius, value_radius = bounded_exp(log_radius), bounded_exp(log_value_radius)
         constant = clipped_attention_constant(t, t * (value_radius / radius))
-        return torch.softmax(logits, -1) @ (clip_to_ball(v, value_radius) / constant)
+        q, k, v = clip_to_ball(q, radius), clip_to_ball(k, radius), clip_to_ball(v, value_radius)
+        return q * (t / radius.square()), k, v / constant

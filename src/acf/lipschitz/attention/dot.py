@@ -1,15 +1,17 @@
 """Dot-product self-attention under Lipschitz normalisation (Dasoulas et al., arXiv 2103.04886)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.kernel import KernelSelfAttention
 from acf.lipschitz.constants import dot_attention_constant
 
 SMALLEST_SCALE = 1e-6
 
 
-class DotProductSelfAttention(SelfAttention):
+class DotProductSelfAttention(KernelSelfAttention):
     """Per head softmax(Q K^T / c) V / Lambda'_N, c = max(u v, u w, v w), u = |Q|_F, v = max |k_i|, w = max |v_i|.
 
     The norms are those of the actual Q, K, V of each sample and head, and are differentiated through; Lambda'_N is the
@@ -25,15 +27,14 @@ class DotProductSelfAttention(SelfAttention):
     def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
         super().__init__(channels, heads, projections=3, coefficient=coefficient)
 
-    def core(self, *projected: Tensor) -> Tensor:
-        """Three times (B, heads, N, d) -> (B, heads, N, d)."""
+    def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries over the normaliser, values over the constant."""
         q, k, v = projected
         u = _root(q.square().sum((-1, -2), keepdim=True))
         longest_key = _root(k.square().sum(-1, keepdim=True).amax(-2, keepdim=True))
         longest_value = _root(v.square().sum(-1, keepdim=True).amax(-2, keepdim=True))
         scale = torch.maximum(torch.maximum(u * longest_key, u * longest_value), longest_key * longest_value)
-        weights = torch.softmax(q @ k.transpose(-1, -2) / scale.clamp_min(SMALLEST_SCALE), -1)
-        return weights @ v / dot_attention_constant(q.shape[-2])
+        return q / scale.clamp_min(SMALLEST_SCALE), k, v / dot_attention_constant(q.shape[-2])
 
 
 def _root(square: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """L2 self-attention with tied query and key (Kim et al., arXiv 2006.04710), under a sharper constant."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from acf.lipschitz.attention.ball import bounded_exp
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.kernel import KernelSelfAttention
 from acf.lipschitz.constants import l2_attention_constant
 
 
-class L2SelfAttention(SelfAttention):
+class L2SelfAttention(KernelSelfAttention):
     """Heads G_h(X U_h) / Lambda_N with G(Q) = softmax_j(-b_h |q_i - q_j|^2) Q, joined by W_O.
 
     Lambda_N does not depend on the bandwidths b_h > 0, which are learnt freely (Theorem 1 of docs/mathematics.md).
@@ -30,11 +31,13 @@ class L2SelfAttention(SelfAttention):
         spread = projected[0].var(2, correction=0).sum(-1).mean(0)
         self.log_bandwidth.copy_(-(2 * spread).clamp_min(1e-12).log().view(-1, 1, 1))
 
-    def core(self, *projected: Tensor) -> Tensor:
-        """(B, heads, N, d) -> (B, heads, N, d)."""
-        (q,) = projected
+    def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """2 b z, z with one more channel for -b |z|^2, and the tokens over the constant, z the centred tokens."""
+        (q,), (log_bandwidth,) = projected, scales
         # Distances do not see what all tokens share, but differences of squares would lose digits to it.
         z = q - q.mean(-2, keepdim=True)
+        bandwidth = bounded_exp(log_bandwidth)
         # |z_i|^2 is constant along a row, so the softmax does not see it.
-        logits = 2 * z @ z.transpose(-1, -2) - z.square().sum(-1).unsqueeze(-2)
-        return torch.softmax(bounded_exp(self.log_bandwidth) * logits, -1) @ q / l2_attention_constant(q.shape[-2])
+        keys = torch.cat([z, -bandwidth * z.square().sum(-1, keepdim=True)], -1)
+        queries = torch.cat([2 * bandwidth * z, torch.ones_like(z[..., :1])], -1)
+        return queries, keys, q / l2_attention_constant(q.shape[-2])

@@ -1,18 +1,18 @@
 """Doubly stochastic self-attention: a contraction for any number of tokens, with nothing to divide by."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.attention.balance import doubly_stochastic
 from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.kernel import KernelSelfAttention
 
 MOST = 2.0
 
 
-class SinkhornSelfAttention(SelfAttention):
+class SinkhornSelfAttention(KernelSelfAttention):
     """Per head P V', P the doubly stochastic scaling of exp(t Q' K'^T / r^2), |q'|, |k'| <= r, |v'| <= r / (sqrt(2) t).
 
     Tokens are clipped to these balls. The map is 1-Lipschitz in (Q, K, V) jointly for every number of tokens, and the
@@ -25,6 +25,8 @@ class SinkhornSelfAttention(SelfAttention):
         coefficient: largest norm of [W_Q, W_K, W_V] and of W_O.
     """
 
+    balanced = True
+
     def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
         super().__init__(channels, heads, projections=3, coefficient=coefficient)
         self.sharpness = nn.Parameter(torch.zeros(heads, 1, 1))
@@ -35,11 +37,10 @@ class SinkhornSelfAttention(SelfAttention):
         q, k, _ = projected
         self.log_radius.copy_(log_typical_length(q, k))
 
-    def core(self, *projected: Tensor) -> Tensor:
-        """Three times (B, heads, N, d) -> (B, heads, N, d)."""
-        q, k, v = projected
-        t = MOST * bounded_sigmoid(self.sharpness)
-        radius = bounded_exp(self.log_radius)
-        q, k = clip_to_ball(q, radius), clip_to_ball(k, radius)
-        weights = doubly_stochastic((t / radius.square()) * (q @ k.transpose(-1, -2)))
-        return weights @ clip_to_ball(v, radius / (math.sqrt(2) * t))
+    def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Clipped tokens; queries hold the sharpness over r^2."""
+        (q, k, v), (sharpness, log_radius) = projected, scales
+        t = MOST * bounded_sigmoid(sharpness)
+        radius = bounded_exp(log_radius)
+        q, k, v = clip_to_ball(q, radius), clip_to_ball(k, radius), clip_to_ball(v, radius / (math.sqrt(2) * t))
+        return q * (t / radius.square()), k, v
