@@ -34,6 +34,16 @@ def strengthen(module: nn.Module, factor: float = 4.0) -> None:
             part.converge_norm(1e-12)
 
 
+def unsettle(module: nn.Module) -> None:
+    """Move all but the weights away from where they start, and take every start from data as done."""
+    for name, parameter in module.named_parameters():
+        if "weight" not in name:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    for part in module.modules():
+        if hasattr(part, "initialised"):
+            part.initialised.fill_(True)
+
+
 def residual(shape: Shape, dense: bool = False, **settings: Any) -> ResidualBlock:
     """A block as `acf.build` makes it: with a fully connected branch (`dense`), attention alone, or any branch."""
     c = config(shape, **settings)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import KINDS, SMALL, strengthen
+from cases import KINDS, SMALL, strengthen, unsettle
 from torch import Tensor
 
 import acf
@@ -22,12 +22,7 @@ def made(shape: tuple[int, int, int], **settings: Any) -> acf.Flow:
     torch.manual_seed(2)
     flow = acf.build({"shape": shape, **SMALL, "idim": 4, "blocks": [2], **settings}).double()
     strengthen(flow)
-    for name, parameter in flow.named_parameters():
-        if "weight" not in name:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    for module in flow.modules():
-        if hasattr(module, "initialised"):
-            module.initialised.fill_(True)
+    unsettle(flow)
     return flow.eval()
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from cases import KINDS, residual
+from cases import KINDS, residual, unsettle
 from torch import Tensor, nn
 
 import acf
@@ -24,12 +24,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def made(kind: str, activation: str = "lipswish") -> ResidualBlock:
     torch.manual_seed(0)
     block = residual(SHAPE, activation=activation, **KINDS[kind])
-    for name, parameter in block.named_parameters():
-        if "weight" not in name:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    for module in block.modules():
-        if hasattr(module, "initialised"):
-            module.initialised.fill_(True)
+    unsettle(block)
     return block.train()
 
 

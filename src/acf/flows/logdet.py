@@ -133,7 +133,8 @@ class RouletteEstimator:
         return torch.randint_like(x, 2) * 2 - 1
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each sample, (B,), for a and b (B, ...)."""
     return (a * b).flatten(1).sum(1)
 
 
@@ -148,7 +149,7 @@ def series(g: Function, x: Tensor, draws: list[Draw]) -> tuple[Tensor, Tensor]:
         vector = draw.probe
         for k, weight in enumerate(draw.weights, start=1):
             (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
-            estimate = estimate + (-1) ** (k + 1) / k * weight * _dot(vector, draw.probe)
+            estimate = estimate + (-1) ** (k + 1) / k * weight * dot(vector, draw.probe)
     return y, estimate / len(draws)
 
 
@@ -164,7 +165,7 @@ def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tenso
     estimate, vector, neumann = x.new_zeros(len(x)), draw.probe, draw.probe
     for k, weight in enumerate(draw.weights, start=1):
         (vector,) = torch.autograd.grad(y, x, vector, retain_graph=True)
-        estimate = estimate + (-1) ** (k + 1) / k * weight * _dot(vector, draw.probe)
+        estimate = estimate + (-1) ** (k + 1) / k * weight * dot(vector, draw.probe)
         neumann = neumann + (-1) ** k * weight.view(-1, *[1] * (x.dim() - 1)) * vector
     return y, estimate.detach(), neumann
 
@@ -172,7 +173,7 @@ def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tenso
 def surrogate(y: Tensor, x: Tensor, probe: Tensor, neumann: Tensor) -> Tensor:
     """Return w^T J v of shape (B,), whose gradient estimates that of the log-determinant; y = g(x) with graph."""
     (pulled,) = torch.autograd.grad(y, x, neumann, create_graph=True)
-    return _dot(pulled, probe)
+    return dot(pulled, probe)
 
 
 def jacobian(g: Function, x: Tensor) -> Tensor:

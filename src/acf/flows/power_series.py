@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from acf.flows.logdet import Draw
+from acf.flows.logdet import Draw, dot
 from acf.lipschitz.chunks import parts
 from acf.lipschitz.linearised import (
     Pull,
@@ -68,7 +68,7 @@ def _series(pull: Pull, draw: Draw) -> Tensor:
     total, vector = draw.probe.new_zeros(len(draw.probe)), draw.probe.clone()
     for k, (weight, left) in enumerate(zip(draw.weights, draw.samples(), strict=True), start=1):
         vector = pull(vector[:left])
-        total[:left] += (-1) ** (k + 1) / k * weight[:left] * _dot(vector, draw.probe[:left])
+        total[:left] += (-1) ** (k + 1) / k * weight[:left] * dot(vector, draw.probe[:left])
     return total
 
 
@@ -78,13 +78,9 @@ def _series_and_vector(pull: Pull, draw: Draw, dtype: torch.dtype) -> tuple[Tens
     total, vector, w = probe.new_zeros(len(probe)), probe.to(dtype, copy=True), probe.clone()
     for k, weight in enumerate(draw.weights[:, 0], start=1):
         vector = pull(vector)
-        total += (-1) ** (k + 1) / k * weight * _dot(vector, probe)
+        total += (-1) ** (k + 1) / k * weight * dot(vector, probe)
         w += (-1) ** k * weight * vector
     return total, w
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).flatten(1).sum(1)
 
 
 class _Block(torch.autograd.Function):
