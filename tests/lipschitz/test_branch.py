@@ -76,10 +76,9 @@ def test_ways_of_joining(join, kind, attended, last):
 def test_attention_as_a_block_of_its_own():
     settings = config(attention={"kind": "l2", "heads": 4, "join": "block"})
     assert not any(isinstance(m, L2SelfAttention) for m in conv_branch(settings, SHAPE, True).modules())
-    first, attention, last = attention_branch(settings, SHAPE)
-    assert (tuple(first.weight.shape), tuple(last.weight.shape)) == ((6, 2, 1, 1), (2, 6, 1, 1))
+    (attention,) = attention_branch(settings, SHAPE)
     assert isinstance(attention, L2SelfAttention)
-    assert (attention.channels, attention.heads) == (6, 4)
+    assert (attention.channels, attention.heads, attention.head_width) == (2, 4, 2)
 
 
 def test_fc_branch_has_three_dense_layers_after_activations():

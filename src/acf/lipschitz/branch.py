@@ -127,11 +127,9 @@ def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> 
 
 
 def attention_branch(config: ModelConfig, shape: Shape) -> Branch:
-    """Attention as a block of its own: 1x1 convolution to `idim` channels, attention, 1x1 convolution back."""
-    channels, *size = shape
-    widths = ((channels, config.idim), (config.idim, channels))
-    first, last = (NormalisedConv2d(a, b, 1, (size[0], size[1]), config.coefficient) for a, b in widths)
-    return Branch(first, attention(config, config.idim), last)
+    """Attention as a block of its own; every head sees all channels, so wider projections could not do more."""
+    channels = shape[0]
+    return Branch(attention(config, channels, head_width=channels))
 
 
 def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
@@ -162,10 +160,10 @@ def join_widening(config: ModelConfig) -> int:
     return int(resolve(JOINS, config.attention.join, "way of joining").widening) if _within(config) else 1
 
 
-def attention(config: ModelConfig, channels: int) -> nn.Module:
+def attention(config: ModelConfig, channels: int, head_width: int | None = None) -> nn.Module:
     """Return the attention layer that is configured, for `channels` channels."""
     made = resolve(ATTENTIONS, config.attention.kind, "attention")
-    return made(channels, config.attention.heads, coefficient=config.coefficient)
+    return made(channels, config.attention.heads, config.coefficient, head_width)
 
 
 def _within(config: ModelConfig) -> bool:

@@ -1,11 +1,21 @@
 """Memory for intermediate results that is kept: on a CPU fresh pages cost more than the arithmetic done in them."""
 
 import threading
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_kept = threading.local()
+
+class _Kept(threading.local):
+    """Memory of one thread."""
+
+    def __init__(self) -> None:
+        self.named: dict[tuple[Any, ...], Tensor] = {}
+        self.returned: list[Tensor] = []
+
+
+_kept = _Kept()
 
 
 def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -16,10 +26,31 @@ def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """
     if like.device.type != "cpu":
         return torch.empty(shape, dtype=like.dtype, device=like.device)
-    values = torch.Size(shape).numel()
-    key = f"{name} {like.dtype}"
-    buffer: Tensor | None = getattr(_kept, key, None)
+    values, key = torch.Size(shape).numel(), (name, like.dtype)
+    buffer = _kept.named.get(key)
     if buffer is None or buffer.numel() < values:
-        buffer = torch.empty(values, dtype=like.dtype)
-        setattr(_kept, key, buffer)
+        buffer = _kept.named[key] = torch.empty(values, dtype=like.dtype)
     return buffer[:values].view(shape)
+
+
+class Loan:
+    """A tensor with any content whose memory goes to later loans once this object is gone.
+
+    Attributes:
+        tensor: of the shape, type and device asked for; neither it nor a view of it may be used after the loan.
+    """
+
+    def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
+        self._buffer: Tensor | None = None
+        if like.device.type != "cpu":
+            self.tensor = torch.empty(shape, dtype=like.dtype, device=like.device)
+            return
+        values = torch.Size(shape).numel()
+        fitting = [kept for kept in _kept.returned if kept.dtype == like.dtype and kept.numel() >= values]
+        self._buffer = min(fitting, key=Tensor.numel) if fitting else torch.empty(values, dtype=like.dtype)
+        _kept.returned = [kept for kept in _kept.returned if kept is not self._buffer]
+        self.tensor = self._buffer[:values].view(shape)
+
+    def __del__(self) -> None:
+        if self._buffer is not None:
+            _kept.returned.append(self._buffer)

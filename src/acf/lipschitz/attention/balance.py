@@ -24,6 +24,13 @@ def doubly_stochastic(logits: Tensor) -> Tensor:
     return _Balanced.apply(logits)
 
 
+def balance(logits: Tensor, out: Tensor) -> Tensor:
+    """Write `doubly_stochastic(logits)` to `out`, without graph."""
+    kernel = torch.exp(logits, out=out)
+    left, right = _scalings(kernel)
+    return kernel.mul_(left).mul_(right.mT)
+
+
 def potentials(p: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return u, v (..., N) such that P * (u 1^T + 1 v^T) has these sums of rows and columns; P doubly stochastic."""
     return _Potentials.apply(p, rows, columns)
@@ -37,18 +44,7 @@ class _Balanced(Function):
     @staticmethod
     def forward(logits: Tensor) -> Tensor:
         kernel = logits.exp()
-        tolerance = 32 * torch.finfo(logits.dtype).eps
-        right = torch.ones_like(kernel[..., 0, :, None])
-        for _ in range(MOST_ITERATIONS):
-            left = 1 / (kernel @ right)
-            pulled = kernel.mT @ left
-            columns = right * pulled
-            # The logarithms of the column sums are what the next iteration would change.
-            if (columns.amax(-2) <= (1 + tolerance) * columns.amin(-2)).all():
-                break
-            right = 1 / pulled
-        else:
-            left = 1 / (kernel @ right)
+        left, right = _scalings(kernel)
         return left * kernel * right.mT
 
     @staticmethod
@@ -67,6 +63,21 @@ class _Balanced(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], logits: Tensor) -> tuple[Tensor, int]:
         return _Balanced.apply(logits.movedim(in_dims[0], 0)), 0
+
+
+def _scalings(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Left and right scaling (..., N, 1) of a positive matrix."""
+    tolerance = 32 * torch.finfo(kernel.dtype).eps
+    right = torch.ones_like(kernel[..., 0, :, None])
+    for _ in range(MOST_ITERATIONS):
+        left = 1 / (kernel @ right)
+        pulled = kernel.mT @ left
+        columns = right * pulled
+        # The logarithms of the column sums are what the next iteration would change.
+        if (columns.amax(-2) <= (1 + tolerance) * columns.amin(-2)).all():
+            return left, right
+        right = 1 / pulled
+    return 1 / (kernel @ right), right
 
 
 def _centred(p: Tensor, x: Tensor) -> Tensor:

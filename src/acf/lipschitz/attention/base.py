@@ -14,7 +14,8 @@ class SelfAttention(nn.Module, ABC):
 
     With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and a `core` that is 1-Lipschitz in
     its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 5 of
-    docs/mathematics.md). Tokens of a head have ceil(C / heads) channels, so any number of heads will do.
+    docs/mathematics.md). Any number of heads will do: tokens of a head have ceil(C / heads) channels unless `head_width`
+    says otherwise; with C channels every head can compare tokens in any way there is.
 
     The first forward pass in training mode sets the scales of the core (bandwidth, radii) to those of its tokens, as
     ActNorm does with its scales: at any other scale a head would start, and stay, blind to differences of tokens.
@@ -24,16 +25,17 @@ class SelfAttention(nn.Module, ABC):
         heads: number of heads.
         projections: how many vectors the core takes per token and head (1: tied query, key and value).
         coefficient: largest norm of each of the two projections.
+        head_width: channels of a head's tokens.
     """
 
     initialised: Tensor
 
-    def __init__(self, channels: int, heads: int, projections: int, coefficient: float) -> None:
+    def __init__(self, channels: int, heads: int, projections: int, coefficient: float, head_width: int | None) -> None:
         super().__init__()
         if channels < 1 or heads < 1:
             raise ValueError(f"attention needs at least one channel and one head, got {channels} and {heads}")
         self.channels, self.heads, self.projections = channels, heads, projections
-        self.head_width = math.ceil(channels / heads)
+        self.head_width = head_width or math.ceil(channels / heads)
         inner = heads * self.head_width
         # A shift of tied tokens passes through to the output, which has a bias of its own.
         self.project = OrthogonalLinear(channels, projections * inner, projections > 1, coefficient)

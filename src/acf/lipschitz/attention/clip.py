@@ -22,10 +22,11 @@ class ClippedSelfAttention(KernelSelfAttention):
         channels: C.
         heads: number of heads.
         coefficient: largest norm of [W_Q, W_K, W_V] and of W_O.
+        head_width: channels of a head's tokens, ceil(C / heads) by default.
     """
 
-    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
-        super().__init__(channels, heads, projections=3, coefficient=coefficient)
+    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98, head_width: int | None = None) -> None:
+        super().__init__(channels, heads, 3, coefficient, head_width)
         self.sharpness = nn.Parameter(torch.full((heads, 1, 1), -1.0))
         self.log_radius = nn.Parameter(torch.zeros(heads, 1, 1))
         self.log_value_radius = nn.Parameter(torch.zeros(heads, 1, 1))

@@ -22,10 +22,11 @@ class DotProductSelfAttention(KernelSelfAttention):
         channels: C.
         heads: number of heads.
         coefficient: largest norm of [W_Q, W_K, W_V] and of W_O.
+        head_width: channels of a head's tokens, ceil(C / heads) by default.
     """
 
-    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
-        super().__init__(channels, heads, projections=3, coefficient=coefficient)
+    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98, head_width: int | None = None) -> None:
+        super().__init__(channels, heads, 3, coefficient, head_width)
 
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries over the normaliser, values over the constant."""

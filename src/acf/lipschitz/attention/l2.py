@@ -20,10 +20,11 @@ class L2SelfAttention(KernelSelfAttention):
         channels: C.
         heads: number of heads.
         coefficient: largest norm of the two projections.
+        head_width: channels of a head's tokens, ceil(C / heads) by default.
     """
 
-    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98) -> None:
-        super().__init__(channels, heads, projections=1, coefficient=coefficient)
+    def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98, head_width: int | None = None) -> None:
+        super().__init__(channels, heads, 1, coefficient, head_width)
         self.log_bandwidth = nn.Parameter(torch.full((heads, 1, 1), -math.log(self.head_width)))
 
     def match_scales(self, *projected: Tensor) -> None:

@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from acf.lipschitz.attention.balance import doubly_stochastic, potentials
+from acf.lipschitz.attention.balance import balance, doubly_stochastic, potentials
 from acf.lipschitz.chunks import parts
-from acf.lipschitz.scratch import scratch
+from acf.lipschitz.scratch import Loan, scratch
 
 Potentials = tuple[Tensor, Tensor | None]
 
 
 def mix(q: Tensor, k: Tensor, v: Tensor, balanced: bool) -> Tensor:
     """P V, differentiable any number of times by automatic differentiation."""
-    return _weights(q @ k.mT, balanced) @ v
+    logits = q @ k.mT
+    return (doubly_stochastic(logits) if balanced else torch.softmax(logits, -1)) @ v
 
 
 def linearise_mix(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, "MixPull"]:
@@ -35,15 +36,15 @@ def linearise_mix(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tens
     q, k, v = (x.flatten(0, -3) for x in (q, k, v))
     weights, y = [], torch.empty_like(v)
     for part in _parts(q):
-        weights.append(_weights(_product("logits", q[part], k[part]), balanced))
-        torch.bmm(weights[-1], v[part], out=y[part])
+        weights.append(_weights(q[part], k[part], balanced))
+        y[part] = _times(weights[-1].tensor, v[part])
     return y.unflatten(0, heads), MixPull(q, k, v, y, weights, balanced)
 
 
 class MixPull:
     """Cotangents of Q, K and V from one of Y, with the P of each part kept."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Tensor], balanced: bool) -> None:
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Loan], balanced: bool) -> None:
         self.q, self.k, self.v, self.y, self.weights, self.balanced = q, k, v, y, weights, balanced
 
     def __call__(self, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,8 +52,8 @@ class MixPull:
         heads, g = g.shape[:-2], g.flatten(0, -3)
         count, start = len(g), 0
         pulled = [torch.empty_like(x[:count]) for x in (self.q, self.k, self.v)]
-        for p in self.weights:
-            p = p[: max(count - start, 0)]
+        for loan in self.weights:
+            p = loan.tensor[: max(count - start, 0)]
             if not len(p):
                 break
             here = slice(start, start + len(p))
@@ -62,11 +63,11 @@ class MixPull:
 
     def _part(self, p: Tensor, here: slice, g: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
         q, k, v, y = self.q[here], self.k[here], self.v[here], self.y[here]
-        torch.bmm(p.mT, g, out=dv)
+        dv.copy_(_times(p.mT, g))
         left = _potentials(p, (g * y).sum(-1), (dv * v).sum(-1), self.balanced)
         logits = _low_rank("logits", g, v, left).mul_(p)
-        torch.bmm(logits, k, out=dq)
-        torch.bmm(logits.mT, q, out=dk)
+        dq.copy_(_times(logits, k))
+        dk.copy_(_times(logits.mT, q))
 
 
 def dual_mix(
@@ -81,13 +82,14 @@ def dual_mix(
 class _DualMix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, balanced: bool, *factors: Tensor) -> tuple[Tensor, Tensor]:
-        ys, dys, kept = [], [], []
+        ys, dys, weights, kept = [], [], [], []
         for part in _parts(factors[0]):
-            y, dy, more = _dual_part(balanced, *(x[part] for x in factors))
+            weights.append(_weights(factors[0][part], factors[1][part], balanced))
+            y, dy, more = _dual_part(balanced, weights[-1].tensor, *(x[part] for x in factors))
             ys.append(y)
             dys.append(dy)
             kept += more
-        ctx.balanced, ctx.per_part = balanced, len(kept) // len(ys)
+        ctx.balanced, ctx.weights, ctx.per_part = balanced, weights, len(kept) // len(ys)
         ctx.save_for_backward(*factors, *kept)
         return torch.cat(ys), torch.cat(dys)
 
@@ -96,32 +98,28 @@ class _DualMix(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor, grad_dy: Tensor) -> tuple[Tensor | None, ...]:
         factors, kept, n = ctx.saved_tensors[:6], ctx.saved_tensors[6:], ctx.per_part
         results: list[tuple[Tensor, ...]] = []
-        start = 0
-        for i in range(0, len(kept), n):
-            here = slice(start, start + len(kept[i]))
-            start = here.stop
-            inputs = (x[here] for x in (*factors, grad_y, grad_dy))
-            results.append(_adjoint_part(ctx.balanced, kept[i : i + n], *inputs))
+        for i, part in enumerate(_parts(factors[0])):
+            inputs = (x[part] for x in (*factors, grad_y, grad_dy))
+            results.append(_adjoint_part(ctx.balanced, ctx.weights[i].tensor, kept[n * i : n * (i + 1)], *inputs))
         return None, *(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
 def _dual_part(
-    balanced: bool, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
+    balanced: bool, p: Tensor, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Y and dY of one part, and what its adjoint needs: P, Y, P dV, the potentials of dS."""
-    p = _weights(_product("logits", q, k), balanced)
-    y, pk, moved, pdk = (p @ torch.cat([v, k, dv, dk], -1)).split([v.shape[-1], k.shape[-1]] * 2, -1)
+    """Y and dY of one part, and what its adjoint needs: Y, P dV, the potentials of dS."""
+    y, pk, moved, pdk = _times(p, torch.cat([v, k, dv, dk], -1)).split([v.shape[-1], k.shape[-1]] * 2, -1)
     rows = (dq * pk).sum(-1) + (q * pdk).sum(-1)
     columns = _column_sums(p, (dq, k), (q, dk)) if balanced else rows
     left = _potentials(p, rows, columns, balanced)
     change = _low_rank("change", torch.cat([dq, q], -1), torch.cat([k, dk], -1), left).mul_(p)
-    y, moved = y.contiguous(), moved.contiguous()
-    kept = [p, y, moved, *(x for x in left if x is not None)]
-    return y, torch.baddbmm(moved, change, v), kept
+    kept = [y, moved, *(x for x in left if x is not None)]
+    return y, moved + _times(change, v), kept
 
 
 def _adjoint_part(
     balanced: bool,
+    p: Tensor,
     kept: tuple[Tensor, ...],
     q: Tensor,
     k: Tensor,
@@ -133,14 +131,14 @@ def _adjoint_part(
     grad_dy: Tensor,
 ) -> tuple[Tensor, ...]:
     """Cotangents of q, k, v, dq, dk, dv of one part."""
-    p, y, moved, *left = kept
+    y, moved, *left = kept
     tangent: Potentials = (left[0], left[1] if balanced else None)
-    pulled = p.mT @ torch.cat([grad_y, grad_dy], -1)
+    pulled = _times(p.mT, torch.cat([grad_y, grad_dy], -1))
     pulled_y, pulled_dy = pulled.split(v.shape[-1], -1)
     right = _potentials(p, (grad_dy * y).sum(-1), (pulled_dy * v).sum(-1), balanced)
     outer = _low_rank("outer", grad_dy, v, right)  # G'
     change = _low_rank("change", torch.cat([dq, q], -1), torch.cat([k, dk], -1), tangent).mul_(p)  # dP = P * dS'
-    grad_v = torch.baddbmm(pulled_y, change.mT, grad_dy)
+    grad_v = pulled_y + _times(change.mT, grad_dy)
     change.mul_(outer)  # P * G' * dS'
     outer.mul_(p)  # cotangent of dS
     rows = change.sum(-1) + (grad_y * y).sum(-1) + (grad_dy * moved).sum(-1)
@@ -148,8 +146,9 @@ def _adjoint_part(
     both = _potentials(p, rows, columns, balanced)
     first = _low_rank("logits", torch.cat([grad_y, grad_dy], -1), torch.cat([v, dv], -1), both)
     logits = change.addcmul_(p, first)
-    grad_q, grad_dq = torch.baddbmm(logits @ k, outer, dk), outer @ k
-    grad_k, grad_dk = torch.baddbmm(logits.mT @ q, outer.mT, dq), outer.mT @ q
+    more_q, grad_dq = _times(outer, torch.cat([dk, k], -1)).chunk(2, -1)
+    more_k, grad_dk = _times(outer.mT, torch.cat([dq, q], -1)).chunk(2, -1)
+    grad_q, grad_k = _times(logits, k) + more_q, _times(logits.mT, q) + more_k
     return grad_q, grad_k, grad_v, grad_dq, grad_dk, pulled_dy
 
 
@@ -157,17 +156,32 @@ def _parts(q: Tensor) -> Iterator[slice]:
     return parts(len(q), q.shape[-2] ** 2, q.device, q.dtype)
 
 
-def _weights(logits: Tensor, balanced: bool) -> Tensor:
-    return doubly_stochastic(logits) if balanced else torch.softmax(logits, -1)
+def _weights(q: Tensor, k: Tensor, balanced: bool) -> Loan:
+    """P (heads, N, N)."""
+    shape = (*q.shape[:2], k.shape[1])
+    logits, loan = torch.bmm(q, k.mT, out=scratch("weights", shape, q)), Loan(shape, q)
+    if balanced:
+        balance(logits, loan.tensor)
+    else:
+        torch.softmax(logits, -1, out=loan.tensor)
+    return loan
 
 
 def _potentials(p: Tensor, rows: Tensor, columns: Tensor, balanced: bool) -> Potentials:
     return potentials(p, rows, columns) if balanced else (rows, None)
 
 
+def _times(p: Tensor, x: Tensor) -> Tensor:
+    """P X (heads, N, d) as (X^T P^T)^T: matrix products want the long dimension last, and d is small."""
+    return torch.bmm(x.mT.contiguous(), p.mT).mT
+
+
 def _product(name: str, x: Tensor, y: Tensor) -> Tensor:
     """X Y^T (heads, N, N), in scratch memory of this name."""
-    return torch.bmm(x, y.mT, out=scratch(name, (*x.shape[:2], y.shape[1]), x))
+    heads, n, _ = x.shape
+    # Rows that lie a multiple of a page apart share their places in the cache of a CPU.
+    stride = n + 16 if n * x.itemsize % 4096 == 0 else n
+    return torch.bmm(x, y.mT, out=scratch(name, (heads, n, stride), x)[..., :n])
 
 
 def _low_rank(name: str, x: Tensor, y: Tensor, less: Potentials) -> Tensor:
@@ -182,5 +196,5 @@ def _low_rank(name: str, x: Tensor, y: Tensor, less: Potentials) -> Tensor:
 
 def _column_sums(p: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
     """Sums over rows of P * (sum of X Y^T)."""
-    pulled = (p.mT @ torch.cat([x for x, _ in pairs], -1)).split([x.shape[-1] for x, _ in pairs], -1)
+    pulled = _times(p.mT, torch.cat([x for x, _ in pairs], -1)).split([x.shape[-1] for x, _ in pairs], -1)
     return sum((z * y).sum(-1) for z, (_, y) in zip(pulled, pairs, strict=True))
