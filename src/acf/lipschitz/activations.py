@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from acf.lipschitz.linearised import Pull, Tensors
+from acf.lipschitz.scratch import empty_like
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
 SWISH_SLOPE = 1.0998393202
@@ -53,10 +54,12 @@ class Swish(nn.Module):
         """Value, and product with the slopes; overwrites x where the scale before it was taken over."""
         inner, outer = tensors
         u = _scaled(x, inner)
-        s = torch.sigmoid(u)
-        y = u * s
+        s = torch.sigmoid(u, out=empty_like(u))
+        y = torch.mul(u, s, out=empty_like(u))
         value = _scaled(self._combine(y, u), outer)
-        slope = s.addcmul_(s, u.sub_(y)).to(dtype)
+        slope = s.addcmul_(s, u.sub_(y))
+        if dtype != s.dtype:
+            slope = empty_like(s, dtype).copy_(s)
         return value, lambda v: _scaled(_scaled(self._separate(v, slope[: len(v)]), inner), outer)
 
     def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
@@ -87,12 +90,12 @@ class _DualSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
         u, du = z.chunk(2)
-        out = torch.empty_like(z)
+        out = empty_like(z)
         y, dy = out.chunk(2)
-        s = torch.sigmoid(u)
+        s = torch.sigmoid(u, out=empty_like(u))
         torch.mul(u, s, out=y)
-        t = u - y
-        slope = torch.addcmul(s, s, t)
+        t = torch.sub(u, y, out=empty_like(u))
+        slope = torch.addcmul(s, s, t, out=empty_like(u))
         torch.mul(slope, du, out=dy)
         ctx.save_for_backward(z, s, slope, t)
         return out
@@ -105,7 +108,7 @@ class _DualSilu(torch.autograd.Function):
         grad_y, grad_dy = grad.chunk(2)
         torch.sub(u, t, alpha=2, out=t).sub_(2)
         bend = torch.ops.aten.sigmoid_backward.grad_input(t, s, grad_input=t).mul_(du)  # -silu'' du
-        pulled = torch.empty_like(z)
+        pulled = empty_like(z)
         pulled_u, pulled_du = pulled.chunk(2)
         torch.mul(grad_dy, slope, out=pulled_du)
         torch.mul(grad_y, slope, out=pulled_u).addcmul_(grad_dy, bend, value=-1)

@@ -1,7 +1,8 @@
 """Stride-1 convolution with zero padding, in the arrangement that CPUs compute fastest.
 
-CPU kernels want the channels of a position side by side, and waste most of their width where few outputs are made of
-many inputs: there every tap is made by a 1x1 convolution with k^2 times as many outputs, and taps are moved to their
+CPU kernels want the channels of a position side by side. Where what they see of a position's surroundings is no wider
+than their result, it is gathered and multiplied by a matrix. They waste most of their width where few outputs are made
+of many inputs: there every tap is made by a 1x1 convolution with k^2 times as many outputs, and taps are moved to their
 places and summed. Other devices use the convolution of their library as it is.
 """
 
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from acf.lipschitz.scratch import empty
+
 
 def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """x -> T_W x + b for x (B, in, H, W), weight (out, in, k, k), k odd; what depends on W alone is done once.
@@ -22,6 +25,8 @@ def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor]
     kernel = weight.shape[-1]
     if weight.device.type != "cpu":
         return lambda x: F.conv2d(x, weight, bias, padding=kernel // 2)
+    if kernel == 1 or weight[0].numel() <= 2 * len(weight):
+        return _matrix_product(weight, bias)
     if not _narrow(weight):
         weight = weight.contiguous()
         return lambda x: F.conv2d(channels_last(x), weight, bias, padding=kernel // 2)
@@ -32,6 +37,39 @@ def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor]
         return y if bias is None else y.add_(bias.view(-1, 1, 1))
 
     return moved_and_summed
+
+
+def _matrix_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    out, _, kernel, _ = weight.shape
+    matrix = weight.permute(2, 3, 1, 0).reshape(-1, out)
+
+    def product(x: Tensor) -> Tensor:
+        samples, _, height, width = x.shape
+        seen = _surroundings(x, kernel).view(-1, len(matrix))
+        y = empty((samples, height, width, out), x)
+        flat = y.view(-1, out)
+        if bias is None:
+            torch.mm(seen, matrix, out=flat)
+        else:
+            torch.addmm(bias, seen, matrix, out=flat)
+        return y.permute(0, 3, 1, 2)
+
+    return product
+
+
+def _surroundings(x: Tensor, kernel: int) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, k, k, C): the values around each position, zero outside the map."""
+    samples, channels, height, width = x.shape
+    x = channels_last(x).permute(0, 2, 3, 1)
+    if kernel == 1:
+        return x.reshape(samples, height, width, 1, 1, channels)
+    r = kernel // 2
+    x = F.pad(x, (0, 0, r, r, r, r))
+    across, down, right, channel = x.stride()
+    windows = x.as_strided(
+        (samples, height, width, kernel, kernel, channels), (across, down, right, down, right, channel)
+    )
+    return empty(tuple(windows.shape), x).copy_(windows)
 
 
 def transposed(weight: Tensor) -> Tensor:

@@ -1,56 +1,55 @@
-"""Memory for intermediate results that is kept: on a CPU fresh pages cost more than the arithmetic done in them."""
+"""Memory for intermediate results that is used again: on a CPU fresh pages cost more than the arithmetic done in them.
 
-import threading
+The C library gives large blocks back to the system as soon as they are free, and gets them back page by page, zeroed.
+"""
+
+from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+SMALLEST = 2**16
+"""Bytes from which on memory is kept; also the step of its sizes."""
+MOST = 2**28
+"""Bytes that are kept at most."""
 
-class _Kept(threading.local):
-    """Memory of one thread."""
-
-    def __init__(self) -> None:
-        self.named: dict[tuple[Any, ...], Tensor] = {}
-        self.returned: list[Tensor] = []
-
-
-_kept = _Kept()
+_free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
 
-def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return a tensor of this shape and `like`'s type with any content; each thread has its own.
+class _Lent(np.ndarray):
+    """Memory that goes back to `_free` once no tensor uses it any more."""
 
-    Its memory is that of the last call with the same name, whose tensor must no longer be needed. Other devices than a
-    CPU have allocators that keep memory themselves.
-    """
-    if like.device.type != "cpu":
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
-    values, key = torch.Size(shape).numel(), (name, like.dtype)
-    buffer = _kept.named.get(key)
-    if buffer is None or buffer.numel() < values:
-        buffer = _kept.named[key] = torch.empty(values, dtype=like.dtype)
-    return buffer[:values].view(shape)
-
-
-class Loan:
-    """A tensor with any content whose memory goes to later loans once this object is gone.
-
-    Attributes:
-        tensor: of the shape, type and device asked for; neither it nor a view of it may be used after the loan.
-    """
-
-    def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
-        self._buffer: Tensor | None = None
-        if like.device.type != "cpu":
-            self.tensor = torch.empty(shape, dtype=like.dtype, device=like.device)
-            return
-        values = torch.Size(shape).numel()
-        fitting = [kept for kept in _kept.returned if kept.dtype == like.dtype and kept.numel() >= values]
-        self._buffer = min(fitting, key=Tensor.numel) if fitting else torch.empty(values, dtype=like.dtype)
-        _kept.returned = [kept for kept in _kept.returned if kept is not self._buffer]
-        self.tensor = self._buffer[:values].view(shape)
+    memory: np.ndarray | None = None
 
     def __del__(self) -> None:
-        if self._buffer is not None:
-            _kept.returned.append(self._buffer)
+        memory = self.memory
+        if memory is not None and sum(size * len(kept) for size, kept in _free.items()) < MOST:
+            _free[memory.nbytes].append(memory)
+
+
+def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`torch.empty` of this shape with `like`'s device and type, unless `dtype` says otherwise.
+
+    Other devices than a CPU have allocators that keep memory themselves.
+    """
+    dtype = dtype or like.dtype
+    size = torch.Size(shape).numel() * dtype.itemsize
+    if like.device.type != "cpu" or size < SMALLEST:
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    rounded = -(-size // SMALLEST) * SMALLEST
+    try:
+        memory = _free[rounded].pop()
+    except IndexError:
+        memory = torch.empty(rounded, dtype=torch.uint8).numpy()
+    lent: Any = memory.view(_Lent)
+    lent.memory = memory
+    return torch.from_numpy(lent)[:size].view(dtype).view(shape)
+
+
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`torch.empty_like`, in the order of dimensions that x has in memory."""
+    order = sorted(range(x.dim()), key=lambda d: (x.stride(d), x.shape[d]), reverse=True)
+    made = empty(tuple(x.shape[d] for d in order), x, dtype)
+    return made.permute([order.index(d) for d in range(x.dim())])

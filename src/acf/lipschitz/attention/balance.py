@@ -24,9 +24,9 @@ def doubly_stochastic(logits: Tensor) -> Tensor:
     return _Balanced.apply(logits)
 
 
-def balance(logits: Tensor, out: Tensor) -> Tensor:
-    """Write `doubly_stochastic(logits)` to `out`, without graph."""
-    kernel = torch.exp(logits, out=out)
+def balance(logits: Tensor) -> Tensor:
+    """`doubly_stochastic` without graph, in the memory of the logits."""
+    kernel = logits.exp_()
     left, right = _scalings(kernel)
     return kernel.mul_(left).mul_(right.mT)
 

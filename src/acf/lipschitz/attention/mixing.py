@@ -7,7 +7,7 @@ P * (G - a - b), and for tangents dS' = dS - a - b, G' = G - a - b the second de
 potentials.
 Sums of P * (X Y^T) over rows and columns are products with P itself: no N x N matrix is made for them.
 
-Matrices N x N are made for a few heads at a time, so that they stay in the cache of a CPU, and in memory that is kept.
+Matrices N x N are made for a few heads at a time, so that they stay in the cache of a CPU.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from acf.lipschitz.attention.balance import balance, doubly_stochastic, potentials
 from acf.lipschitz.chunks import parts
-from acf.lipschitz.scratch import Loan, scratch
+from acf.lipschitz.scratch import empty
 
 Potentials = tuple[Tensor, Tensor | None]
 
@@ -37,14 +37,14 @@ def linearise_mix(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tens
     weights, y = [], torch.empty_like(v)
     for part in _parts(q):
         weights.append(_weights(q[part], k[part], balanced))
-        y[part] = _times(weights[-1].tensor, v[part])
+        y[part] = _times(weights[-1], v[part])
     return y.unflatten(0, heads), MixPull(q, k, v, y, weights, balanced)
 
 
 class MixPull:
     """Cotangents of Q, K and V from one of Y, with the P of each part kept."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Loan], balanced: bool) -> None:
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Tensor], balanced: bool) -> None:
         self.q, self.k, self.v, self.y, self.weights, self.balanced = q, k, v, y, weights, balanced
 
     def __call__(self, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,8 +52,8 @@ class MixPull:
         heads, g = g.shape[:-2], g.flatten(0, -3)
         count, start = len(g), 0
         pulled = [torch.empty_like(x[:count]) for x in (self.q, self.k, self.v)]
-        for loan in self.weights:
-            p = loan.tensor[: max(count - start, 0)]
+        for p in self.weights:
+            p = p[: max(count - start, 0)]
             if not len(p):
                 break
             here = slice(start, start + len(p))
@@ -65,7 +65,7 @@ class MixPull:
         q, k, v, y = self.q[here], self.k[here], self.v[here], self.y[here]
         dv.copy_(_times(p.mT, g))
         left = _potentials(p, (g * y).sum(-1), (dv * v).sum(-1), self.balanced)
-        logits = _low_rank("logits", g, v, left).mul_(p)
+        logits = _low_rank(g, v, left).mul_(p)
         dq.copy_(_times(logits, k))
         dk.copy_(_times(logits.mT, q))
 
@@ -85,7 +85,7 @@ class _DualMix(torch.autograd.Function):
         ys, dys, weights, kept = [], [], [], []
         for part in _parts(factors[0]):
             weights.append(_weights(factors[0][part], factors[1][part], balanced))
-            y, dy, more = _dual_part(balanced, weights[-1].tensor, *(x[part] for x in factors))
+            y, dy, more = _dual_part(balanced, weights[-1], *(x[part] for x in factors))
             ys.append(y)
             dys.append(dy)
             kept += more
@@ -100,7 +100,7 @@ class _DualMix(torch.autograd.Function):
         results: list[tuple[Tensor, ...]] = []
         for i, part in enumerate(_parts(factors[0])):
             inputs = (x[part] for x in (*factors, grad_y, grad_dy))
-            results.append(_adjoint_part(ctx.balanced, ctx.weights[i].tensor, kept[n * i : n * (i + 1)], *inputs))
+            results.append(_adjoint_part(ctx.balanced, ctx.weights[i], kept[n * i : n * (i + 1)], *inputs))
         return None, *(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
@@ -112,7 +112,7 @@ def _dual_part(
     rows = (dq * pk).sum(-1) + (q * pdk).sum(-1)
     columns = _column_sums(p, (dq, k), (q, dk)) if balanced else rows
     left = _potentials(p, rows, columns, balanced)
-    change = _low_rank("change", torch.cat([dq, q], -1), torch.cat([k, dk], -1), left).mul_(p)
+    change = _low_rank(torch.cat([dq, q], -1), torch.cat([k, dk], -1), left).mul_(p)
     kept = [y, moved, *(x for x in left if x is not None)]
     return y, moved + _times(change, v), kept
 
@@ -136,15 +136,15 @@ def _adjoint_part(
     pulled = _times(p.mT, torch.cat([grad_y, grad_dy], -1))
     pulled_y, pulled_dy = pulled.split(v.shape[-1], -1)
     right = _potentials(p, (grad_dy * y).sum(-1), (pulled_dy * v).sum(-1), balanced)
-    outer = _low_rank("outer", grad_dy, v, right)  # G'
-    change = _low_rank("change", torch.cat([dq, q], -1), torch.cat([k, dk], -1), tangent).mul_(p)  # dP = P * dS'
+    outer = _low_rank(grad_dy, v, right)  # G'
+    change = _low_rank(torch.cat([dq, q], -1), torch.cat([k, dk], -1), tangent).mul_(p)  # dP = P * dS'
     grad_v = pulled_y + _times(change.mT, grad_dy)
     change.mul_(outer)  # P * G' * dS'
     outer.mul_(p)  # cotangent of dS
     rows = change.sum(-1) + (grad_y * y).sum(-1) + (grad_dy * moved).sum(-1)
     columns = change.sum(-2) + (pulled_y * v).sum(-1) + (pulled_dy * dv).sum(-1) if balanced else rows
     both = _potentials(p, rows, columns, balanced)
-    first = _low_rank("logits", torch.cat([grad_y, grad_dy], -1), torch.cat([v, dv], -1), both)
+    first = _low_rank(torch.cat([grad_y, grad_dy], -1), torch.cat([v, dv], -1), both)
     logits = change.addcmul_(p, first)
     more_q, grad_dq = _times(outer, torch.cat([dk, k], -1)).chunk(2, -1)
     more_k, grad_dk = _times(outer.mT, torch.cat([dq, q], -1)).chunk(2, -1)
@@ -156,15 +156,11 @@ def _parts(q: Tensor) -> Iterator[slice]:
     return parts(len(q), q.shape[-2] ** 2, q.device, q.dtype)
 
 
-def _weights(q: Tensor, k: Tensor, balanced: bool) -> Loan:
+def _weights(q: Tensor, k: Tensor, balanced: bool) -> Tensor:
     """P (heads, N, N)."""
     shape = (*q.shape[:2], k.shape[1])
-    logits, loan = torch.bmm(q, k.mT, out=scratch("weights", shape, q)), Loan(shape, q)
-    if balanced:
-        balance(logits, loan.tensor)
-    else:
-        torch.softmax(logits, -1, out=loan.tensor)
-    return loan
+    logits = torch.bmm(q, k.mT, out=empty(shape, q))
+    return balance(logits) if balanced else torch.softmax(logits, -1, out=empty(shape, q))
 
 
 def _potentials(p: Tensor, rows: Tensor, columns: Tensor, balanced: bool) -> Potentials:
@@ -176,22 +172,22 @@ def _times(p: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(x.mT.contiguous(), p.mT).mT
 
 
-def _product(name: str, x: Tensor, y: Tensor) -> Tensor:
-    """X Y^T (heads, N, N), in scratch memory of this name."""
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """X Y^T (heads, N, N)."""
     heads, n, _ = x.shape
     # Rows that lie a multiple of a page apart share their places in the cache of a CPU.
     stride = n + 16 if n * x.itemsize % 4096 == 0 else n
-    return torch.bmm(x, y.mT, out=scratch(name, (heads, n, stride), x)[..., :n])
+    return torch.bmm(x, y.mT, out=empty((heads, n, stride), x)[..., :n])
 
 
-def _low_rank(name: str, x: Tensor, y: Tensor, less: Potentials) -> Tensor:
-    """X Y^T - a 1^T - 1 b^T by one product, in scratch memory of this name."""
+def _low_rank(x: Tensor, y: Tensor, less: Potentials) -> Tensor:
+    """X Y^T - a 1^T - 1 b^T by one product."""
     a, b = less
     one = torch.ones_like(a).unsqueeze(-1)
     left, right = [x, -a.unsqueeze(-1)], [y, one]
     if b is not None:
         left, right = [*left, -one], [*right, b.unsqueeze(-1)]
-    return _product(name, torch.cat(left, -1), torch.cat(right, -1))
+    return _product(torch.cat(left, -1), torch.cat(right, -1))
 
 
 def _column_sums(p: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
