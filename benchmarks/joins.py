@@ -97,7 +97,7 @@ def project(dataset: str, name: str, work: Path) -> tuple[Path, int]:
     settings, seed = CASES[name]
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     experiment = params["experiments"]["digits"] if dataset == "digits" else copy.deepcopy(SMALL)
-    idim = params["experiments"]["digits"]["variants"]["resflow"]["model"]["idim"] if dataset == "digits" else 66
+    idim = params["experiments"]["digits"]["model"]["idim"] if dataset == "digits" else 66
     manifest = data.read_manifest(dataset, ROOT / "data")
     base = merged(params["defaults"]["model"], experiment["model"]) | {
         "shape": manifest.shape,

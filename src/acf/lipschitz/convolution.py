@@ -1,9 +1,9 @@
 """Stride-1 convolution with zero padding, in the arrangement that CPUs compute fastest.
 
-CPU kernels want the channels of a position side by side. Where what they see of a position's surroundings is no wider
-than their result, it is gathered and multiplied by a matrix. They waste most of their width where few outputs are made
-of many inputs: there every tap is made by a 1x1 convolution with k^2 times as many outputs, and taps are moved to their
-places and summed. Other devices use the convolution of their library as it is.
+CPU kernels want the channels of a position side by side. Where what they see of a position's surroundings is not much
+wider than their result, it is gathered and multiplied by a matrix. They waste most of their width where few outputs
+are made of many inputs: there every tap is made by a 1x1 convolution with k^2 times as many outputs, and taps are moved
+to their places and summed. Other devices use the convolution of their library as it is.
 """
 
 from collections.abc import Callable

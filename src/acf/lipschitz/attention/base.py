@@ -14,8 +14,8 @@ class SelfAttention(nn.Module, ABC):
 
     With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and a `core` that is 1-Lipschitz in
     its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 5 of
-    docs/mathematics.md). Any number of heads will do: tokens of a head have ceil(C / heads) channels unless `head_width`
-    says otherwise; with C channels every head can compare tokens in any way there is.
+    docs/mathematics.md). Any number of heads will do. Tokens of a head have ceil(C / heads) channels unless
+    `head_width` says otherwise; with C of them every head can compare tokens in any way there is.
 
     The first forward pass in training mode sets the scales of the core (bandwidth, radii) to those of its tokens, as
     ActNorm does with its scales: at any other scale a head would start, and stay, blind to differences of tokens.
