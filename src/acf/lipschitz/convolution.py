@@ -1,6 +1,6 @@
 """Stride-1 convolution with zero padding, in the arrangement that CPUs compute fastest.
 
-CPU kernels want the channels of a position side by side. Where what they see of a position's surroundings is not much
+CPU kernels want the channels of a position side by side. Where what they see of a position's surroundings is no
 wider than their result, it is gathered and multiplied by a matrix. They waste most of their width where few outputs
 are made of many inputs: there every tap is made by a 1x1 convolution with k^2 times as many outputs, and taps are moved
 to their places and summed. Other devices use the convolution of their library as it is.
@@ -25,8 +25,8 @@ def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor]
     kernel = weight.shape[-1]
     if weight.device.type != "cpu":
         return lambda x: F.conv2d(x, weight, bias, padding=kernel // 2)
-    if kernel == 1 or weight[0].numel() <= 2 * len(weight):
-        return _matrix_product(weight, bias)
+    if kernel > 1 and weight[0].numel() <= len(weight):
+        return _gathered(weight, bias)
     if not _narrow(weight):
         weight = weight.contiguous()
         return lambda x: F.conv2d(channels_last(x), weight, bias, padding=kernel // 2)
@@ -39,7 +39,7 @@ def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor]
     return moved_and_summed
 
 
-def _matrix_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _gathered(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     out, _, kernel, _ = weight.shape
     matrix = weight.permute(2, 3, 1, 0).reshape(-1, out)
 
@@ -60,11 +60,8 @@ def _matrix_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], T
 def _surroundings(x: Tensor, kernel: int) -> Tensor:
     """(B, C, H, W) -> (B, H, W, k, k, C): the values around each position, zero outside the map."""
     samples, channels, height, width = x.shape
-    x = channels_last(x).permute(0, 2, 3, 1)
-    if kernel == 1:
-        return x.reshape(samples, height, width, 1, 1, channels)
     r = kernel // 2
-    x = F.pad(x, (0, 0, r, r, r, r))
+    x = F.pad(channels_last(x).permute(0, 2, 3, 1), (0, 0, r, r, r, r))
     across, down, right, channel = x.stride()
     windows = x.as_strided(
         (samples, height, width, kernel, kernel, channels), (across, down, right, down, right, channel)
