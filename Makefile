@@ -14,8 +14,11 @@ test: setup
 lint: setup
 	ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow && snakemake --lint
 
-bench: setup
-	python benchmarks/training_step.py
+bench: demo
+	pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements.txt
+	acf prepare --dataset fashion-mnist
+	for name in training_step peer scaling startup sampling evaluation performance; do \
+	  python benchmarks/$$name.py || exit; done
 
 .venv/complete: requirements.lock pyproject.toml
 	python3.11 -m venv .venv && pip install -r $< && pip install --no-deps --no-build-isolation -e . && touch $@

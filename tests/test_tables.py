@@ -19,6 +19,7 @@ MAKERS: dict[str, tuple[str, str]] = {
     "attention_strength.md": ("attention_strength", "table"),
     "log_determinant.md": ("log_determinant_table", "markdown"),
     "sampling.md": ("sampling", "markdown"),
+    "evaluation.md": ("evaluation", "markdown"),
 }
 
 
@@ -39,9 +40,8 @@ def test_a_table_is_a_rendering_of_its_results(name: str, monkeypatch: pytest.Mo
 
 def test_the_page_on_performance_is_a_rendering_of_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    results = json.loads((ROOT / "benchmarks/results/training_step.json").read_text())
-    page: str = importlib.import_module("training_step").markdown(results)
-    assert page == (ROOT / "docs/performance.md").read_text()
+    performance = importlib.import_module("performance")
+    assert performance.markdown(performance.stored()) == (ROOT / "docs/performance.md").read_text()
 
 
 def test_every_table_the_documents_name_is_there() -> None:

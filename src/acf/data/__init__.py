@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acf.data.manifest import Manifest, read_manifest
+    from acf.data.prepared.manifest import Manifest, read_manifest
+    from acf.data.prepared.store import load, verify
     from acf.data.stage import prepare
-    from acf.data.store import load, verify
 
 _PLACES = {
-    "Manifest": "acf.data.manifest",
-    "load": "acf.data.store",
+    "Manifest": "acf.data.prepared.manifest",
+    "load": "acf.data.prepared.store",
     "prepare": "acf.data.stage",
-    "read_manifest": "acf.data.manifest",
-    "verify": "acf.data.store",
+    "read_manifest": "acf.data.prepared.manifest",
+    "verify": "acf.data.prepared.store",
 }
 
 __all__ = ["Manifest", "load", "prepare", "read_manifest", "verify"]

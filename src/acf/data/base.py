@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from acf.data.manifest import Split
+from acf.data.prepared.manifest import Split
 
 
 class ImageDataset(ABC):

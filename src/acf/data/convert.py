@@ -1,12 +1,12 @@
 """From `.npy` (as data sets are distributed) to `.pth` (as the stages read them), in constant memory."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from acf.data.files import discard, replacing, writing
+from acf.data.prepared.store import content_hash
 from acf.errors import DataError
 
 CHUNK_BYTES = 64 * 2**20
@@ -59,11 +59,6 @@ def npy_to_pth(source: Path, target: Path, *, shape: tuple[int, int, int], level
         return content_hash(tensor)
     finally:
         discard(raw)
-
-
-def content_hash(tensor: torch.Tensor) -> str:
-    """Return the SHA-256 of the bytes of a contiguous uint8 tensor."""
-    return hashlib.sha256(tensor.numpy().reshape(-1).data).hexdigest()
 
 
 def _open(source: Path) -> np.ndarray:

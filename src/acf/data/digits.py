@@ -8,7 +8,7 @@ import numpy as np
 
 from acf.data.base import ImageDataset
 from acf.data.convert import write_npy
-from acf.data.manifest import Split
+from acf.data.prepared.manifest import Split
 
 SPLIT_SEED = 0
 

@@ -8,7 +8,7 @@ from acf.data.base import ImageDataset
 from acf.data.convert import write_npy
 from acf.data.fetch import Remote, fetch
 from acf.data.idx import read_idx
-from acf.data.manifest import Split
+from acf.data.prepared.manifest import Split
 
 HINT = "on Debian and Ubuntu: apt install dataset-fashion-mnist, then ACF_MIRROR=/usr/share/datasets"
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -17,7 +17,7 @@ import requests
 import urllib3
 
 from acf.data.files import discard, writing
-from acf.data.manifest import prepare_hint
+from acf.data.prepared.manifest import prepare_hint
 from acf.errors import ConfigError, DataError
 
 MIRROR_VARIABLE = "ACF_MIRROR"

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from acf.data.base import ImageDataset
 from acf.data.convert import npy_to_pth
 from acf.data.files import replacing, writing
-from acf.data.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
-from acf.data.store import tensor_path, verify
+from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
+from acf.data.prepared.store import tensor_path, verify
 from acf.errors import DataError
 from acf.registry import DATASETS, resolve
 

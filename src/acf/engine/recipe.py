@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 CODE: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
-    "train": ("data", "lipschitz", "flows", "training"),
-    "evaluate": ("data", "lipschitz", "flows", "evaluation"),
-    "baselines": ("data", "lipschitz", "flows", "evaluation"),
-    "sample": ("data", "lipschitz", "flows", "evaluation"),
+    "train": ("data/prepared", "lipschitz", "flows", "training"),
+    "evaluate": ("data/prepared", "lipschitz", "flows", "evaluation"),
+    "baselines": ("data/prepared", "lipschitz", "flows", "evaluation"),
+    "sample": ("data/prepared", "lipschitz", "flows", "evaluation"),
     "report": ("reporting",),
     "index": ("reporting",),
 }

@@ -1,12 +1,12 @@
 """Reading the prepared tensors back, never without checking them."""
 
+import hashlib
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
-from acf.data.convert import content_hash
-from acf.data.manifest import ROOT, SPLITS, Manifest, Split, prepare_hint, read_manifest
+from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, prepare_hint, read_manifest
 from acf.errors import DataError
 
 
@@ -42,6 +42,11 @@ def verify(dataset: str, root: Path = ROOT) -> Manifest:
                 f"{manifest.sha256[split]}; {prepare_hint(dataset)}"
             )
     return manifest
+
+
+def content_hash(tensor: torch.Tensor) -> str:
+    """Return the SHA-256 of the bytes of a contiguous uint8 tensor."""
+    return hashlib.sha256(tensor.numpy().reshape(-1).data).hexdigest()
 
 
 def _load(manifest: Manifest, split: Split, root: Path) -> torch.Tensor:
