@@ -61,7 +61,7 @@ class SelfAttention(nn.Module, ABC):
 
     def _split(self, projected: Tensor) -> Tensor:
         """(B, N, projections * heads * d) -> (projections, B, heads, N, d)."""
-        return projected.unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return projected.unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
 
     @torch.no_grad()
     def _start_scales(self, stacked: Tensor) -> None:
