@@ -14,6 +14,9 @@ app = typer.Typer(
     help="Contractive normalizing flows with Lipschitz-constrained self-attention.",
 )
 
+data_app = typer.Typer(no_args_is_help=True, help="What is there of the data sets.")
+app.add_typer(data_app, name="data")
+
 Dataset = Annotated[str, typer.Option(help="Data set, a key under `experiments` in params.yaml.")]
 Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<dataset>.variants`.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
@@ -26,6 +29,33 @@ def prepare(dataset: Dataset) -> None:
     from acf.data import prepare as stage
 
     stage(dataset)
+
+
+@data_app.command("list")
+def data_list(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")] = False,
+) -> None:
+    """Show every data set: ready, partial, missing or manual; size, licence, source, citation."""
+    import json
+
+    from acf.data import overview
+    from acf.data.table import show
+
+    entries = overview()
+    if as_json:
+        print(json.dumps([entry.as_dict() for entry in entries], indent=2))
+    else:
+        show(entries)
+
+
+@data_app.command("verify")
+def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> None:
+    """Recompute the content hashes of a prepared data set."""
+    from acf.data import verify as check
+
+    manifest = check(dataset)
+    counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
+    print(f"{dataset}: content verified, {counts} images")
 
 
 @app.command()

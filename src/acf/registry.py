@@ -35,6 +35,13 @@ ACTIVATIONS = {
 DATASETS = {
     "digits": "acf.data.digits:Digits",
     "fashion-mnist": "acf.data.fashion_mnist:FashionMNIST",
+    "mnist": "acf.data.mnist:MNIST",
+    "cifar10": "acf.data.cifar10:CIFAR10",
+    "svhn": "acf.data.svhn:SVHN",
+    "imagenet32": "acf.data.imagenet:ImageNet32",
+    "imagenet64": "acf.data.imagenet:ImageNet64",
+    "celebahq64": "acf.data.celebahq:CelebAHQ64",
+    "celebahq256": "acf.data.celebahq:CelebAHQ256",
 }
 
 BASELINES = {

@@ -20,7 +20,8 @@ def store(folder: Path, images: np.ndarray) -> Path:
 
 def test_grey_images(tmp_path):
     target = tmp_path / "out" / "train.pth"
-    digest = npy_to_pth(store(tmp_path, GREY), target, shape=(1, 4, 3), levels=17, count=5)
+    digest, count = npy_to_pth(store(tmp_path, GREY), target, shape=(1, 4, 3), levels=17, count=5)
+    assert count == 5
     tensor = torch.load(target, weights_only=True, mmap=True)
     assert tensor.dtype == torch.uint8
     assert tensor.is_contiguous()
@@ -33,7 +34,7 @@ def test_grey_images(tmp_path):
 def test_colour_images_whatever_the_chunk(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(convert, "CHUNK_BYTES", chunk)
     target = tmp_path / "train.pth"
-    digest = npy_to_pth(store(tmp_path, COLOUR), target, shape=(3, 4, 5), levels=256, count=7)
+    digest, _ = npy_to_pth(store(tmp_path, COLOUR), target, shape=(3, 4, 5), levels=256, count=7)
     expected = COLOUR.transpose(0, 3, 1, 2)
     tensor = torch.load(target, weights_only=True)
     assert tensor.is_contiguous()

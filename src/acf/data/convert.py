@@ -1,15 +1,17 @@
 """From `.npy` (as data sets are distributed) to `.pth` (as the stages read them), in constant memory."""
 
+import hashlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from acf.data.files import discard, replacing, writing
-from acf.data.prepared.store import content_hash
+from acf.data.files import replacing, writing
+from acf.data.npy import NpyFile
+from acf.data.pth import write_pth
 from acf.errors import DataError
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 16 * 2**20
 
 
 def write_npy(target: Path, images: np.ndarray) -> None:
@@ -24,75 +26,52 @@ def write_npy(target: Path, images: np.ndarray) -> None:
         file.write(images.data)
 
 
-def npy_to_pth(source: Path, target: Path, *, shape: tuple[int, int, int], levels: int, count: int) -> str:
+def npy_to_pth(
+    source: Path, target: Path, *, shape: tuple[int, int, int], levels: int, count: int | Collection[int] | None
+) -> tuple[str, int]:
     """Convert images from `source`, uint8 (N, H, W) or (N, H, W, C), to a tensor (N, C, H, W) in `target`.
 
-    The array is memory-mapped and, where its axes have to move, copied through a temporary file beside
-    `target`, which holds one contiguous uint8 tensor; the same images give the same bytes under one version
-    of torch.
+    The file holds one contiguous uint8 tensor; the same images give the same bytes under one version of torch.
 
     Args:
         source: the `.npy` file.
         target: the `.pth` file, replaced only when all is written.
         shape: (C, H, W) each image must have.
         levels: values must be below it.
-        count: N the array must have.
+        count: N the array must have, or those it may have; any if None.
 
     Returns:
-        SHA-256 of the tensor's bytes.
+        SHA-256 of the tensor's bytes, and N.
 
     Raises:
         DataError: `source` is missing, truncated or not an array file, or has another dtype, shape or range;
             `target` cannot be written.
     """
-    images = _open(source)
-    _check(images, source, shape, levels, count)
-    images = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
-    raw = target.with_name(f".{target.name}.raw")
-    try:
-        if not images.flags.c_contiguous:
-            images = _copy(images, raw)
-        tensor = torch.from_numpy(images)
-        with replacing(target) as file:
-            # Through the handle: given a path, torch.save would write the temporary name into the file.
-            torch.save(tensor, file)
-        return content_hash(tensor)
-    finally:
-        discard(raw)
+    images = NpyFile(source)
+    _check_shape(images, shape, (count,) if isinstance(count, int) else count)
+    number = images.shape[0]
+    digest = hashlib.sha256()
+
+    def pieces() -> Iterator[np.ndarray]:
+        for piece in images.chunks(CHUNK_BYTES):
+            # Every uint8 is below 256: only fewer levels are worth a pass over the data.
+            if levels < 256 and (highest := int(piece.max(initial=0))) >= levels:
+                raise DataError(f"{source} has value {highest}; with {levels} levels values lie in [0, {levels - 1}]")
+            moved = np.ascontiguousarray(piece[:, None] if piece.ndim == 3 else np.moveaxis(piece, -1, 1))
+            digest.update(moved.data)
+            yield moved
+
+    with replacing(target) as file:
+        write_pth(file, Path(file.name), (number, *shape), pieces())
+    return digest.hexdigest(), number
 
 
-def _open(source: Path) -> np.ndarray:
-    try:
-        # Copy-on-write, so that torch may wrap the pages as writable; the file itself stays as it is.
-        images = np.load(source, mmap_mode="c", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{source} not found") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source} is truncated or not a .npy file: {error}") from None
-    if not isinstance(images, np.ndarray):
-        raise DataError(f"{source} is an archive of arrays; unpack it and give the one .npy file")
-    return images
-
-
-def _check(images: np.ndarray, source: Path, shape: tuple[int, int, int], levels: int, count: int) -> None:
-    if images.dtype != np.uint8:
-        raise DataError(f"{source} has dtype {images.dtype}; images must be whole numbers stored as uint8")
-    channels, height, width = shape
-    wanted = [(count, height, width, channels)] + ([(count, height, width)] if channels == 1 else [])
-    if images.shape not in wanted:
-        raise DataError(f"{source} has shape {images.shape}; expected (N, H, W, C) = {' or '.join(map(str, wanted))}")
-    # Every uint8 is below 256: only fewer levels are worth a pass over the data.
-    if levels < 256 and (highest := int(images.max())) >= levels:
-        raise DataError(f"{source} has value {highest}; with {levels} levels values lie in [0, {levels - 1}]")
-
-
-def _copy(images: np.ndarray, raw: Path) -> np.ndarray:
-    """Copy a view into a contiguous array mapped to the file `raw`."""
-    with writing(raw):
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        with raw.open("wb") as file:
-            rows = max(1, CHUNK_BYTES // images[0].nbytes)
-            for start in range(0, len(images), rows):
-                # Written, not assigned to a writable map: a full disk is then an error instead of a SIGBUS.
-                file.write(np.ascontiguousarray(images[start : start + rows]).data)
-    return np.memmap(raw, dtype=np.uint8, mode="c", shape=images.shape)
+def _check_shape(images: NpyFile, shape: tuple[int, int, int], counts: Collection[int] | None) -> None:
+    channels, *size = shape
+    number, *rest = images.shape or (0,)
+    fits = rest == [*size, channels] or (channels == 1 and rest == size)
+    if not fits or number == 0 or (counts is not None and number not in counts):
+        wanted = " or ".join(map(str, sorted(counts))) if counts else "N"
+        layouts = [(*size, channels)] + ([tuple(size)] if channels == 1 else [])
+        expected = " or ".join(f"({', '.join([wanted, *map(str, layout)])})" for layout in layouts)
+        raise DataError(f"{images.path} has shape {images.shape}; expected (N, H, W, C) = {expected}")

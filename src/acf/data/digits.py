@@ -8,6 +8,7 @@ import numpy as np
 
 from acf.data.base import ImageDataset
 from acf.data.convert import write_npy
+from acf.data.downloads import Downloads
 from acf.data.prepared.manifest import Split
 
 SPLIT_SEED = 0
@@ -30,8 +31,11 @@ class Digits(ImageDataset):
         "test": "4a5af014b67bc9c16d822c556f8fef8d6b41101cf8075dc5f82af40c6625a786",
     }
     source = "scikit-learn load_digits (UCI optical recognition of handwritten digits), stratified split, seed 0"
+    licence = "CC BY 4.0"
+    citation = "Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI, 1998"
+    bytes = 0
 
-    def export(self, downloads: Path, scratch: Path) -> Mapping[Split, Path]:
+    def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Write both splits into `scratch`; nothing is fetched."""
         from sklearn.datasets import load_digits
 

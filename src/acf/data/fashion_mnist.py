@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from acf.data.base import ImageDataset
 from acf.data.convert import write_npy
-from acf.data.fetch import Remote, fetch
+from acf.data.downloads import Downloads
+from acf.data.fetch import Remote
 from acf.data.idx import read_idx
 from acf.data.prepared.manifest import Split
 
@@ -42,12 +43,15 @@ class FashionMNIST(ImageDataset):
         "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
     }
     source = f"{URL} (Zalando Research, MIT licence), published split"
+    licence = "MIT"
+    citation = "Xiao, Rasul, Vollgraf, arXiv 1708.07747"
+    bytes = 30_878_645
 
-    def export(self, downloads: Path, scratch: Path) -> Mapping[Split, Path]:
+    def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Fetch the two image files, from `ACF_MIRROR` if it has them, and unpack them into `scratch`."""
         paths: dict[Split, Path] = {}
         for split, name in FILES.items():
-            images = read_idx(fetch(remote(name), self.name, downloads))
+            images = read_idx(downloads.fetch(remote(name)))
             paths[split] = scratch / f"{split}.npy"
             write_npy(paths[split], images)
         return paths

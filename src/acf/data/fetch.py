@@ -32,15 +32,17 @@ class Remote:
 
     Attributes:
         name: its file name.
-        url: its home.
-        sha256: of its bytes or, if `gzipped`, of what it unpacks to, since packing may differ.
+        url: its home; empty where a person has to fetch it.
+        sha256: of its bytes or, if `gzipped`, of what it unpacks to, since packing may differ; empty if not known.
+        md5: of its bytes, where that is what the publisher gives; empty if not known.
         gzipped: whether it is a gzip file.
         hint: another way to get it, added to the message when it cannot be fetched.
     """
 
     name: str
-    url: str
-    sha256: str
+    url: str = ""
+    sha256: str = ""
+    md5: str = ""
     gzipped: bool = False
     hint: str = ""
 
@@ -104,21 +106,31 @@ def fetch(remote: Remote, dataset: str, folder: Path, *, attempts: int = 4, wait
 
 def _places(remote: Remote, dataset: str) -> list[Path | str]:
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
+    home: list[Path | str] = [remote.url] if remote.url else []
     if not mirror:
-        return [remote.url]
+        return home
     scheme = mirror.partition("://")[0].lower() if "://" in mirror else ""
     if scheme in ("http", "https"):
         base = mirror.rstrip("/")
-        return [f"{base}/{dataset}/{remote.name}", f"{base}/{remote.name}", remote.url]
+        return [f"{base}/{dataset}/{remote.name}", f"{base}/{remote.name}", *home]
     if scheme not in ("", "file"):
         raise ConfigError(f"{MIRROR_VARIABLE}={mirror}: must be a folder, or a file://, http:// or https:// URL")
     folder = Path(url2pathname(urlsplit(mirror).path)) if scheme else Path(mirror).expanduser()
-    return [folder / dataset / remote.name, folder / remote.name, remote.url]
+    return [folder / dataset / remote.name, folder / remote.name, *home]
+
+
+def lies_there(remote: Remote, dataset: str, folder: Path) -> bool:
+    """Whether the file is in `folder`, or in the mirror if that is a folder; its content is not looked at."""
+    places = [folder / remote.name, *_places(remote, dataset)]
+    return any(isinstance(place, Path) and place.is_file() for place in places)
 
 
 def _fault(path: Path, remote: Remote) -> str:
     """Return what is wrong with the content of `path`, or nothing."""
-    digest = hashlib.sha256()
+    if not (remote.sha256 or remote.md5 or remote.gzipped):
+        return ""
+    algorithm, wanted = ("SHA-256", remote.sha256) if remote.sha256 else ("MD5", remote.md5)
+    digest = hashlib.sha256() if remote.sha256 else hashlib.md5(usedforsecurity=False)
     try:
         with gzip.open(path) if remote.gzipped else path.open("rb") as file:
             while block := file.read(CHUNK_BYTES):
@@ -127,10 +139,10 @@ def _fault(path: Path, remote: Remote) -> str:
         return f"is truncated or not a gzip file ({error})"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if digest.hexdigest() == remote.sha256:
+    if digest.hexdigest() == wanted or not wanted:
         return ""
     what = " of the uncompressed content" if remote.gzipped else ""
-    return f"has the wrong content: expected SHA-256{what} {remote.sha256}, found {digest.hexdigest()}"
+    return f"has the wrong content: expected {algorithm}{what} {wanted}, found {digest.hexdigest()}"
 
 
 def _require(path: Path, remote: Remote, remedy: str) -> None:

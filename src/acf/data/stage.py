@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from acf.data.base import ImageDataset
 from acf.data.convert import npy_to_pth
+from acf.data.downloads import HASHES, Downloads
 from acf.data.files import replacing, writing
 from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
 from acf.data.prepared.store import tensor_path, verify
@@ -69,7 +70,9 @@ def _present(source: ImageDataset, root: Path) -> Manifest | None:
     except DataError as error:
         print(f"{error.args[0].partition('; run')[0]}: preparing again")
         return None
-    if manifest != _manifest(source, source.sha256 or manifest.sha256):
+    if manifest != _manifest(source, source.sha256 or manifest.sha256, manifest.counts) or not _possible(
+        source, manifest.counts
+    ):
         print(f"{manifest_path(source.name, root)} is of another version of the data set: preparing again")
         return None
     print(f"{root / source.name}: already prepared, content verified")
@@ -84,11 +87,13 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
         # An old manifest must not vouch for new tensors.
         manifest_path(source.name, root).unlink(missing_ok=True)
     try:
-        arrays = source.export(downloads, scratch)
+        files = Downloads(source.name, downloads, root.parent / HASHES)
+        arrays = source.export(files, scratch)
         hashes: dict[Split, str] = {}
+        counts: dict[Split, int] = {}
         for split in SPLITS:
             path = tensor_path(source.name, split, root)
-            hashes[split] = npy_to_pth(
+            hashes[split], counts[split] = npy_to_pth(
                 arrays[split], path, shape=source.shape, levels=source.levels, count=source.counts[split]
             )
             if source.sha256 and hashes[split] != source.sha256[split]:
@@ -96,23 +101,33 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
                     f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
                     f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
                 )
-            print(f"wrote {path}: {source.counts[split]} images, {source.shape}, {source.levels} levels")
+            arrays[split].unlink()
+            print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    manifest = _manifest(source, hashes)
+    files.record()
+    manifest = _manifest(source, hashes, counts)
     with replacing(manifest_path(source.name, root)) as file:
         file.write(manifest.model_dump_json(indent=2).encode() + b"\n")
     print(f"wrote {manifest_path(source.name, root)}")
     return manifest
 
 
-def _manifest(source: ImageDataset, hashes: Mapping[Split, str]) -> Manifest:
+def _possible(source: ImageDataset, counts: Mapping[Split, int]) -> bool:
+    """Whether the data set can have these numbers of images."""
+    for split, wanted in source.counts.items():
+        if wanted is not None and counts[split] not in ((wanted,) if isinstance(wanted, int) else wanted):
+            return False
+    return True
+
+
+def _manifest(source: ImageDataset, hashes: Mapping[Split, str], counts: Mapping[Split, int]) -> Manifest:
     return Manifest(
         dataset=source.name,
         shape=source.shape,
         levels=source.levels,
         bits=math.log2(source.levels),
-        counts=dict(source.counts),
+        counts=dict(counts),
         sha256=dict(hashes),
         source=source.source,
     )

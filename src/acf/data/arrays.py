@@ -1,0 +1,60 @@
+"""Images in one `.npy` file: a data set of one's own, divided by a seed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from acf.data.base import ImageDataset
+from acf.data.downloads import Downloads
+from acf.data.npy import NpyFile, NpyWriter
+from acf.data.prepared.manifest import Split
+from acf.data.split import SEED, drawn
+from acf.errors import DataError
+
+PIECE = 2**24
+
+
+class ArrayFile(ImageDataset):
+    """Base of data sets from a `.npy` file, uint8 (N, H, W) or (N, H, W, C).
+
+    Attributes:
+        array: path of the file; ~ is the home folder.
+        test_share: share of the images held out for testing.
+        seed: of the split.
+    """
+
+    array: ClassVar[str]
+    test_share: ClassVar[float] = 0.1
+    seed: ClassVar[int] = SEED
+    counts: ClassVar[Mapping[Split, None]] = {"train": None, "test": None}
+    manual = True
+
+    def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
+        """Divide the array."""
+        path = Path(self.array).expanduser()
+        return write_split(path, scratch, lambda count: drawn(count, self.test_share, self.seed))
+
+
+def write_split(path: Path, scratch: Path, divide: Callable[[int], Mapping[Split, np.ndarray]]) -> Mapping[Split, Path]:
+    """Write the parts of an array, each image where `divide` says, to `.npy` files of their own.
+
+    Raises:
+        DataError: the array is missing, damaged, of another type, or has fewer than two images.
+    """
+    images = NpyFile(path)
+    if len(images.shape) not in (3, 4) or images.shape[0] < 2:
+        raise DataError(f"{path} has shape {images.shape}; expected at least two images, (N, H, W) or (N, H, W, C)")
+    count, *shape = images.shape
+    chosen = divide(count)
+    paths = {split: scratch / f"{split}.npy" for split in chosen}
+    for split, indices in chosen.items():
+        wanted = np.zeros(count, bool)
+        wanted[indices] = True
+        start = 0
+        with NpyWriter(paths[split], tuple(shape)) as writer:
+            for piece in images.chunks(PIECE):
+                writer.append(piece[wanted[start : start + len(piece)]])
+                start += len(piece)
+    return paths

@@ -1,0 +1,72 @@
+"""What is there of every data set: `acf data list`."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from acf.data.base import ImageDataset
+from acf.data.prepared.manifest import ROOT, SPLITS, manifest_path, read_manifest
+from acf.data.prepared.store import tensor_path
+from acf.data.stage import DOWNLOADS
+from acf.errors import DataError
+from acf.registry import DATASETS, resolve
+
+State = Literal["ready", "partial", "missing", "manual"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One data set.
+
+    Attributes:
+        name: its key in the registry.
+        state: ready (prepared; content not recomputed), partial (something is there, `acf prepare` goes on),
+            missing, or manual (missing, and a person has to fetch it).
+        images: numbers of training and test images, if ready.
+        shape: (C, H, W).
+        levels: number of values of a pixel.
+        bytes: of the download; None where it is not known.
+        licence: of the images.
+        source: where they come from.
+        citation: what to cite.
+    """
+
+    name: str
+    state: State
+    images: tuple[int, int] | None
+    shape: tuple[int, int, int]
+    levels: int
+    bytes: int | None
+    licence: str
+    source: str
+    citation: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def overview(root: Path = ROOT) -> list[Entry]:
+    """Look at every registered data set; reads manifests and file names only."""
+    entries = []
+    for name in sorted(DATASETS):
+        source: ImageDataset = resolve(DATASETS, name, "data set")()
+        state, images = _state(source, Path(root))
+        facts = (source.shape, source.levels, source.bytes, source.licence, source.source, source.citation)
+        entries.append(Entry(name, state, images, *facts))
+    return entries
+
+
+def _state(source: ImageDataset, root: Path) -> tuple[State, tuple[int, int] | None]:
+    tensors = [tensor_path(source.name, split, root) for split in SPLITS]
+    try:
+        manifest = read_manifest(source.name, root)
+    except DataError:
+        manifest = None
+    if manifest and all(path.is_file() for path in tensors):
+        return "ready", (manifest.counts["train"], manifest.counts["test"])
+    downloads = root / DOWNLOADS / source.name
+    fetched = [path for path in downloads.glob("*") if path.name != "lock"] if downloads.is_dir() else []
+    if fetched or manifest_path(source.name, root).exists() or any(path.exists() for path in tensors):
+        return "partial", None
+    return ("manual" if source.manual else "missing"), None

@@ -1,0 +1,69 @@
+"""The downsampled ImageNet as image-net.org hands it out: zip files of `.npz` batches, read in pieces.
+
+A batch holds `data`, uint8 (N, 3 H W), all red values of an image first (Chrabaszcz et al., arXiv 1707.08819).
+"""
+
+import math
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+
+from acf.data.files import writing
+from acf.errors import DataError
+
+ENTRY = "data.npy"
+
+
+def batches(archive: Path, scratch: Path, shape: tuple[int, int, int], size: int) -> Iterator[np.ndarray]:
+    """Yield all images of the `.npz` batches in a zip file as uint8 (n, H, W, C), at most about `size` bytes at a time.
+
+    Args:
+        archive: the zip file; its batches are taken in the order of their numbers.
+        scratch: folder for one batch at a time, as a compressed batch cannot be read where it lies.
+        shape: (C, H, W).
+        size: bytes of a piece.
+
+    Raises:
+        DataError: missing, truncated or damaged, or it holds something else; names file and entry.
+    """
+    try:
+        with zipfile.ZipFile(archive) as outer:
+            names = [name for name in outer.namelist() if name.endswith(".npz")]
+            if not names:
+                raise DataError(f"{archive} holds no .npz batches; is it the file that image-net.org names so?")
+            for name in sorted(names, key=lambda name: (len(name), name)):
+                batch = scratch / PurePosixPath(name).name
+                with writing(batch), batch.open("wb") as file, outer.open(name) as content:
+                    shutil.copyfileobj(content, file, 2**20)
+                with zipfile.ZipFile(batch) as inner, inner.open(ENTRY) as array:
+                    yield from _pieces(array, f"{archive}: {name}", shape, size)
+                batch.unlink()
+    except FileNotFoundError:
+        raise DataError(f"{archive} not found") from None
+    except (zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
+        raise DataError(f"{archive} is truncated or damaged: {error}; delete it and fetch it again") from None
+
+
+def _pieces(array: IO[bytes], name: str, shape: tuple[int, int, int], size: int) -> Iterator[np.ndarray]:
+    try:
+        version = np.lib.format.read_magic(array)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        stored, fortran, dtype = read(array)
+    except ValueError as error:
+        raise DataError(f"{name}: its data are no array: {error}") from None
+    each = math.prod(shape)
+    if dtype != np.uint8 or fortran or len(stored) != 2 or stored[1] != each:
+        raise DataError(f"{name}: its data are {dtype} {stored}; expected uint8 (N, {each})")
+    left = stored[0]
+    while left:
+        n = min(left, max(1, size // each))
+        content = array.read(n * each)
+        if len(content) < n * each:
+            raise DataError(f"{name} is truncated: {left} images are missing")
+        yield np.moveaxis(np.frombuffer(content, np.uint8).reshape(n, *shape), 1, -1)
+        left -= n
