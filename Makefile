@@ -17,7 +17,7 @@ lint: setup
 bench: demo
 	pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements.txt
 	acf prepare --dataset fashion-mnist
-	for name in training_step peer scaling startup sampling evaluation performance; do \
+	for name in training_step peer scaling startup sampling evaluation conversion performance; do \
 	  python benchmarks/$$name.py || exit; done
 
 .venv/complete: requirements.lock pyproject.toml

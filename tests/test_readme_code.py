@@ -1,17 +1,23 @@
 """What README shows is what works."""
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
+from acf.data import prepare
+from acf.registry import DATASETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
     samples, x, again = names["samples"], names["x"], names["x_again"]
@@ -21,6 +27,19 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert isinstance(again, torch.Tensor)
     assert float((x - again).detach().abs().max()) < 1e-4
     assert (tmp_path / "my-flow" / "model.safetensors").is_file()
+
+
+def test_the_data_set_in_the_readme_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    module = types.ModuleType("faces")
+    exec(code, module.__dict__)
+    monkeypatch.setitem(sys.modules, "faces", module)
+    monkeypatch.setitem(DATASETS, "faces", "faces:Faces")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "faces").mkdir()
+    for i in range(10):
+        Image.new("RGB", (70 + i, 90), (i, 0, 0)).save(tmp_path / f"faces/{i}.jpg")
+    assert prepare("faces", tmp_path / "data").counts == {"train": 9, "test": 1}
 
 
 def test_the_commands_in_the_readme_exist() -> None:

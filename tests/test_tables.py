@@ -20,6 +20,7 @@ MAKERS: dict[str, tuple[str, str]] = {
     "log_determinant.md": ("log_determinant_table", "markdown"),
     "sampling.md": ("sampling", "markdown"),
     "evaluation.md": ("evaluation", "markdown"),
+    "conversion.md": ("conversion", "markdown"),
 }
 
 

@@ -103,6 +103,14 @@ def test_local_norm_is_that_of_the_jacobian(kind: str) -> None:
         assert (block.dependence is None) == (block.attention is None)
 
 
+@pytest.mark.parametrize("kind", ["none", "l2"])
+def test_layers_of_a_dense_branch_are_not_taken_for_attention(kind: str) -> None:
+    torch.manual_seed(0)
+    dense = {"branch": "dense", "dense": {"depth": 2, "growth": 4}, "attention": {"kind": kind, "join": "block"}}
+    for block in audit(acf.build({**TINY, **dense}).eval(), pictures(3), steps=2):
+        assert (block.share, block.weight) == (None, None)
+
+
 def test_the_flow_is_left_as_it_is_and_the_audit_is_repeatable() -> None:
     flow = tiny({"kind": "l2"}).train()
     before = {key: value.clone() for key, value in flow.state_dict().items()}

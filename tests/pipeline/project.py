@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,16 @@ exec {sys.executable} -m acf.cli "$@"
 """
 
 
+def _graph_of_study(graph: str) -> str:
+    """dvc.yaml without the data sets that are not in the small study."""
+    for name in yaml.safe_load((SOURCE / "params.yaml").read_text())["experiments"]:
+        if name not in STUDY["experiments"]:
+            graph = re.sub(rf"  train-{name}:\n(    .*\n)+", "", graph)
+            graph = re.sub(rf"  (evaluate|sample)-{name}: .*\n", "", graph)
+            graph = graph.replace(f"      - reports/{name}\n", "")
+    return graph
+
+
 class Project:
     """A copy whose own code runs (PYTHONPATH), and whose `acf` notes each call in calls.txt."""
 
@@ -66,6 +77,7 @@ class Project:
             else:
                 shutil.copy2(source / name, root / name)
         (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        (root / "dvc.yaml").write_text(_graph_of_study((root / "dvc.yaml").read_text()))
         (root / "bin").mkdir()
         (root / "bin" / "acf").write_text(ACF)
         (root / "bin" / "acf").chmod(0o755)

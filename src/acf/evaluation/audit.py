@@ -114,7 +114,8 @@ def _audit_block(
     local = float(gains.max())
     found = max(local, attack.gain)
     attention = next(iter(_within(branch, SelfAttention)), None)
-    join = next(iter(_within(branch, Join)), None)
+    # Layers of a dense branch are joins too, of convolutions.
+    join = next((m for m in _within(branch, Join) if isinstance(m.inner, SelfAttention)), None)
     return BlockAudit(
         name=name,
         tokens=math.prod(shape[1:]),

@@ -1,0 +1,77 @@
+"""The paper's experiments as params.yaml has them, small in `blocks` and `idim` only, from source files to bits/dim."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sources import CASES, shrink
+
+from acf.data import prepare
+from acf.evaluation import evaluate
+from acf.params import Params
+from acf.training import train
+
+ROOT = Path(__file__).parents[2]
+MOST_TOKENS = 1024
+# Beside the model: as few steps and images as the fixtures have.
+TRAINING = {"steps": 2, "warmup_steps": 1, "validation_images": 2, "validate_every": 2}
+
+
+def study(name: str) -> tuple[dict[str, Any], list[str]]:
+    """params.yaml cut down to one experiment, and the variants that run here."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    experiment = params["experiments"][name]
+    real = Params(ROOT / "params.yaml").resolve(name, "resflow").model
+    experiment["model"] |= {"blocks": [1] * len(real.blocks), "idim": 8}
+    experiment["training"] |= TRAINING
+    experiment["evaluation"] |= {"images": 3, "batch_size": 4}
+    params["defaults"]["model"]["attention"]["every"] = 1
+    params["experiments"] = {name: experiment}
+    side = CASES[name].images["train"].shape[-1] // (2 if real.squeeze_first else 1)
+    variants = [v for v in experiment["variants"] if v == "resflow" or side**2 <= MOST_TOKENS]
+    return params, variants
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_two_steps_and_an_evaluation(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))
+    CASES[name].write(CASES[name].images, tmp_path / "mirror")
+    params, variants = study(name)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    manifest = prepare(name, tmp_path / "data")
+    for variant in variants[:2]:
+        train(name, variant, 0, "cpu", tmp_path)
+        evaluate(name, variant, 0, "cpu", tmp_path)
+        metrics = json.loads((tmp_path / f"results/{name}/{variant}/seed0/metrics.json").read_text())
+        assert math.isfinite(metrics["bits_per_dim"])
+        # Noise of this many levels costs at least its own entropy, and two steps teach little.
+        assert 0.5 * manifest.bits < metrics["bits_per_dim"] < 4 * manifest.bits
+        config = json.loads((tmp_path / f"models/{name}/{variant}/seed0/config.json").read_text())
+        assert config["certificate_worst"] < 1
+
+
+def test_settings_of_the_paper() -> None:
+    """arXiv 1906.02735, appendix E; what differs from the common settings."""
+    params = Params(ROOT / "params.yaml")
+
+    def of(name: str) -> Any:
+        return params.resolve(name, "resflow")
+
+    assert of("mnist").model.logit_alpha == 1e-6
+    assert of("cifar10").training.horizontal_flips
+    assert of("cifar10").model.blocks == [16, 16, 16]
+    assert of("imagenet32").model.blocks == of("imagenet64").model.blocks == [32, 32, 32]
+    assert of("imagenet64").model.factor_out
+    assert of("imagenet64").model.squeeze_first
+    assert of("celebahq64").model.blocks == [8] * 5
+    assert of("celebahq64").training.horizontal_flips
+    large = of("celebahq256")
+    assert (large.model.blocks, large.model.activation, large.model.fc_blocks) == ([16] * 6, "elu", 0)
+    assert (large.training.batch_size, large.training.accumulate, large.training.log_det.exact_terms) == (8, 5, 8)
+    assert large.model.factor_out
+    assert large.model.squeeze_first
