@@ -16,8 +16,8 @@ from acf.data.prepared.manifest import Split
 PIECE = 2**24
 HOW = (
     "the owner asks for a login at https://image-net.org/download-images, which has the .npz batches; the older "
-    "archives of PNG files (van den Oord et al., arXiv 1601.06759) do as well. They hold nearly the same images, resized "
-    "otherwise, so results on one are not to be compared with results on the other"
+    "archives of PNG files (van den Oord et al., arXiv 1601.06759) do as well. They hold nearly the same images, "
+    "resized otherwise, so results on one are not to be compared with results on the other"
 )
 
 
