@@ -13,6 +13,7 @@ from acf.data.downloads import Downloads
 from acf.data.fetch import Remote
 from acf.data.npy import NpyWriter
 from acf.data.prepared.manifest import Split
+from acf.data.progress import counting
 from acf.data.split import drawn
 from acf.errors import DataError
 
@@ -69,10 +70,12 @@ class CelebAHQ256(ImageDataset):
         with (
             NpyWriter(paths["train"], (side, side, 3)) as train,
             NpyWriter(paths["test"], (side, side, 3)) as test,
+            counting("reading records", sum(self.counts.values())) as advance,
         ):
             writers: dict[Split, NpyWriter] = {"train": train, "test": test}
             for split, image in _images(path, side):
                 writers[split].append(image >> 3)
+                advance(1)
         return paths
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from acf.data.files import replacing, writing
 from acf.data.npy import NpyFile
+from acf.data.progress import shown
 from acf.data.pth import write_pth
 from acf.errors import DataError
 
@@ -53,7 +54,7 @@ def npy_to_pth(
     digest = hashlib.sha256()
 
     def pieces() -> Iterator[np.ndarray]:
-        for piece in images.chunks(CHUNK_BYTES):
+        for piece in shown(images.chunks(CHUNK_BYTES), f"writing {target}", number):
             # Every uint8 is below 256: only fewer levels are worth a pass over the data.
             if levels < 256 and (highest := int(piece.max(initial=0))) >= levels:
                 raise DataError(f"{source} has value {highest}; with {levels} levels values lie in [0, {levels - 1}]")

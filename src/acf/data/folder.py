@@ -9,6 +9,7 @@ from acf.data.downloads import Downloads
 from acf.data.images import Encoded, Target, decode
 from acf.data.npy import NpyWriter
 from acf.data.prepared.manifest import Split
+from acf.data.progress import shown
 from acf.data.split import SEED, drawn
 from acf.errors import DataError
 
@@ -42,7 +43,8 @@ class ImageFolder(ImageDataset):
         for split, indices in drawn(len(paths), self.test_share, self.seed).items():
             written[split] = scratch / f"{split}.npy"
             with NpyWriter(written[split], (height, width, channels)) as writer:
-                for piece in decode(_read([paths[i] for i in indices]), Target(self.shape, fit=True)):
+                pieces = decode(_read([paths[i] for i in indices]), Target(self.shape, fit=True))
+                for piece in shown(pieces, f"reading {split} images", len(indices)):
                     writer.append(piece)
         return written
 

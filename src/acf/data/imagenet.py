@@ -12,6 +12,7 @@ from acf.data.fetch import Remote
 from acf.data.images import Target, decode
 from acf.data.npy import NpyWriter
 from acf.data.prepared.manifest import Split
+from acf.data.progress import shown
 
 PIECE = 2**24
 HOW = (
@@ -51,7 +52,7 @@ class DownsampledImageNet(ImageDataset):
             else:
                 pieces = chain.from_iterable(npz.batches(path, scratch, self.shape, PIECE) for path in used)
             with NpyWriter(paths[split], (side, side, 3)) as writer:
-                for piece in pieces:
+                for piece in shown(pieces, f"reading {split} images"):
                     writer.append(piece)
         return paths
 
