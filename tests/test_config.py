@@ -73,7 +73,7 @@ def test_later_sections_win(tmp_path: Path) -> None:
         ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 16, "experiments.digits.extra: unknown key"),
         ("    seeds: [0, 1]\n", "", 10, "key 'seeds' is missing"),
         ("seeds: [0, 1]", "seeds: [0, 0]", 11, "different whole numbers"),
-        ("digits:", "digit:", 10, "unknown data set; known: digits"),
+        ("digits:", "digit:", 10, "unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
         ("      resflow: {}\n", "      resflo: {}\n", 17, "unknown variant"),
         (
             "evaluation: {}\n",

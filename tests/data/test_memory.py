@@ -14,11 +14,13 @@ from acf.data.pth import write_pth
 from acf.errors import DataError
 
 SCRIPT = """
-import resource, sys
+import sys
 from pathlib import Path
 from acf.data.convert import npy_to_pth
 print(npy_to_pth(Path(sys.argv[1]), Path(sys.argv[2]), shape=(3, 64, 64), levels=256, count=None))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not `ru_maxrss`, which a process takes over from the one that started it.
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak)
 """
 
 

@@ -42,7 +42,7 @@ class Mixing(SelfAttention):
     """Values plus `mean` times their mean; not 1-Lipschitz, which the measures need not care about."""
 
     def __init__(self, channels: int, own: float, mean: float) -> None:
-        super().__init__(channels, 1, 1, 0.98)
+        super().__init__(channels, 1, 1, 0.98, None)
         self.own, self.mean = own, mean
 
     def core(self, *projected: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ class Mixing(SelfAttention):
 class Lying(SelfAttention):
     """Values times 500 under the bound of a contraction."""
 
-    def __init__(self, channels: int, heads: int, coefficient: float) -> None:
-        super().__init__(channels, heads, 1, coefficient)
+    def __init__(self, channels: int, heads: int, coefficient: float, head_width: int | None) -> None:
+        super().__init__(channels, heads, 1, coefficient, head_width)
 
     def core(self, *projected: Tensor) -> Tensor:
         return 500 * projected[0]
