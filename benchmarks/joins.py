@@ -158,6 +158,8 @@ def markdown(results: dict[str, Any]) -> str:
     for dataset, result in results.items():
         lines = {entry["case"]: torch.tensor(entry["bits_per_dim"], dtype=torch.float64) for entry in result["cases"]}
         text.append(f"## {dataset}\n\n{result['images']} test images, {result['draws']} draws; {result['machine']}.\n")
+        if "note" in result:
+            text.append(f"{result['note']}\n")
         text.append("| attention, joined | parameters | idim | bits/dim | less none, paired | certificate | shares |")
         text.append("|---|---:|---:|---:|---:|---:|---|")
         for entry in result["cases"]:
