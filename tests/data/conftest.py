@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ class FileServer(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.statuses: list[int] = []
         self.cut_after: list[int] = []
+        self.hang: list[float] = []
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -55,6 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = start + self.server.cut_after.pop(0) if self.server.cut_after else len(content)
+        if self.server.hang:  # in the middle of the answer
+            self.wfile.write(content[start : (start + end) // 2])
+            self.wfile.flush()
+            time.sleep(self.server.hang.pop(0))
+            return
         self.wfile.write(content[start:end])
 
     def log_message(self, *args: object) -> None:

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,20 @@ def test_folder_that_cannot_be_written(home, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot write"):
         get(home, tmp_path / "file" / "folder")
+
+
+def test_server_that_falls_silent(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("acf.data.fetch.TIMEOUT", (0.5, 0.2))
+    home.hang = [2.0, 2.0]
+    start = time.monotonic()
+    assert get(home, tmp_path).read_bytes() == CONTENT
+    assert time.monotonic() - start < 2
+    assert home.asked[0][1] is None
+    assert all(asked is not None for _, asked in home.asked[1:]), "it goes on where it stopped"
+
+
+def test_checksum_as_md5(home, tmp_path):
+    md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+    assert get(home, tmp_path, sha256="", md5=md5).read_bytes() == CONTENT
+    with pytest.raises(DataError, match=f"expected MD5 {'0' * 32}, found {md5}"):
+        get(home, tmp_path / "again", sha256="", md5="0" * 32)
