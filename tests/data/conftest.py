@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from sources import shrink
 
 
 class FileServer(ThreadingHTTPServer):
@@ -102,3 +103,12 @@ def acf(tmp_path: Path):
         )
 
     return run
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the mirror in `mirror` and data sets cut down to the cases."""
+    shrink(monkeypatch)
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))
+    return tmp_path

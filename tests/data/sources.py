@@ -179,3 +179,24 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
         unknown = {split: replace(remote, md5="") for split, remote in module.FILES.items()}
         monkeypatch.setattr(module, "FILES", unknown)
     monkeypatch.setattr(cifar10, "ARCHIVE", replace(cifar10.ARCHIVE, md5=""))
+
+
+def written(name: str, project: Path) -> Path:
+    """Write the case's source files to the mirror."""
+    CASES[name].write(CASES[name].images, project / "mirror")
+    return project / "mirror"
+
+
+def left_over(root: Path) -> set[str]:
+    """Files below the data folder, but for locks and the downloads' own folder."""
+    return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
