@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from rich.progress import track
 from torch import Tensor
+from training_step import table
 
 import acf
 from acf import data
@@ -226,14 +227,14 @@ def markdown(result: dict[str, Any]) -> str:
     """The tables, from the results."""
     lines = [NOTES.format(**result, target=TARGET)]
     head = ["flow", *BASES, "params.yaml", "gain", "with dequantisation", "over the published code"]
-    lines += _table([head, *(_summary(name, flow) for name, flow in result["flows"].items())])
+    lines += table(head, [_summary(name, flow) for name, flow in result["flows"].items()])
     for name, flow in result["flows"].items():
         size = "x".join(map(str, flow["shape"]))
         lines += ["", f"## {name}", ""]
         lines.append(SETTING.format(**flow, size=size))
         truth = "bias" in flow["rows"][0]
         rows = [_row(row, flow) for row in flow["rows"]]
-        lines += ["", *_table([[*HEAD, "bias ± SE"] if truth else HEAD, *rows])]
+        lines += ["", *table([*HEAD, "bias ± SE"] if truth else HEAD, rows)]
     return "\n".join([*lines, ""])
 
 
@@ -262,11 +263,6 @@ def _row(row: dict[str, Any], flow: dict[str, Any]) -> list[str]:
     label = f"**{row['label']}**" if row["chosen"] else row["label"]
     cells = [label, str(row["exact_terms"]), f"{row['parameter']:g}", str(row["probes"]), *numbers, *gains]
     return [*cells, f"{row['bias']:+.3f} ± {row['bias_se']:.3f}"] if "bias" in row else cells
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    head, *others = rows
-    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *others]]
 
 
 if __name__ == "__main__":

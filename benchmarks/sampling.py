@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.progress import track
 from torch import Tensor
+from training_step import table
 
 import acf
 from acf.engine.device import describe_device
@@ -188,7 +189,7 @@ def mean_counts(rows: dict[str, dict[str, float]]) -> dict[str, float]:
 def markdown(result: dict[str, Any]) -> str:
     """Both tables with what their columns mean."""
     text = [NOTES.format(**result)]
-    text += _table(
+    text += table(
         ["flow", "type", *(key.replace("_", " ") for key in COUNTS), *(f"{a} / {b}" for a, b in RATIOS)],
         [
             [name, kind, *(f"{mean[key]:.2f}" for key in COUNTS)] + [f"{mean[a] / mean[b]:.2f}" for a, b in RATIOS]
@@ -196,7 +197,7 @@ def markdown(result: dict[str, Any]) -> str:
         ],
     )
     text += ["", RESIDUAL_NOTES]
-    text += _table(
+    text += table(
         ["flow", "type", "solutions", "residual", "residual, branch in float64", "bound returned", "L", "local norm"],
         [
             [name, kind, len(rows) * result["samples"]]
@@ -216,10 +217,6 @@ def _parts(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float],
 
 def _mean(rows: dict[str, dict[str, float]], key: str) -> float:
     return sum(row[key] for row in rows.values()) / len(rows)
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
-    return ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
 
 
 def main() -> None:

@@ -171,9 +171,9 @@ def section(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """Lines of a table."""
-    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
 
 
 def facts() -> dict[str, Any]:

@@ -6,35 +6,26 @@ from typing import ClassVar
 
 import numpy as np
 
-from acf.data.base import ImageDataset
 from acf.data.downloads import Downloads
-from acf.data.npy import NpyFile, NpyWriter
+from acf.data.npy import PIECE, NpyFile, NpyWriter
 from acf.data.prepared.manifest import Split
-from acf.data.split import SEED, drawn
+from acf.data.split import Divided
 from acf.errors import DataError
 
-PIECE = 2**24
 
-
-class ArrayFile(ImageDataset):
+class ArrayFile(Divided):
     """Base of data sets from a `.npy` file, uint8 (N, H, W) or (N, H, W, C).
 
     Attributes:
         array: path of the file; ~ is the home folder.
-        test_share: share of the images held out for testing.
-        seed: of the split.
     """
 
     array: ClassVar[str]
-    test_share: ClassVar[float] = 0.1
-    seed: ClassVar[int] = SEED
-    counts: ClassVar[Mapping[Split, None]] = {"train": None, "test": None}
-    manual = True
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Divide the array."""
         path = Path(self.array).expanduser()
-        return write_split(path, scratch, lambda count: drawn(count, self.test_share, self.seed))
+        return write_split(path, scratch, self.divide)
 
 
 def write_split(path: Path, scratch: Path, divide: Callable[[int], Mapping[Split, np.ndarray]]) -> Mapping[Split, Path]:

@@ -6,25 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from acf.data.files import replacing, writing
+from acf.data.files import replacing
 from acf.data.npy import NpyFile
 from acf.data.progress import shown
 from acf.data.pth import write_pth
 from acf.errors import DataError
 
 CHUNK_BYTES = 16 * 2**20
-
-
-def write_npy(target: Path, images: np.ndarray) -> None:
-    """Write an array to `target`.
-
-    Raises:
-        DataError: it cannot be written. (`numpy.save` may lose the end of an array on a full disk and not say so.)
-    """
-    with writing(target), target.open("wb") as file:
-        images = np.ascontiguousarray(images)
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
-        file.write(images.data)
 
 
 def npy_to_pth(

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from acf.data.base import ImageDataset
-from acf.data.convert import write_npy
 from acf.data.downloads import Downloads
+from acf.data.npy import write_npy
 from acf.data.prepared.manifest import Split
 
 SPLIT_SEED = 0

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from acf.data.base import ImageDataset
-from acf.data.convert import write_npy
 from acf.data.downloads import Downloads
 from acf.data.fetch import Remote
-from acf.data.idx import read_idx
+from acf.data.idx import write_splits
 from acf.data.prepared.manifest import Split
 
 HINT = "on Debian and Ubuntu: apt install dataset-fashion-mnist, then ACF_MIRROR=/usr/share/datasets"
@@ -49,9 +48,4 @@ class FashionMNIST(ImageDataset):
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Fetch the two image files, from `ACF_MIRROR` if it has them, and unpack them into `scratch`."""
-        paths: dict[Split, Path] = {}
-        for split, name in FILES.items():
-            images = read_idx(downloads.fetch(remote(name)))
-            paths[split] = scratch / f"{split}.npy"
-            write_npy(paths[split], images)
-        return paths
+        return write_splits({split: remote(name) for split, name in FILES.items()}, downloads, scratch)

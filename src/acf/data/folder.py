@@ -4,33 +4,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from acf.data.base import ImageDataset
 from acf.data.downloads import Downloads
 from acf.data.images import Encoded, Target, decode
 from acf.data.npy import NpyWriter
 from acf.data.prepared.manifest import Split
 from acf.data.progress import shown
-from acf.data.split import SEED, drawn
+from acf.data.split import Divided
 from acf.errors import DataError
 
 KINDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
-class ImageFolder(ImageDataset):
+class ImageFolder(Divided):
     """Base of data sets from a folder, subfolders included: each image is cut to its middle and resized to `shape`.
 
     Attributes:
         folder: path; ~ is the home folder.
-        test_share: share of the images held out for testing.
-        seed: of the split.
     """
 
     folder: ClassVar[str]
     levels = 256
-    test_share: ClassVar[float] = 0.1
-    seed: ClassVar[int] = SEED
-    counts: ClassVar[Mapping[Split, None]] = {"train": None, "test": None}
-    manual = True
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Decode all images, in the order of their paths."""
@@ -40,7 +33,7 @@ class ImageFolder(ImageDataset):
             raise DataError(f"{folder} has {len(paths)} images; {self.name} needs at least two, of {sorted(KINDS)}")
         written: dict[Split, Path] = {}
         channels, height, width = self.shape
-        for split, indices in drawn(len(paths), self.test_share, self.seed).items():
+        for split, indices in self.divide(len(paths)).items():
             written[split] = scratch / f"{split}.npy"
             with NpyWriter(written[split], (height, width, channels)) as writer:
                 pieces = decode(_read([paths[i] for i in indices]), Target(self.shape, fit=True))

@@ -4,10 +4,15 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from acf.data.downloads import Downloads
+from acf.data.fetch import Remote
+from acf.data.npy import write_npy
+from acf.data.prepared.manifest import Split
 from acf.errors import DataError
 
 UNSIGNED_BYTE = 8
@@ -44,3 +49,12 @@ def read_idx(path: Path) -> np.ndarray:
             f"it has {len(content) - header}"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def write_splits(files: Mapping[Split, Remote], downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
+    """Fetch one IDX file of images per split, and write each to a `.npy` file in `scratch`."""
+    paths: dict[Split, Path] = {}
+    for split, remote in files.items():
+        paths[split] = scratch / f"{split}.npy"
+        write_npy(paths[split], read_idx(downloads.fetch(remote)))
+    return paths

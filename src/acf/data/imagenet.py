@@ -10,11 +10,10 @@ from acf.data.base import ImageDataset
 from acf.data.downloads import Downloads
 from acf.data.fetch import Remote
 from acf.data.images import Target, decode
-from acf.data.npy import NpyWriter
+from acf.data.npy import PIECE, NpyWriter
 from acf.data.prepared.manifest import Split
 from acf.data.progress import shown
 
-PIECE = 2**24
 HOW = (
     "the owner asks for a login at https://image-net.org/download-images, which has the .npz batches; the older "
     "archives of PNG files (van den Oord et al., arXiv 1601.06759) do as well. They hold nearly the same images, "

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from acf.data.base import ImageDataset
-from acf.data.convert import write_npy
 from acf.data.downloads import Downloads
 from acf.data.fetch import Remote
-from acf.data.idx import read_idx
+from acf.data.idx import write_splits
 from acf.data.prepared.manifest import Split
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -36,8 +35,4 @@ class MNIST(ImageDataset):
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Fetch the two image files and unpack them."""
-        paths: dict[Split, Path] = {}
-        for split, remote in FILES.items():
-            paths[split] = scratch / f"{split}.npy"
-            write_npy(paths[split], read_idx(downloads.fetch(remote)))
-        return paths
+        return write_splits(FILES, downloads, scratch)

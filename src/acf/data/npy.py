@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from acf.data.files import writing
 from acf.errors import DataError
 
 HEADER_BYTES = 128
+PIECE = 2**24
+"""Bytes that are read or written at a time."""
 
 
 class NpyWriter:
@@ -58,6 +60,27 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode("latin1") + b"\n"
 
 
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first axis runs fastest, and type of the array that follows in the file.
+
+    Raises:
+        ValueError: no header of the format.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def write_npy(target: Path, images: np.ndarray) -> None:
+    """Write an array of images to `target`.
+
+    Raises:
+        DataError: it cannot be written. (`numpy.save` may lose the end of an array on a full disk and not say so.)
+    """
+    with NpyWriter(target, images.shape[1:]) as writer:
+        writer.append(images)
+
+
 class NpyFile:
     """A `.npy` file of uint8 images, checked for its size but not read yet.
 
@@ -75,9 +98,7 @@ class NpyFile:
                 if file.read(4) == b"PK\x03\x04":
                     raise DataError(f"{path} is an archive of arrays; unpack it and give the one .npy file")
                 file.seek(0)
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                self.shape, self._fortran, dtype = read(file)
+                self.shape, self._fortran, dtype = read_header(file)
                 self._offset = file.tell()
         except FileNotFoundError:
             raise DataError(f"{path} not found") from None

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 
 from acf.data.files import writing
+from acf.data.npy import read_header
 from acf.errors import DataError
 
 ENTRY = "data.npy"
@@ -51,9 +52,7 @@ def batches(archive: Path, scratch: Path, shape: tuple[int, int, int], size: int
 
 def _pieces(array: IO[bytes], name: str, shape: tuple[int, int, int], size: int) -> Iterator[np.ndarray]:
     try:
-        version = np.lib.format.read_magic(array)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        stored, fortran, dtype = read(array)
+        stored, fortran, dtype = read_header(array)
     except ValueError as error:
         raise DataError(f"{name}: its data are no array: {error}") from None
     each = math.prod(shape)
