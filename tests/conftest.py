@@ -46,12 +46,13 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
     root.mkdir(parents=True)
     shutil.copytree(digits, root / "data")
     defaults = {
+        "data": sections.get("data", {}),
         "model": MODEL | sections.get("model", {}),
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
         "sampling": {"samples": 9, "reconstructions": 4},
     }
-    empty: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+    empty: dict[str, Any] = {"data": {}, "model": {}, "training": {}, "evaluation": {}, "sampling": {}}
     params = {
         "defaults": defaults,
         "variants": {

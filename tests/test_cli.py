@@ -60,6 +60,13 @@ def test_a_bad_key_is_named_with_its_line(study: Callable[..., Path]) -> None:
     assert f"params.yaml:{line}: defaults.training.ema_decaf: unknown key" in fails(root, "train", *RUN)
 
 
+def test_running_out_of_memory_says_what_to_lower(study: Callable[..., Path]) -> None:
+    # A matrix of more bytes than a process can address.
+    root = study(model={"idim": 10**7, "kernels": [1, 1, 1]})
+    message = fails(root, "train", *RUN)
+    assert "out of memory; lower training.batch_size" in message
+
+
 def test_nothing_is_written_when_the_folder_is_a_file(study: Callable[..., Path]) -> None:
     root = study()
     (root / "models").write_text("in the way")

@@ -17,6 +17,7 @@ defaults:
   training: {steps: 10, learning_rate: 1.0e-3}
   evaluation: {}
   sampling: {}
+  data: {}
 variants:
   resflow: {}
   acf-l2: {model: {attention: {kind: l2}}}
@@ -27,6 +28,7 @@ experiments:
     training: {steps: 20}
     evaluation: {draws: 3}
     sampling: {}
+    data: {}
     variants:
       resflow: {}
       acf-l2:
@@ -60,28 +62,28 @@ def test_later_sections_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("model: {idim: 8}", "model: {idmi: 8}", 12, "experiments.digits.model.idmi: unknown key"),
-        ("model: {idim: 8}", "model: {idim: 0}", 12, "experiments.digits.model.idim"),
+        ("model: {idim: 8}", "model: {idmi: 8}", 13, "experiments.digits.model.idmi: unknown key"),
+        ("model: {idim: 8}", "model: {idim: 0}", 13, "experiments.digits.model.idim"),
         (
             "learning_rate: 5.0e-4",
             "learning_rate: fast",
-            20,
+            22,
             "experiments.digits.variants.acf-l2.training.learning_rate",
         ),
-        ("{kind: l2}", "{kind: l3}", 8, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
-        ("evaluation: {draws: 3}", "evaluation: 3", 14, "must be a mapping"),
-        ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 16, "experiments.digits.extra: unknown key"),
-        ("    seeds: [0, 1]\n", "", 10, "key 'seeds' is missing"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", 11, "different whole numbers"),
-        ("digits:", "digit:", 10, "unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
-        ("      resflow: {}\n", "      resflo: {}\n", 17, "unknown variant"),
+        ("{kind: l2}", "{kind: l3}", 9, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
+        ("evaluation: {draws: 3}", "evaluation: 3", 15, "must be a mapping"),
+        ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 17, "experiments.digits.extra: unknown key"),
+        ("    seeds: [0, 1]\n", "", 11, "key 'seeds' is missing"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", 12, "different whole numbers"),
+        ("digits:", "digit:", 11, "unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
+        ("      resflow: {}\n", "      resflo: {}\n", 19, "unknown variant"),
         (
             "evaluation: {}\n",
             "evaluation: {log_det: {distribution: geometric, parameter: 2.0}}\n",
             4,
             "strictly between 0 and 1",
         ),
-        ("kind: l2", "kind: l2, kind: dot", 8, "'kind' stands twice"),
+        ("kind: l2", "kind: l2, kind: dot", 9, "'kind' stands twice"),
         ("defaults:", "defaults: [", 0, "cannot be read as YAML"),
     ],
 )

@@ -22,6 +22,11 @@ Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<d
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
 Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 
+OUT_OF_MEMORY = (
+    "out of memory; lower training.batch_size (and raise training.accumulate as much), evaluation.batch_size or "
+    "sampling.samples in params.yaml, or use a device with more"
+)
+
 
 @app.command()
 def prepare(dataset: Dataset) -> None:
@@ -139,6 +144,12 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        message = str(error)
+        if not (isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message):
+            raise
+        print(f"error: {OUT_OF_MEMORY} ({message.partition(chr(10))[0]})", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

@@ -89,6 +89,9 @@ class AttentionConfig(Section):
     )
     share: Fraction = Field(default=0.5, description="weight of attention at the start (split: share of the channels)")
     every: Positive = Field(default=1, description="attention in every n-th convolutional block of a scale")
+    max_tokens: Positive = Field(
+        default=4096, description="no attention in scales whose maps have more positions; cost grows with their square"
+    )
 
     @field_validator("kind")
     @classmethod
@@ -173,6 +176,14 @@ class TrainingConfig(Section):
     log_det: TrainingLogDetConfig = TrainingLogDetConfig()
 
 
+class DataConfig(Section):
+    """What the models of an experiment see of its data set."""
+
+    levels: int | None = Field(
+        default=None, ge=2, le=256, description="grey levels, a divisor of those stored; null: as stored"
+    )
+
+
 class EvaluationConfig(Section):
     """How test bits/dim, its standard error and the reconstruction error are measured."""
 
@@ -195,6 +206,7 @@ class SamplingConfig(Section):
 class RunConfig(Section):
     """All settings of one run, defaults and overrides merged."""
 
+    data: DataConfig
     model: ModelParams
     training: TrainingConfig
     evaluation: EvaluationConfig

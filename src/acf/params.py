@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from acf.config import EvaluationConfig, RunConfig, wording
+from acf.config import DataConfig, EvaluationConfig, RunConfig, wording
 from acf.errors import ConfigError
 from acf.registry import DATASETS
 
@@ -77,6 +77,10 @@ class Params:
         """Return the evaluation settings all variants of `dataset` share."""
         return self.resolve(dataset, self.variants(dataset)[0]).evaluation
 
+    def data(self, dataset: str) -> DataConfig:
+        """Return what all models of `dataset` see of it."""
+        return self.resolve(dataset, self.variants(dataset)[0]).data
+
     def _experiment(self, dataset: str) -> dict[str, Any]:
         if dataset not in self.raw["experiments"]:
             known = ", ".join(self.datasets)
@@ -132,7 +136,7 @@ class Params:
 
     def _check_layout(self) -> None:
         self._mapping((), {"defaults", "variants", "experiments"}, set())
-        parts = {"model", "training", "evaluation", "sampling"}
+        parts = set(RunConfig.model_fields)
         self._mapping(("defaults",), parts, set())
         for variant in self._mapping(("variants",), None, set()):
             self._mapping(("variants", variant), set(), {"model"})
@@ -174,7 +178,7 @@ class Params:
             section: Any = self.raw
             for key in source:
                 section = section[key]
-            for part in ("model", "training", "evaluation", "sampling"):
+            for part in RunConfig.model_fields:
                 if part in section:
                     self._mapping((*source, part), None, set())
                     _merge(merged.setdefault(part, {}), section[part], (part,), (*source, part), origin)

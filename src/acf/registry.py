@@ -44,6 +44,7 @@ DATASETS = {
     "celebahq256": "acf.data.celebahq:CelebAHQ256",
 }
 
+# Gains are counted from the last that can be fitted.
 BASELINES = {
     "uniform": "acf.evaluation.baselines:Uniform",
     "histogram": "acf.evaluation.baselines:PixelHistogram",

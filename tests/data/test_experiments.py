@@ -7,52 +7,78 @@ from typing import Any
 
 import pytest
 import yaml
+from _pytest.mark import ParameterSet
 from sources import CASES, shrink
 
 from acf.data import prepare
-from acf.evaluation import evaluate
+from acf.evaluation import draw_pictures, evaluate, evaluate_baselines
 from acf.params import Params
 from acf.training import train
 
 ROOT = Path(__file__).parents[2]
 MOST_TOKENS = 1024
+"""Attention over more is slow on a CPU."""
 # Beside the model: as few steps and images as the fixtures have.
 TRAINING = {"steps": 2, "warmup_steps": 1, "validation_images": 2, "validate_every": 2}
 
 
-def study(name: str) -> tuple[dict[str, Any], list[str]]:
-    """params.yaml cut down to one experiment, and the variants that run here."""
+def study(name: str) -> dict[str, Any]:
+    """params.yaml cut down to one experiment."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     experiment = params["experiments"][name]
     real = Params(ROOT / "params.yaml").resolve(name, "resflow").model
     experiment["model"] |= {"blocks": [1] * len(real.blocks), "idim": 8}
     experiment["training"] |= TRAINING
     experiment["evaluation"] |= {"images": 3, "batch_size": 4}
+    experiment["sampling"] |= {"samples": 1, "reconstructions": 1}
     params["defaults"]["model"]["attention"]["every"] = 1
     params["experiments"] = {name: experiment}
-    side = CASES[name].images["train"].shape[-1] // (2 if real.squeeze_first else 1)
-    variants = [v for v in experiment["variants"] if v == "resflow" or side**2 <= MOST_TOKENS]
-    return params, variants
+    return params
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_two_steps_and_an_evaluation(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def most_tokens(name: str) -> int:
+    """Positions of the largest maps with attention."""
+    model = Params(ROOT / "params.yaml").resolve(name, "acf-l2").model
+    side = CASES[name].images["train"].shape[-1] // (2 if model.squeeze_first else 1)
+    sides = [side // 2**scale for scale in range(len(model.blocks))]
+    return max(side**2 for side in sides if side**2 <= model.attention.max_tokens)
+
+
+def cases() -> list[ParameterSet]:
+    """Every data set with and without attention; attentions that come later or take long are slow."""
+    found = []
+    for name in sorted(CASES):
+        for variant in Params(ROOT / "params.yaml").variants(name):
+            quick = variant == "resflow" or (variant == "acf-l2" and most_tokens(name) <= MOST_TOKENS)
+            found.append(pytest.param(name, variant, marks=() if quick else pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("name", "variant"), cases())
+def test_two_steps_and_an_evaluation(name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch)
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))
     CASES[name].write(CASES[name].images, tmp_path / "mirror")
-    params, variants = study(name)
+    params = study(name)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    manifest = prepare(name, tmp_path / "data")
-    for variant in variants[:2]:
-        train(name, variant, 0, "cpu", tmp_path)
-        evaluate(name, variant, 0, "cpu", tmp_path)
-        metrics = json.loads((tmp_path / f"results/{name}/{variant}/seed0/metrics.json").read_text())
-        assert math.isfinite(metrics["bits_per_dim"])
-        # Noise of this many levels costs at least its own entropy, and two steps teach little.
-        assert 0.5 * manifest.bits < metrics["bits_per_dim"] < 4 * manifest.bits
-        config = json.loads((tmp_path / f"models/{name}/{variant}/seed0/config.json").read_text())
-        assert config["certificate_worst"] < 1
+    levels = prepare(name, tmp_path / "data").levels
+    levels = params["experiments"][name]["data"].get("levels", levels)
+    train(name, variant, 0, "cpu", tmp_path)
+    config = json.loads((tmp_path / f"models/{name}/{variant}/seed0/config.json").read_text())
+    assert config["certificate_worst"] < 1
+    assert config["model"]["levels"] == levels == (32 if name.startswith("celeba") else 256)
+    evaluate(name, variant, 0, "cpu", tmp_path)
+    metrics = json.loads((tmp_path / f"results/{name}/{variant}/seed0/metrics.json").read_text())
+    assert math.isfinite(metrics["bits_per_dim"])
+    # Noise of this many levels costs at least its own entropy, and two steps teach little.
+    assert 0.5 * math.log2(levels) < metrics["bits_per_dim"] < 4 * math.log2(levels)
+    draw_pictures(name, variant, 0, "cpu", tmp_path)
+    if variant == "resflow":
+        evaluate_baselines(name, tmp_path)
+        baselines = json.loads((tmp_path / f"results/{name}/baselines.json").read_text())
+        assert baselines["baselines"]["uniform"]["bits_per_dim"] == math.log2(levels)
+        assert "too few" in baselines["not_available"]["gaussian"]  # the fixtures have fewer images than values
 
 
 def test_settings_of_the_paper() -> None:
@@ -75,3 +101,4 @@ def test_settings_of_the_paper() -> None:
     assert (large.training.batch_size, large.training.accumulate, large.training.log_det.exact_terms) == (8, 5, 8)
     assert large.model.factor_out
     assert large.model.squeeze_first
+    assert large.data.levels == 32

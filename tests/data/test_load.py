@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from acf.data import Manifest, load, prepare, read_manifest, verify
-from acf.errors import DataError
+from acf.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -111,9 +111,37 @@ def test_unknown_split(root):
         load("digits", "validation", root)
 
 
+def with_eight_bits(root: Path) -> torch.Tensor:
+    """Replace the test images by all 256 levels."""
+    images = torch.arange(297 * 64).remainder(256).to(torch.uint8).view(297, 1, 8, 8)
+    torch.save(images, root / "digits" / "test.pth")
+    edit(root, levels=256, bits=8)
+    return images
+
+
+@pytest.mark.parametrize("levels", [256, 128, 32, 2])
+def test_levels_are_reduced_to_the_first_bits(root, levels):
+    images = with_eight_bits(root)
+    reduced = load("digits", "test", root, levels)
+    assert reduced.levels == levels
+    assert (reduced.shape, len(reduced)) == (images.shape, 297)
+    wanted = (images.double() / 256 * levels).floor().to(torch.uint8)
+    assert reduced[:].dtype == torch.uint8
+    assert torch.equal(reduced[:], wanted)
+    assert torch.equal(reduced[torch.tensor([5, 3])], wanted[[5, 3]])
+    assert torch.equal(reduced.first(7)[4:], wanted[4:7])
+    assert torch.equal(torch.cat(list(reduced.pieces(100))), wanted)
+
+
+def test_levels_that_do_not_divide_those_stored(root):
+    with_eight_bits(root)
+    with pytest.raises(ConfigError, match=r"data.levels is 17, but only divisors of the 256 levels"):
+        load("digits", "test", root, 17)
+
+
 def test_changed_image_is_seen_by_verify(root):
     verify("digits", root)
-    images = load("digits", "test", root).clone()
+    images = load("digits", "test", root)[:].clone()
     images[5, 0, 4, 4] ^= 1
     torch.save(images, root / "digits" / "test.pth")
     load("digits", "test", root)
@@ -123,5 +151,5 @@ def test_changed_image_is_seen_by_verify(root):
 
 
 def test_writing_into_the_tensor_leaves_the_file(root):
-    load("digits", "test", root).zero_()
+    load("digits", "test", root)[:].zero_()
     verify("digits", root)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from acf.data import Manifest
+from acf.data.convert import npy_to_pth
 from acf.data.npy import NpyFile, NpyWriter
 from acf.data.pth import write_pth
 from acf.errors import DataError
@@ -51,6 +53,43 @@ def test_memory_does_not_grow_with_the_array(tmp_path: Path) -> None:
     small, large = converted(tmp_path, 100), converted(tmp_path, 100_000)  # 1.2 GB
     assert large < 2**20
     assert large < small + 200 * 2**10
+
+
+VERIFY = """
+import sys
+from pathlib import Path
+from acf.data import verify
+verify("own", Path(sys.argv[1]))
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak)
+"""
+
+
+def verified(root: Path, count: int) -> int:
+    """Verify prepared images in a process of its own; return its peak memory in KiB."""
+    (root / "own").mkdir(parents=True)
+    hashes = {}
+    for split, number in {"train": count, "test": 10}.items():
+        sparse(root / "in.npy", number)
+        target = root / "own" / f"{split}.pth"
+        hashes[split], _ = npy_to_pth(root / "in.npy", target, shape=(3, 64, 64), levels=256, count=None)
+    manifest = Manifest(
+        dataset="own",
+        shape=(3, 64, 64),
+        levels=256,
+        bits=8,
+        counts={"train": count, "test": 10},
+        sha256=hashes,
+        source="made by the test",
+    )
+    (root / "own" / "manifest.json").write_text(manifest.model_dump_json())
+    result = subprocess.run([sys.executable, "-c", VERIFY, root], capture_output=True, text=True, check=True)
+    return int(result.stdout)
+
+
+def test_memory_of_verification_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    small, large = verified(tmp_path / "small", 100), verified(tmp_path / "large", 50_000)  # 0.6 GB
+    assert large < small + 50 * 2**10
 
 
 @pytest.mark.slow

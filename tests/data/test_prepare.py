@@ -54,7 +54,7 @@ def test_registered_data_sets_know_their_names(name):
 def test_a_data_set_of_ones_own(toy, tmp_path):
     manifest = prepare("toy", tmp_path)
     assert manifest == read_manifest("toy", tmp_path) == verify("toy", tmp_path)
-    assert np.array_equal(load("toy", "train", tmp_path).numpy(), COLOUR[:4].transpose(0, 3, 1, 2))
+    assert np.array_equal(load("toy", "train", tmp_path)[:].numpy(), COLOUR[:4].transpose(0, 3, 1, 2))
     assert tree(tmp_path) == {*(f"toy/{name}" for name in FILES), ".downloads/toy/lock"}
 
 

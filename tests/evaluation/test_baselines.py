@@ -8,6 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from acf.config import EvaluationConfig
+from acf.data.prepared.store import Images
+from acf.errors import DataError
 from acf.evaluation.baselines import (
     FullGaussian,
     PixelHistogram,
@@ -29,16 +31,16 @@ def images() -> torch.Tensor:
 
 def test_the_histogram_of_a_pixel_integrates_to_one(images):
     pixel = images[:, :, :1, :1]
-    density = PixelHistogram.fit(pixel, LEVELS)
+    density = PixelHistogram.fit(Images(pixel, LEVELS))
     middles = ((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000).view(-1, 1, 1, 1)
     assert density.log_prob(middles).exp().mean().item() == pytest.approx(1, abs=1e-12)
 
 
 def test_the_histogram_is_the_product_of_its_pixels(images):
     x = dequantise(images[:7], LEVELS, torch.Generator().manual_seed(0), torch.float64)
-    whole = PixelHistogram.fit(images, LEVELS).log_prob(x)
+    whole = PixelHistogram.fit(Images(images, LEVELS)).log_prob(x)
     parts = [
-        PixelHistogram.fit(images[..., i : i + 1, j : j + 1], LEVELS).log_prob(x[..., i : i + 1, j : j + 1])
+        PixelHistogram.fit(Images(images[..., i : i + 1, j : j + 1], LEVELS)).log_prob(x[..., i : i + 1, j : j + 1])
         for i in range(2)
         for j in range(3)
     ]
@@ -47,7 +49,7 @@ def test_the_histogram_is_the_product_of_its_pixels(images):
 
 def test_the_histogram_scores_its_own_training_images_with_the_entropy(images):
     many = images.repeat(500, 1, 1, 1)  # so many that the pseudo-counts do not matter
-    bits = density_bits({"histogram": PixelHistogram.fit(many, LEVELS)}, images, LEVELS, EvaluationConfig())[
+    bits = density_bits({"histogram": PixelHistogram.fit(Images(many, LEVELS))}, images, LEVELS, EvaluationConfig())[
         "histogram"
     ]
     flat = images.flatten(1)
@@ -57,7 +59,7 @@ def test_the_histogram_scores_its_own_training_images_with_the_entropy(images):
 
 
 def test_a_level_the_training_images_lack_stays_possible(images):
-    density = PixelHistogram.fit(torch.zeros_like(images), LEVELS)
+    density = PixelHistogram.fit(Images(torch.zeros_like(images), LEVELS))
     brightest = torch.full((1, 1, 2, 3), 0.999, dtype=torch.float64)
     expected = 6 * math.log(LEVELS / (len(images) + LEVELS))
     assert density.log_prob(brightest).item() == pytest.approx(expected)
@@ -69,45 +71,53 @@ def test_the_gaussian_agrees_with_torch(images):
     flat = images.flatten(1).double()
     covariance = torch.cov(flat.T, correction=0) + torch.eye(6, dtype=torch.float64) / 12
     reference = MultivariateNormal((flat.mean(0) + 0.5) / LEVELS, covariance / LEVELS**2)
-    torch.testing.assert_close(FullGaussian.fit(images, LEVELS).log_prob(x), reference.log_prob(x.flatten(1)))
+    torch.testing.assert_close(FullGaussian.fit(Images(images, LEVELS)).log_prob(x), reference.log_prob(x.flatten(1)))
 
 
 def test_the_gaussian_has_the_moments_of_dequantised_images(images):
     generator = torch.Generator().manual_seed(1)
     x = dequantise(images.repeat(500, 1, 1, 1), LEVELS, generator, torch.float64).flatten(1)
-    density = FullGaussian.fit(images, LEVELS)
+    density = FullGaussian.fit(Images(images, LEVELS))
     torch.testing.assert_close(density.mean, x.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(density.cholesky @ density.cholesky.T, torch.cov(x.T), atol=1e-3, rtol=0)
 
 
 def test_the_gaussian_is_the_same_however_the_images_are_chunked(images, monkeypatch):
-    whole = FullGaussian.fit(images, LEVELS)
-    histogram = PixelHistogram.fit(images, LEVELS)
+    whole = FullGaussian.fit(Images(images, LEVELS))
+    histogram = PixelHistogram.fit(Images(images, LEVELS))
     monkeypatch.setattr("acf.evaluation.baselines.CHUNK", 7)
-    torch.testing.assert_close(FullGaussian.fit(images, LEVELS).cholesky, whole.cholesky)
-    assert torch.equal(PixelHistogram.fit(images, LEVELS).log_density, histogram.log_density)
+    torch.testing.assert_close(FullGaussian.fit(Images(images, LEVELS)).cholesky, whole.cholesky)
+    assert torch.equal(PixelHistogram.fit(Images(images, LEVELS)).log_density, histogram.log_density)
 
 
 def test_the_gaussian_takes_pixels_that_never_change():
     constant = torch.full((10, 1, 2, 2), 3, dtype=torch.uint8)
     x = torch.full((1, 1, 2, 2), 3.5 / LEVELS, dtype=torch.float64)
     expected = -2 * math.log(2 * math.pi / (12 * LEVELS**2))
-    assert FullGaussian.fit(constant, LEVELS).log_prob(x).item() == pytest.approx(expected)
+    assert FullGaussian.fit(Images(constant, LEVELS)).log_prob(x).item() == pytest.approx(expected)
+
+
+def test_the_gaussian_needs_more_images_than_values():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, LEVELS, (7, 1, 2, 3), generator=generator, dtype=torch.uint8)
+    FullGaussian.fit(Images(images, LEVELS))
+    with pytest.raises(DataError, match="6 images are too few for the covariance of 6 values"):
+        FullGaussian.fit(Images(images[:6], LEVELS))
 
 
 def test_uniform_is_the_number_of_bits_exactly(images):
-    bits = density_bits({"uniform": Uniform.fit(images, 17)}, images, 17, EvaluationConfig(draws=2))
+    bits = density_bits({"uniform": Uniform.fit(Images(images, 17))}, images, 17, EvaluationConfig(draws=2))
     assert bits["uniform"].abs().max() == 0
 
 
 def test_parameters_are_counted(images):
-    assert Uniform.fit(images, LEVELS).parameters == 0
-    assert PixelHistogram.fit(images, LEVELS).parameters == 6 * 4
-    assert FullGaussian.fit(images, LEVELS).parameters == 6 + 21
+    assert Uniform.fit(Images(images, LEVELS)).parameters == 0
+    assert PixelHistogram.fit(Images(images, LEVELS)).parameters == 6 * 4
+    assert FullGaussian.fit(Images(images, LEVELS)).parameters == 6 + 21
 
 
 def test_noise_depends_on_the_seed_alone(images):
-    gaussian = FullGaussian.fit(images, LEVELS)
+    gaussian = FullGaussian.fit(Images(images, LEVELS))
 
     def bits(densities, **config):
         return density_bits(densities, images, LEVELS, EvaluationConfig(draws=2, **config))["gaussian"]
@@ -126,7 +136,7 @@ def test_the_stage_writes_means_and_standard_errors_over_images(digits_root):
     train = torch.load(digits_root / "data/digits/train.pth")
     test = torch.load(digits_root / "data/digits/test.pth")
     generator = torch.Generator().manual_seed(7)
-    gaussian = FullGaussian.fit(train, 17)
+    gaussian = FullGaussian.fit(Images(train, 17))
     draws = [gaussian.log_prob(dequantise(test, 17, generator, torch.float64)) for _ in range(3)]
     per_image = math.log2(17) - torch.stack(draws).mean(0) / (64 * math.log(2))
     variance = ((per_image - per_image.mean()) ** 2).sum() / 296
@@ -154,10 +164,11 @@ def digits_root(tmp_path):
         "training": {},
         "evaluation": evaluation,
         "sampling": {},
+        "data": {},
         "variants": {"resflow": {}},
     }
     params = {
-        "defaults": {"model": {}, "training": {}, "evaluation": {}, "sampling": {}},
+        "defaults": {"model": {}, "training": {}, "evaluation": {}, "sampling": {}, "data": {}},
         "variants": {"resflow": {}},
         "experiments": {"digits": experiment},
     }

@@ -56,6 +56,17 @@ def test_attention_in_blocks_of_its_own_follows_every_nth_block(every, first, se
         assert isinstance(layer, SelfAttention)
 
 
+def test_no_attention_on_maps_with_too_many_positions():
+    settings = {"blocks": (1, 1), "fc_blocks": 0}
+    assert places(flow(SHAPE, **settings, **attention(join="convex", max_tokens=16))) == [
+        "scale 1, block 1",
+        "scale 2, block 1",
+    ]
+    assert places(flow(SHAPE, **settings, **attention(join="convex", max_tokens=15))) == ["scale 2, block 1"]
+    with pytest.raises(ConfigError, match=r"attention\.max_tokens \(3\) leave no attention .* on maps of 4 x 4, 2 x 2"):
+        flow(SHAPE, **settings, **attention(max_tokens=3))
+
+
 def test_no_attention_unless_asked_for():
     made = flow(SHAPE, blocks=(2, 1), attention={"kind": "none", "join": "block"})
     assert places(made) == []
@@ -99,7 +110,10 @@ def test_a_built_flow_states_the_attention_it_was_built_with(kind):
         ),
         ({"attention": {"kind": "l3"}}, r"attention\.kind: unknown attention 'l3'; known: .*sinkhorn"),
         ({"attention": {"kind": "l2", "every": 0}}, r"attention\.every"),
-        ({"attention": {"kind": "l2", "every": 4}, "blocks": [3, 2]}, r"attention\.every \(4\) is larger"),
+        (
+            {"attention": {"kind": "l2", "every": 4}, "blocks": [3, 2]},
+            r"attention\.every \(4\) and .* leave no attention in blocks",
+        ),
         ({"attention": {"kind": "l2", "share": 1.0}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "share": math.nan}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "heads": 0}}, r"attention\.heads"),

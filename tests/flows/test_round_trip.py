@@ -21,7 +21,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.g
 
 def images(dataset: str, root: Path, levels: int) -> Tensor:
     """The whole test set, dequantised, in float64."""
-    raw = load(dataset, "test", root / "data").double()
+    raw = load(dataset, "test", root / "data")[:].double()
     return (raw + torch.rand(raw.shape, dtype=raw.dtype, generator=torch.Generator().manual_seed(0))) / levels
 
 

@@ -36,6 +36,7 @@ DIGITS = {
     "training": {},
     "evaluation": {},
     "sampling": {},
+    "data": {},
     "variants": {"resflow": {}, "acf-l2": {"training": {"learning_rate": 1e-3}}},
 }
 STUDY = {
@@ -44,6 +45,7 @@ STUDY = {
         "training": TRAINING,
         "evaluation": {"draws": 1, "images": 16},
         "sampling": {"samples": 4, "reconstructions": 2},
+        "data": {},
     },
     "variants": {"resflow": {}, "acf-l2": {"model": {"attention": {"kind": "l2"}}}},
     "experiments": {"digits": DIGITS, "fashion-mnist": {**DIGITS, "variants": {"resflow": {}}}},

@@ -18,7 +18,7 @@ BITS = {"resflow": 2.04, "acf-l2": 1.93, "acf-dot": 2.03}
 
 
 def write_params(root: Path, seeds: list[int]) -> None:
-    sections = ("model", "training", "evaluation", "sampling")
+    sections = ("data", "model", "training", "evaluation", "sampling")
     experiment = {"seeds": seeds, "variants": {v: {} for v in VARIANTS}} | {s: {} for s in sections}
     params = {
         "defaults": {s: {} for s in sections},

@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 
+from acf.reporting import report
 from acf.reporting.results import read_results
 from acf.reporting.table import comparison
 from acf.reporting.verdict import notes, verdict
@@ -36,6 +37,7 @@ def test_one_seed_shows_the_error_over_images(project):
 
 def test_several_seeds_show_the_mean_and_the_error_between_seeds(project_of_three_seeds):
     table, rows = rows_of(project_of_three_seeds)
+    results = read_results("digits", project_of_three_seeds)
     row = rows["resflow"]
     assert (row["seeds"], row["se_over"]) == (3, "seeds")
     assert row["bits_per_dim"] == pytest.approx(2.05)  # of 2.04, 2.05, 2.06
@@ -44,7 +46,7 @@ def test_several_seeds_show_the_mean_and_the_error_between_seeds(project_of_thre
     assert row["train_seconds"] == pytest.approx(94.4)
     assert row["reconstruction_error"] == pytest.approx(3.75e-6)
     assert row["certificate"] == pytest.approx(0.97)
-    assert "between the seeds" in " ".join(notes(table))
+    assert "between the seeds" in " ".join(notes(table, results))
 
 
 def test_seeds_that_happen_to_agree_do_not_make_a_gain_certain(project_of_three_seeds):
@@ -64,6 +66,22 @@ def test_what_a_baseline_has_not_is_empty(project):
 def sentences(root):
     results = read_results("digits", root)
     return verdict(comparison(results), results)
+
+
+def test_gains_are_counted_from_the_best_baseline_that_could_be_fitted(project):
+    path = project / "results/digits/baselines.json"
+    record = json.loads(path.read_text())
+    histogram = record["baselines"]["histogram"]["bits_per_dim"]
+    del record["baselines"]["gaussian"]
+    path.write_text(json.dumps(record | {"not_available": {"gaussian": "too few images"}}))
+    rows = rows_of(project)[1]
+    assert "gaussian" not in rows
+    assert rows["acf-l2"]["gain"] == pytest.approx(histogram - rows["acf-l2"]["bits_per_dim"])
+    assert "the histogram baseline" in sentences(project)[0]
+    assert "The gaussian baseline is not available: too few images." in sentences(project)
+    report("digits", project)
+    page = (project / "reports/digits/index.html").read_text()
+    assert "Gain is the histogram baseline" in page
 
 
 def test_the_verdict_counts_flows_that_beat_the_gaussian(project):

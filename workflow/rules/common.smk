@@ -10,9 +10,11 @@ from acf.engine import CODE
 STUDY = Params()
 
 MODEL = "models/{dataset}/{variant}/seed{seed}"
+DATA = ["defaults.data", "experiments.{dataset}.data"]
 EVALUATION = ["defaults.evaluation", "experiments.{dataset}.evaluation"]
 SETTINGS = {
     "train": [
+        *DATA,
         "defaults.model",
         "defaults.training",
         "variants.{variant}",
@@ -21,7 +23,7 @@ SETTINGS = {
         "experiments.{dataset}.variants.{variant}",
     ],
     "evaluate": EVALUATION,
-    "baselines": EVALUATION,
+    "baselines": DATA + EVALUATION,
     "sample": ["defaults.sampling", "experiments.{dataset}.sampling"],
     "report": ["experiments.{dataset}.seeds", "experiments.{dataset}.variants"],
 }

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from acf.data import load as load_images
+from acf.data import read_manifest
 from acf.engine.device import describe_device, select_device
 from acf.engine.store import write_atomically
 from acf.errors import DataError, NotContractiveError
@@ -53,13 +53,12 @@ def audit_models(
     place = select_device(device)
     place = torch.device("cpu") if place.type == "mps" else place
     runs = _trained(dataset, variant, seed, root)
-    test = load_images(dataset, "test", root / "data")[:images]
-    models = [_audit_model(run, test, place, root) for run in runs]
+    models = [_audit_model(run, images, place, root) for run in runs]
     table = {
         "command": _command(dataset, variant, seed, images),
         "dataset": dataset,
         "how": {
-            "images": len(test),
+            "images": min(images, read_manifest(dataset, root / "data").counts["test"]),
             "steps": STEPS,
             "seed": SEED,
             "dtype": "float64",
@@ -92,15 +91,16 @@ def _trained(dataset: str, variant: str | None, seed: int | None, root: Path) ->
     return runs
 
 
-def _audit_model(run: Run, images: Tensor, place: torch.device, root: Path) -> dict[str, Any]:
+def _audit_model(run: Run, count: int, place: torch.device, root: Path) -> dict[str, Any]:
     folder = root / "models" / run.folder
     record, flow = read_record(folder), load(folder, place)
+    images = load_images(run.dataset, "test", root / "data", flow.config.levels)[:count]
     title = f"audit {run.folder.as_posix()}"
-    count = len(flow.residual_blocks())
-    print(f"{title}: {count} blocks, {len(images)} images", flush=True)
+    number = len(flow.residual_blocks())
+    print(f"{title}: {number} blocks, {len(images)} images", flush=True)
     console = Console(file=sys.stdout)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=count)
+        task = bar.add_task(title, total=number)
         try:
             blocks = audit(flow, images, seed=SEED, on_block=lambda name: bar.advance(task))
         except NotContractiveError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -14,15 +15,17 @@ import torch
 from torch import Tensor
 
 from acf.config import EvaluationConfig
-from acf.data import load, read_manifest
+from acf.data import load
+from acf.data.prepared.manifest import SPLITS
+from acf.data.prepared.store import Images
 from acf.engine.store import write_atomically
 from acf.errors import DataError
-from acf.evaluation.likelihood import dequantise
+from acf.evaluation.likelihood import dequantised
 from acf.params import PARAMS_FILE, Params
 from acf.registry import BASELINES, resolve
 
-CHUNK = 4096
-"""Images worked on at a time; bounds the memory at CHUNK x D numbers beside the fitted ones."""
+CHUNK = 2**24
+"""Values worked on at a time; bounds the memory beside the fitted numbers."""
 
 
 class Density(Protocol):
@@ -33,8 +36,12 @@ class Density(Protocol):
         """How many numbers were fitted."""
 
     @classmethod
-    def fit(cls, images: Tensor, levels: int) -> Self:
-        """Fit to uint8 `images` (N, C, H, W) with values below `levels`."""
+    def fit(cls, images: Images) -> Self:
+        """Fit to images.
+
+        Raises:
+            DataError: the images cannot be fitted to; says why.
+        """
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log density (B,) in nats of float64 `x` (B, C, H, W) in [0, 1)."""
@@ -46,7 +53,7 @@ class Uniform:
     parameters = 0
 
     @classmethod
-    def fit(cls, images: Tensor, levels: int) -> Self:
+    def fit(cls, images: Images) -> Self:
         """Fit nothing."""
         return cls()
 
@@ -69,12 +76,12 @@ class PixelHistogram:
         return pixels * (levels - 1)
 
     @classmethod
-    def fit(cls, images: Tensor, levels: int) -> Self:
+    def fit(cls, images: Images) -> Self:
         """Count the levels of each pixel; Laplace's +1 keeps unseen levels possible."""
-        pixels = images[0].numel()
+        pixels, levels = images[0].numel(), images.levels
         offset = torch.arange(pixels) * levels
         counts = torch.ones(pixels * levels, dtype=torch.float64)
-        for chunk in images.flatten(1).split(CHUNK):
+        for chunk in _chunks(images):
             counts += torch.bincount((chunk + offset).flatten(), minlength=len(counts))
         probability = counts.view(pixels, levels) / (len(images) + levels)
         return cls(torch.log(probability * levels))
@@ -90,7 +97,8 @@ class FullGaussian:
     """The maximum-likelihood Gaussian with full covariance of the dequantised training images.
 
     Its mean and covariance are exact expectations over u, so 1 / (12 levels^2) on the diagonal keeps the
-    covariance regular even for pixels that never change. The mass outside [0, 1)^D is not renormalised.
+    covariance regular even for pixels that never change. The mass outside [0, 1)^D is not renormalised. There must be
+    more images than values in one: with fewer, the covariance says nothing about most directions.
     """
 
     def __init__(self, mean: Tensor, cholesky: Tensor) -> None:
@@ -104,16 +112,20 @@ class FullGaussian:
         return D + D * (D + 1) // 2
 
     @classmethod
-    def fit(cls, images: Tensor, levels: int) -> Self:
+    def fit(cls, images: Images) -> Self:
         """Accumulate the mean, then the centred second moments, in float64."""
-        flat = images.flatten(1)
-        D = flat.shape[1]
-        mean = flat.sum(0, dtype=torch.int64).double() / len(flat)
+        N, D, levels = len(images), images[0].numel(), images.levels
+        if N <= D:
+            raise DataError(f"{N} images are too few for the covariance of {D} values")
+        mean = torch.zeros(D, dtype=torch.int64)
+        for chunk in _chunks(images):
+            mean += chunk.sum(0, dtype=torch.int64)
+        mean = mean.double() / N
         covariance = torch.zeros(D, D, dtype=torch.float64)
-        for chunk in flat.split(CHUNK):
+        for chunk in _chunks(images):
             centred = chunk.double() - mean
             covariance.addmm_(centred.T, centred)
-        covariance /= len(flat) * levels**2
+        covariance /= N * levels**2
         covariance.diagonal().add_(1 / (12 * levels**2))
         return cls((mean + 0.5) / levels, torch.linalg.cholesky(covariance))
 
@@ -125,21 +137,35 @@ class FullGaussian:
         return -0.5 * white.square().sum(0) - constant
 
 
+def _chunks(images: Images) -> Iterator[Tensor]:
+    """Yield images (B, D), a few at a time."""
+    for piece in images.pieces(max(1, CHUNK // images[0].numel())):
+        yield piece.flatten(1)
+
+
 def evaluate_baselines(dataset: str, root: Path = Path(".")) -> None:
     """Write `results/<dataset>/baselines.json`: test bits/dim of every baseline, with its standard error.
+
+    A baseline that cannot be fitted is named under `not_available`, with the reason.
 
     Raises:
         ConfigError: `dataset` has no experiment.
         DataError: the data set is not prepared, or its test split holds fewer than two images.
     """
     root = Path(root)
-    config = Params(root / PARAMS_FILE).evaluation(dataset)
-    levels = read_manifest(dataset, root / "data").levels
-    train = load(dataset, "train", root / "data")
-    test = load(dataset, "test", root / "data")[: config.images]
+    params = Params(root / PARAMS_FILE)
+    config = params.evaluation(dataset)
+    train, test = (load(dataset, split, root / "data", params.data(dataset).levels) for split in SPLITS)
+    levels, test = test.levels, test.first(config.images)
     if len(test) < 2:
         raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(test)}")
-    densities = {name: resolve(BASELINES, name, "baseline").fit(train, levels) for name in BASELINES}
+    densities: dict[str, Density] = {}
+    absent: dict[str, str] = {}
+    for name in BASELINES:
+        try:
+            densities[name] = resolve(BASELINES, name, "baseline").fit(train)
+        except DataError as error:
+            absent[name] = str(error)
     bits = density_bits(densities, test, levels, config)
     entries = {
         name: {
@@ -149,17 +175,25 @@ def evaluate_baselines(dataset: str, root: Path = Path(".")) -> None:
         }
         for name, density in densities.items()
     }
-    result = {"dataset": dataset, "test_images": len(test), "draws": config.draws, "baselines": entries}
+    result = {
+        "dataset": dataset,
+        "test_images": len(test),
+        "draws": config.draws,
+        "baselines": entries,
+        "not_available": absent,
+    }
     path = root / "results" / dataset / "baselines.json"
     write_atomically(path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
     shown = ", ".join(f"{name} {entry['bits_per_dim']:.4f}" for name, entry in entries.items())
     print(f"wrote {path}: {shown} bits/dim")
+    for name, reason in absent.items():
+        print(f"{name} is not available: {reason}")
 
 
 def density_bits(
-    densities: dict[str, Density], images: Tensor, levels: int, config: EvaluationConfig
+    densities: dict[str, Density], images: Images | Tensor, levels: int, config: EvaluationConfig
 ) -> dict[str, Tensor]:
-    """Return per density -log2 p(x) / D (N,) of uint8 images (N, C, H, W), means over `config.draws` draws.
+    """Return per density -log2 p(x) / D (N,) of images (N, C, H, W), means over `config.draws` draws.
 
     Bits/dim is this plus log2(levels), left out here so that the uniform density has exactly that, without error.
 
@@ -168,11 +202,10 @@ def density_bits(
     generator = torch.Generator().manual_seed(config.seed)
     nats = {name: torch.zeros(len(images), dtype=torch.float64) for name in densities}
     for _ in range(config.draws):
-        # The noise of a whole draw at once, as the flows draw it.
-        x = dequantise(images, levels, generator, torch.float64)
-        for start in range(0, len(images), config.batch_size):
-            batch = slice(start, start + config.batch_size)
+        start = 0
+        for x in dequantised(images, levels, generator, config.batch_size, torch.float64):
             for name, density in densities.items():
-                nats[name][batch] += density.log_prob(x[batch])
+                nats[name][start : start + len(x)] += density.log_prob(x)
+            start += len(x)
     D = images[0].numel()
     return {name: -total / (config.draws * D * math.log(2)) for name, total in nats.items()}

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from acf.data.prepared.store import Images
 from acf.errors import DataError
-from acf.flows.dequantise import bits_per_dim_of, dequantise
+from acf.flows.dequantise import bits_per_dim_of, dequantise, dequantised
 from acf.flows.flow import Flow
 
-__all__ = ["Likelihood", "bits_per_dim", "dequantise", "measure"]
+__all__ = ["Likelihood", "bits_per_dim", "dequantise", "dequantised", "measure"]
 
 
 def check_images(flow: Flow, images: Tensor) -> None:
@@ -81,7 +82,7 @@ class Likelihood:
 
 
 @torch.no_grad()
-def measure(flow: Flow, images: Tensor, draws: int, batch_size: int, generator: torch.Generator) -> Likelihood:
+def measure(flow: Flow, images: Images | Tensor, draws: int, batch_size: int, generator: torch.Generator) -> Likelihood:
     """Measure bits/dim of `images` with `draws` independent draws of dequantisation and estimator noise each.
 
     Args:
@@ -96,11 +97,11 @@ def measure(flow: Flow, images: Tensor, draws: int, batch_size: int, generator: 
     unit = math.prod(flow.shape) * math.log(2)
     parts = torch.empty(2, draws, len(images), dtype=torch.float64)
     for draw in range(draws):
-        # The noise of a whole draw at once, so that it does not depend on the batch size.
-        x = dequantise(images, flow.config.levels, generator, parameter.dtype)
-        for start in range(0, len(images), batch_size):
-            here = slice(start, start + batch_size)
-            z, log_abs_det = flow(x[here].to(parameter.device))
+        start = 0
+        for x in dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype):
+            here = slice(start, start + len(x))
+            start += len(x)
+            z, log_abs_det = flow(x.to(parameter.device))
             parts[0, draw, here] = -flow.base_log_prob(z).double().cpu() / unit
             parts[1, draw, here] = -log_abs_det.double().cpu() / unit
     return Likelihood(parts[0], parts[1], math.log2(flow.config.levels))

@@ -34,7 +34,8 @@ def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", r
     folder = root / "models" / run_folder
     record = read_record(folder)
     outputs = [root / "samples" / run_folder / name for name in ("samples.png", "reconstructions.png")]
-    images = load_images(dataset, "test", root / "data")[: config.reconstructions]
+    levels = record["model"]["levels"]
+    images = load_images(dataset, "test", root / "data", levels)[: config.reconstructions]
     inputs = {
         "weights": weights_hash(folder),
         "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
@@ -44,7 +45,7 @@ def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", r
         if store.restore(outputs):
             return
         flow = load(folder, select_device(device))
-        levels, place = flow.config.levels, next(flow.parameters()).device
+        place = next(flow.parameters()).device
         noise = torch.Generator().manual_seed(config.seed)
         samples = flow.sample(config.samples, config.temperature, noise)
         x = dequantise(images, levels, noise).to(place)

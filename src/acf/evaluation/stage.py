@@ -12,11 +12,12 @@ from torch import Tensor
 from acf.config import EvaluationConfig
 from acf.data import load as load_images
 from acf.data import read_manifest
+from acf.data.prepared.store import Images
 from acf.engine.device import describe_device, select_device
 from acf.engine.recipe import recipe
 from acf.engine.store import open_run, write_atomically
 from acf.errors import TrainingError
-from acf.evaluation.likelihood import dequantise, measure
+from acf.evaluation.likelihood import dequantised, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.flows.certificate import certify
 from acf.flows.flow import Flow
@@ -45,7 +46,7 @@ def evaluate(dataset: str, variant: str, seed: int, device: str = "auto", root: 
             return
         place = select_device(device)
         flow = load(folder, place)
-        images = load_images(dataset, "test", root / "data")[: config.images]
+        images = load_images(dataset, "test", root / "data", flow.config.levels).first(config.images)
         print(f"evaluate {dataset}/{variant}/seed{seed}: {len(images)} images, {config.draws} draws", flush=True)
         metrics: dict[str, Any] = {"dataset": dataset, "variant": variant, "seed": seed}
         metrics |= evaluate_flow(flow, images, config) | {
@@ -67,7 +68,7 @@ def evaluate(dataset: str, variant: str, seed: int, device: str = "auto", root: 
         )
 
 
-def evaluate_flow(flow: Flow, images: Tensor, config: EvaluationConfig) -> dict[str, Any]:
+def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig) -> dict[str, Any]:
     """Certify `flow`, then measure likelihood and reconstruction on uint8 `images` (N, C, H, W).
 
     Raises:
@@ -85,11 +86,12 @@ def evaluate_flow(flow: Flow, images: Tensor, config: EvaluationConfig) -> dict[
     seconds = time.perf_counter() - started
     if not torch.isfinite(likelihood.bits_per_dim).all():
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
-    x = dequantise(images, flow.config.levels, torch.Generator().manual_seed(config.seed))
+    noise.manual_seed(config.seed)
+    batches = dequantised(images, flow.config.levels, noise, config.batch_size)
     return likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),
-        "reconstruction_error": largest_reconstruction_error(flow, x, config.batch_size),
+        "reconstruction_error": largest_reconstruction_error(flow, batches),
         "reconstruction_images": len(images),
         "test_images": len(images),
         "draws": config.draws,

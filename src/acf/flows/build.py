@@ -20,17 +20,13 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
 
     Logit, then per scale: [squeeze,] ActNorm, (residual block, ActNorm) repeated; squeezes stand between scales, and
     before the first with `squeeze_first`; the last scale ends with `fc_blocks` dense residual blocks. Attention sits in
-    every `attention.every`-th convolutional block of a scale, or follows it as a block of its own.
+    every `attention.every`-th convolutional block of a scale with at most `attention.max_tokens` positions, or follows
+    it as a block of its own.
 
     Raises:
-        ConfigError: unknown key, impossible value, or maps too small for the number of squeezes.
+        ConfigError: unknown key, impossible value, maps too small for the number of squeezes, or attention nowhere.
     """
     config = model_config_from(config)
-    if config.attention.kind != "none" and config.attention.every > max(config.blocks):
-        raise ConfigError(
-            f"attention.every ({config.attention.every}) is larger than every number of blocks ({config.blocks}), so "
-            "there would be no attention; lower it, or set attention.kind to none"
-        )
     shape, scales, shapes = config.shape, [], []
     for index, blocks in enumerate(config.blocks):
         parts: list[Bijection] = []
@@ -48,6 +44,16 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
         shapes.append(shape)
         if config.factor_out and index < len(config.blocks) - 1:
             shape = _halved(shape)
+    if config.attention.kind != "none" and not any(
+        _attends(config, shape, block)
+        for shape, blocks in zip(shapes, config.blocks, strict=True)
+        for block in range(blocks)
+    ):
+        raise ConfigError(
+            f"attention.every ({config.attention.every}) and attention.max_tokens ({config.attention.max_tokens}) "
+            f"leave no attention in blocks {config.blocks} on maps of {', '.join(f'{h} x {w}' for _, h, w in shapes)}; "
+            "change them, or set attention.kind to none"
+        )
     return Flow(config, MultiScale(list(scales), shapes, config.factor_out))
 
 
@@ -57,11 +63,18 @@ def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> li
     plain = config.model_copy(update={"attention": AttentionConfig()})
     branches: list[Branch] = []
     for block in range(blocks):
-        attends = config.attention.kind != "none" and (block + 1) % config.attention.every == 0
+        attends = _attends(config, shape, block)
         branches.append(make(config if attends else plain, shape, not first or block > 0))
         if attends and config.attention.join == "block":
             branches.append(attention_branch(config, shape))
     return branches
+
+
+def _attends(config: ModelConfig, shape: Shape, block: int) -> bool:
+    """Whether there is attention in block number `block` (from 0) of a scale with maps of this shape."""
+    _, height, width = shape
+    chosen = (block + 1) % config.attention.every == 0 and height * width <= config.attention.max_tokens
+    return chosen and config.attention.kind != "none"
 
 
 def _block(config: ModelConfig, branch: Branch, shape: Shape, per_value: bool = False) -> list[Bijection]:

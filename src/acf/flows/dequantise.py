@@ -1,11 +1,13 @@
 """Between grey levels and densities: dequantisation and the units of likelihood."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from acf.config import ModelConfig
+from acf.data.prepared.store import Images
 
 
 def dequantise(
@@ -26,6 +28,21 @@ def dequantise(
         noise = torch.rand(images.shape, generator=generator, dtype=torch.float64).to(images.device, dtype)
     x = (images + noise) / levels
     return x.clamp(max=1 - torch.finfo(dtype).eps / 2)
+
+
+def dequantised(
+    images: Images | Tensor,
+    levels: int,
+    generator: torch.Generator,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Tensor]:
+    """Yield `dequantise` of `batch_size` images at a time: all of them never lie in memory as numbers of `dtype`.
+
+    The noise is the same whatever the batch size, as one image's is drawn after the other's.
+    """
+    for start in range(0, len(images), batch_size):
+        yield dequantise(images[start : start + batch_size], levels, generator, dtype)
 
 
 def bits_per_dim_of(log_prob: Tensor, config: ModelConfig) -> Tensor:

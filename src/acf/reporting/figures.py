@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from acf.reporting.results import Results
-from acf.reporting.table import REFERENCE
 from acf.reporting.wording import with_error
 
 MARKERS = "osD^vPX*"
@@ -50,7 +49,7 @@ def _looks(results: Results) -> dict[str, tuple[tuple[float, float, float], str]
 def curves(results: Results, axis: str, label: str, path: Path) -> None:
     """Draw bits/dim in training against the column `axis` of the histories, one colour per variant.
 
-    The frame is fitted to the later steps and the Gaussian; the first steps may lie above it.
+    The frame is fitted to the later steps and the baseline of the gains; the first steps may lie above it.
     """
     with _figure(path, 3.6) as axes:
         seen = []
@@ -71,9 +70,9 @@ def curves(results: Results, axis: str, label: str, path: Path) -> None:
                     label=variant if number == 0 else None,
                 )
                 seen += [smooth.iloc[len(smooth) // 4 :], checked["validation_bits_per_dim"].iloc[1:]]
-        gaussian = results.baselines.baselines[REFERENCE].bits_per_dim
-        axes.axhline(gaussian, color=BASELINE_COLOUR, ls="--", lw=1.2, label="Gaussian, test")
-        shown = pd.concat([*seen, pd.Series([gaussian])])
+        reference = results.baselines.baselines[results.reference].bits_per_dim
+        axes.axhline(reference, color=BASELINE_COLOUR, ls="--", lw=1.2, label=f"{results.reference}, test")
+        shown = pd.concat([*seen, pd.Series([reference])])
         margin = 0.06 * (shown.max() - shown.min())
         axes.set(xlabel=label, ylabel="bits/dim", ylim=(shown.min() - margin, shown.max() + margin))
         axes.set_xlim(left=0)

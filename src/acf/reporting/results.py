@@ -82,6 +82,8 @@ class Baselines(BaseModel):
     test_images: int
     draws: int
     baselines: dict[str, Baseline]
+    not_available: dict[str, str] = {}
+    """Baselines that cannot be fitted to the data set, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Results:
     """Per variant, the sample folder of its first seed."""
     bases: dict[str, str | None]
     """Per variant with attention, the one without on the same branch; None where there is none."""
+
+    @property
+    def reference(self) -> str:
+        """The baseline that gains are counted from: of those that could be fitted, the last in the registry."""
+        return [name for name in BASELINES if name in self.baselines.baselines][-1]
 
     @property
     def runs(self) -> list[Metrics]:
@@ -115,7 +122,7 @@ def read_results(dataset: str, root: Path) -> Results:
     variants = {v: [Run(dataset, v, seed) for seed in params.seeds(dataset)] for v in params.variants(dataset)}
     _check_present(dataset, [run for runs in variants.values() for run in runs], root)
     baselines = _read(root / "results" / dataset / "baselines.json", Baselines)
-    if absent := [name for name in BASELINES if name not in baselines.baselines]:
+    if absent := [name for name in BASELINES if name not in baselines.baselines | baselines.not_available]:
         path = f"results/{dataset}/baselines.json"
         raise AcfError(f"{path} lacks {', '.join(absent)}; run: acf baselines --dataset {dataset}")
     return Results(

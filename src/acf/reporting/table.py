@@ -10,7 +10,6 @@ import pandas as pd
 
 from acf.reporting.results import Metrics, Results
 
-REFERENCE = "gaussian"
 COLUMNS = (
     "row",
     "kind",
@@ -56,7 +55,7 @@ def comparison(results: Results) -> pd.DataFrame:
         for name, baseline in results.baselines.baselines.items()
     ]
     rows += [_flow(variant, seeds) for variant, seeds in results.metrics.items()]
-    reference = next(row for row in rows if row["row"] == REFERENCE)
+    reference = next(row for row in rows if row["row"] == results.reference)
     for row in rows:
         if row is not reference:
             row["gain"], row["gain_se"] = difference(reference, row)

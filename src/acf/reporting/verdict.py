@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from acf.reporting.results import Results
-from acf.reporting.table import REFERENCE, difference
+from acf.reporting.table import difference
 from acf.reporting.wording import count, with_error
 
 THRESHOLD = 3
@@ -15,21 +15,22 @@ THRESHOLD = 3
 def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     """Return sentences: flows against baselines, attention against its base, unequal conditions.
 
-    The baselines are the Gaussian and, where another one is better than it, that one too.
+    The baselines are the one that gains are counted from and, where another one is better, that one too.
     """
     rows = {row["row"]: row for _, row in table.iterrows()}
     flows = table[table["kind"] == "flow"]
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
     pairs = [(rows[variant], rows[base]) for variant, base in results.bases.items() if base]
     return [
-        *(_against_baseline(flows, rows[name]) for name in dict.fromkeys([REFERENCE, best])),
+        *(_against_baseline(flows, rows[name]) for name in dict.fromkeys([results.reference, best])),
+        *(f"The {name} baseline is not available: {why}." for name, why in results.baselines.not_available.items()),
         *(_against_base(variant, base) for variant, base in pairs),
         *(_sizes(variant, base) for variant, base in pairs if variant["parameters"] != base["parameters"]),
         *_unequal(table),
     ]
 
 
-def notes(table: pd.DataFrame) -> list[str]:
+def notes(table: pd.DataFrame, results: Results) -> list[str]:
     """Return what the table's numbers mean, for the foot of the table."""
     flows = table[table["kind"] == "flow"]
     lines = ["bits/dim on test images, lower is better, ± one standard error."]
@@ -42,7 +43,7 @@ def notes(table: pd.DataFrame) -> list[str]:
         lines.append("The standard error is over test images (one seed: differences between trainings are not in it).")
     return [
         *lines,
-        "Gain over Gaussian is the Gaussian's bits/dim minus the row's. The two errors are combined as if "
+        f"Gain is the {results.reference} baseline's bits/dim minus the row's. The two errors are combined as if "
         "independent, each the larger of the ones over images and over seeds; all rows see the same "
         "test images, so this is cautious (a paired error is not available).",
         "log p(z), log-determinant and dequantisation add up to bits/dim.",

@@ -80,7 +80,7 @@ def _minus(number: str) -> str:
 
 NAME: Column = ("model", lambda row: str(row["row"]))
 BITS: Column = ("bits/dim", lambda row: with_error(row["bits_per_dim"], row["bits_per_dim_se"]))
-GAIN: Column = ("gain over Gaussian", lambda row: with_error(row["gain"], row["gain_se"]))
+GAIN: Column = ("gain", lambda row: with_error(row["gain"], row["gain_se"]))
 PARTS: list[Column] = [
     ("log p(z)", lambda row: decimal(row["log_prob_z"])),
     ("log-determinant", lambda row: decimal(row["log_abs_det"])),

@@ -5,6 +5,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from acf.data.prepared.store import Images
+
 
 class Batches:
     """An endless stream of uint8 images: one permutation after the other, cut into batches.
@@ -13,12 +15,12 @@ class Batches:
     one would have seen. A fixed part of the training set is held out for validation, the same for every seed.
 
     Args:
-        images: training images, uint8 (N, C, H, W); may be memory-mapped.
+        images: training images, uint8 (N, C, H, W); only those of a batch are read.
         held_out: number of validation images.
         seed: of the permutations.
     """
 
-    def __init__(self, images: Tensor, held_out: int, seed: int) -> None:
+    def __init__(self, images: Images | Tensor, held_out: int, seed: int) -> None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         self._images, self._seed = images, seed
         self.validation = images[order[:held_out].sort().values]

@@ -31,7 +31,7 @@ def train(dataset: str, variant: str, seed: int, device: str = "auto", root: Pat
     model = ModelConfig(
         **settings.model.model_dump(),
         shape=manifest.shape,
-        levels=manifest.levels,
+        levels=settings.data.levels or manifest.levels,
         training_log_det=settings.training.log_det,
     )
     key = recipe(
@@ -50,7 +50,7 @@ def train(dataset: str, variant: str, seed: int, device: str = "auto", root: Pat
     with open_run(key, root).locked() as store:
         if store.restore(outputs):
             return
-        images = load(dataset, "train", root / "data")
+        images = load(dataset, "train", root / "data", model.levels)
         held_out = settings.training.validation_images
         if held_out >= len(images):
             raise ConfigError(

@@ -168,7 +168,7 @@ class Trainer:
         values = torch.cat(
             [
                 bits_per_dim_of(flow.log_prob(dequantise(part.to(self.device), flow.config.levels)), flow.config)
-                for part in self.batches.validation.split(max(self.config.batch_size, 64))
+                for part in self.batches.validation.split(self.config.batch_size)
             ]
         ).double()
         restore_random_state(state, self.device)

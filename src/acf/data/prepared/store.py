@@ -1,13 +1,57 @@
 """Reading the prepared tensors back, never without checking them."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import BadZipFile, ZipFile
 
 import torch
+from torch import Tensor
 
 from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, prepare_hint, read_manifest
-from acf.errors import DataError
+from acf.errors import ConfigError, DataError
+
+PIECE = 2**22
+"""Bytes that are hashed at a time."""
+
+
+class Images:
+    """Images of one split, uint8 (C, H, W) each, read from a memory-mapped file as they are asked for.
+
+    With `levels` grey levels of the `stored` ones, value k becomes floor(k levels / stored): of 256 levels, 32 keep
+    the first 5 bits of 8. An index that torch takes for the first dimension gives a tensor.
+
+    Raises:
+        ConfigError: `levels` does not divide `stored`, so that grey levels would be of unequal width.
+    """
+
+    def __init__(self, tensor: Tensor, stored: int, levels: int | None = None) -> None:
+        self.levels = stored if levels is None else levels
+        if stored % self.levels:
+            raise ConfigError(f"data.levels is {levels}, but only divisors of the {stored} levels stored can be had")
+        self._tensor, self._stored = tensor, stored
+
+    def __len__(self) -> int:
+        return len(self._tensor)
+
+    def __getitem__(self, index: slice | int | Tensor) -> Tensor:
+        images = self._tensor[index]
+        return images if self.levels == self._stored else images // (self._stored // self.levels)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W)."""
+        return self._tensor.shape
+
+    def first(self, count: int | None) -> "Images":
+        """The first images, or all if None; nothing is read."""
+        return Images(self._tensor[:count], self._stored, self.levels)
+
+    def pieces(self, size: int) -> Iterator[Tensor]:
+        """All images in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
 
 
 def tensor_path(dataset: str, split: Split, root: Path = ROOT) -> Path:
@@ -15,15 +59,17 @@ def tensor_path(dataset: str, split: Split, root: Path = ROOT) -> Path:
     return Path(root) / dataset / f"{split}.pth"
 
 
-def load(dataset: str, split: Split, root: Path = ROOT) -> torch.Tensor:
-    """Return the images of one split, uint8 of shape (N, C, H, W), values in [0, levels), memory-mapped.
+def load(dataset: str, split: Split, root: Path = ROOT, levels: int | None = None) -> Images:
+    """Return the images of one split, memory-mapped, with `levels` grey levels; by default as many as are stored.
 
-    Writing into the tensor does not change the file. The content hash is not recomputed; that is `verify`.
+    Changing a tensor one gets does not change the file. The content hash is not recomputed; that is `verify`.
 
     Raises:
+        ConfigError: the levels stored cannot be reduced to `levels`.
         DataError: the manifest or the tensor file is missing, truncated or damaged, or the two do not agree.
     """
-    return _load(read_manifest(dataset, root), split, root)
+    manifest = read_manifest(dataset, root)
+    return Images(_load(manifest, split, root), manifest.levels, levels)
 
 
 def verify(dataset: str, root: Path = ROOT) -> Manifest:
@@ -34,9 +80,10 @@ def verify(dataset: str, root: Path = ROOT) -> Manifest:
     """
     manifest = read_manifest(dataset, root)
     for split in SPLITS:
-        found = content_hash(_load(manifest, split, root))
+        _load(manifest, split, root)
+        path = tensor_path(dataset, split, root)
+        found = _content_hash(path)
         if found != manifest.sha256[split]:
-            path = tensor_path(dataset, split, root)
             raise DataError(
                 f"{path} is damaged: SHA-256 of its images is {found}, the manifest has "
                 f"{manifest.sha256[split]}; {prepare_hint(dataset)}"
@@ -44,12 +91,21 @@ def verify(dataset: str, root: Path = ROOT) -> Manifest:
     return manifest
 
 
-def content_hash(tensor: torch.Tensor) -> str:
-    """Return the SHA-256 of the bytes of a contiguous uint8 tensor."""
-    return hashlib.sha256(tensor.numpy().reshape(-1).data).hexdigest()
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a tensor's bytes, read piece by piece: pages of a mapped file would count as memory in use."""
+    digest = hashlib.sha256()
+    try:
+        with ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data/0"))
+            with archive.open(name) as file:
+                while piece := file.read(PIECE):
+                    digest.update(piece)
+    except (BadZipFile, ValueError, OSError) as error:
+        return f"not to be had ({error})"
+    return digest.hexdigest()
 
 
-def _load(manifest: Manifest, split: Split, root: Path) -> torch.Tensor:
+def _load(manifest: Manifest, split: Split, root: Path) -> Tensor:
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     path = tensor_path(manifest.dataset, split, root)
@@ -67,7 +123,7 @@ def _load(manifest: Manifest, split: Split, root: Path) -> torch.Tensor:
 
 
 def _fault(images: object, manifest: Manifest, split: Split) -> str:
-    if not isinstance(images, torch.Tensor):
+    if not isinstance(images, Tensor):
         return f"holds a {type(images).__name__} instead of one tensor"
     if images.dtype != torch.uint8:
         return f"has dtype {images.dtype} instead of torch.uint8"

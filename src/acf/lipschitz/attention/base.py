@@ -30,7 +30,9 @@ class SelfAttention(nn.Module, ABC):
 
     initialised: Tensor
 
-    def __init__(self, channels: int, heads: int, projections: int, coefficient: float, head_width: int | None) -> None:
+    def __init__(
+        self, channels: int, heads: int, projections: int, coefficient: float, head_width: int | None = None
+    ) -> None:
         super().__init__()
         if channels < 1 or heads < 1:
             raise ValueError(f"attention needs at least one channel and one head, got {channels} and {heads}")
