@@ -81,6 +81,25 @@ def test_truncated_file(root, keep):
     assert "acf prepare" in str(error.value)
 
 
+def test_any_flipped_byte_of_the_file_s_frame(root):
+    path = root / "digits" / "test.pth"
+    whole = path.read_bytes()
+    images = load("digits", "test", root)[:].clone()
+    places = [*range(0, 400), *range(len(whole) - 400, len(whole))]
+    for place in places:
+        broken = bytearray(whole)
+        broken[place] ^= 1 << place % 8
+        path.write_bytes(broken)
+        message = ""
+        try:
+            verify("digits", root)
+        except DataError as error:
+            message = str(error)
+        assert "\n" not in message
+        assert "weights_only" not in message
+        assert message or torch.equal(load("digits", "test", root)[:], images)
+
+
 def test_something_else_under_the_name(root):
     path = root / "digits" / "test.pth"
     with zipfile.ZipFile(path, "w") as archive:

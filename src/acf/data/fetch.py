@@ -220,10 +220,13 @@ def _request(url: str, part: Path) -> None:
 def _opened(part: Path, start: int) -> Iterator[BinaryIO]:
     with writing(part):
         file = part.open("ab" if start else "wb")
-    with file:
+    try:
         yield file
         with writing(part):
             os.fsync(file.fileno())
+    finally:
+        with writing(part):  # what could not be written is tried once more
+            file.close()
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def _content_hash(path: Path) -> str:
             with archive.open(name) as file:
                 while piece := file.read(PIECE):
                     digest.update(piece)
-    except (BadZipFile, ValueError, OSError) as error:
+    except (BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError) as error:
         return f"not to be had ({error})"
     return digest.hexdigest()
 
@@ -114,9 +114,11 @@ def _load(manifest: Manifest, split: Split, root: Path) -> Tensor:
         raise DataError(f"{path} not found; {hint}")
     try:
         images = torch.load(path, weights_only=True, mmap=True)
-    except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise DataError(f"{path} is truncated or damaged ({first_line}); {hint}") from None
+    except UnpicklingError:  # whose message advises to load it unsafely
+        raise DataError(f"{path} is truncated or damaged (more than a tensor is in it); {hint}") from None
+    except Exception as error:  # a flipped bit can lead the reader to any kind of error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise DataError(f"{path} is truncated or damaged ({reason}); {hint}") from None
     if fault := _fault(images, manifest, split):
         raise DataError(f"{path} {fault}; {hint}")
     return images
@@ -130,6 +132,8 @@ def _fault(images: object, manifest: Manifest, split: Split) -> str:
     wanted = (manifest.counts[split], *manifest.shape)
     if tuple(images.shape) != wanted:
         return f"has shape {tuple(images.shape)}, the manifest says {wanted}"
+    if images.layout != torch.strided or images.device.type != "cpu":
+        return f"holds a tensor of layout {images.layout} on {images.device}"
     if not images.is_contiguous():
         return "holds a tensor that is not contiguous"
     if manifest.levels < 256 and (highest := int(images.max())) >= manifest.levels:
