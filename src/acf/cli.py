@@ -22,6 +22,7 @@ Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<d
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
 Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 
+INTERRUPTED = 130
 OUT_OF_MEMORY = (
     "out of memory; lower training.batch_size (and raise training.accumulate as much), evaluation.batch_size or "
     "sampling.samples in params.yaml, or use a device with more"
@@ -151,9 +152,11 @@ def main() -> None:
             raise
         print(f"error: {OUT_OF_MEMORY} ({message.partition(chr(10))[0]})", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # typer's word for Ctrl-C
+            raise
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

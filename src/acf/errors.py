@@ -13,6 +13,10 @@ class DataError(AcfError):
     """A data set is missing, truncated, corrupt or has the wrong form."""
 
 
+class UnwritableError(DataError):
+    """A file cannot be written: the disk is full, a folder is read-only, or something else is in its place."""
+
+
 class NotContractiveError(AcfError):
     """A residual block has no proof of contraction, so it may not be invertible."""
 

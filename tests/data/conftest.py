@@ -38,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
+        if (version := self.headers.get("If-Range")) and version not in self.server.headers.values():
+            wanted = None
         self.server.asked.append((self.path, wanted))
         content = self.server.files.get(self.path)
         if self.server.statuses or content is None:

@@ -59,4 +59,6 @@ def test_progress_is_shown_on_a_terminal_only(
     assert count() == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    assert count() == ""  # colours in a file are wished for, moving bars are not
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert "reading" in count()

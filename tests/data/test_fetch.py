@@ -225,6 +225,40 @@ def test_server_that_falls_silent(home, tmp_path, monkeypatch):
     assert all(asked is not None for _, asked in home.asked[1:]), "it goes on where it stopped"
 
 
+def test_a_server_that_starts_anew_each_time_is_given_up(home, tmp_path):
+    home.cut_after = [1_500_000] * 20
+    home.ranges = False
+    with pytest.raises(DataError, match="connection closed before the end"):
+        get(home, tmp_path)
+    assert len(home.asked) <= 6
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_without_a_checksum_pieces_are_of_one_version(home, tmp_path, header):
+    one, two = '"one"' if header == "ETag" else "Mon, 01 Jan 2024 00:00:00 GMT", '"two"'
+    home.headers = {header: one}
+    home.cut_after = [1_500_000, 100, 0, 0, 0, 0]
+    with pytest.raises(DataError):
+        get(home, tmp_path, sha256="")
+    part = tmp_path / f"{NAME}.part"
+    assert part.read_bytes() == CONTENT[:1_500_100]
+    assert get(home, tmp_path, sha256="").read_bytes() == CONTENT
+    assert home.asked[-1][1] == "bytes=1500100-"
+    assert names(tmp_path) == {NAME}
+    # The file changes between two runs: nothing of the first is kept.
+    (tmp_path / NAME).rename(part)
+    part.write_bytes(CONTENT[:1000])
+    (tmp_path / f"{NAME}.part.version").write_text(one)
+    home.headers, home.files["/home/" + NAME] = {header: two}, CONTENT[::-1]
+    assert get(home, tmp_path, sha256="").read_bytes() == CONTENT[::-1]
+
+
+def test_without_checksum_or_version_a_download_starts_anew(home, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(b"x" * 1000)
+    assert get(home, tmp_path, sha256="").read_bytes() == CONTENT
+    assert home.asked[-1][1] is None
+
+
 def test_checksum_as_md5(home, tmp_path):
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
     assert get(home, tmp_path, sha256="", md5=md5).read_bytes() == CONTENT

@@ -116,7 +116,7 @@ def test_source_that_fails_leaves_nothing_that_looks_prepared(toy, tmp_path, mon
     prepare("toy", tmp_path)
     (tmp_path / "toy" / "test.pth").unlink()
     monkeypatch.setattr(Toy, "shape", (3, 4, 2))
-    with pytest.raises(DataError, match=r"train\.npy has shape"):
+    with pytest.raises(DataError, match=r"array of train images from made by the test has shape"):
         prepare("toy", tmp_path)
     assert tree(tmp_path) == {"toy/train.pth", ".downloads/toy/lock"}
 

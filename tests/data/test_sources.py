@@ -1,10 +1,13 @@
 """Every data set from source files in their true format to tensors, and what happens to damaged ones."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FileServer
 from sources import CASES, cut, last, left_over, png, random_images, write_imagenet_npz, written
 
 from acf.data import load, prepare, verify
@@ -103,6 +106,41 @@ def test_an_array_of_ones_own(project: Path, monkeypatch: pytest.MonkeyPatch, ch
     assert prepare("own", project / "data").counts == {"train": 18, "test": 2}
     arrived = {x.numpy().tobytes() for split in ("train", "test") for x in load("own", split, project / "data")[:]}
     assert arrived == {np.moveaxis(image, -1, 0).tobytes() for image in images}
+
+
+def test_a_fetched_file_that_cannot_be_converted_is_fetched_anew(
+    project: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written("celebahq256", project)
+    server.files["/celeba-tfr.tar"] = b"<html>busy</html>"
+    monkeypatch.setenv("ACF_MIRROR", server.url)
+    with pytest.raises(DataError, match=r"celeba-tfr.tar .* has no published checksum: removed"):
+        prepare("celebahq256", project / "data")
+    server.files["/celeba-tfr.tar"] = (folder / "celeba-tfr.tar").read_bytes()
+    prepare("celebahq256", project / "data")
+
+
+def test_a_file_put_there_by_hand_is_left_to_its_owner(project: Path) -> None:
+    path = project / "data/.downloads/celebahq256/celeba-tfr.tar"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>busy</html>")
+    with pytest.raises(DataError, match="no published checksum: delete or replace it"):
+        prepare("celebahq256", project / "data")
+    assert path.exists()
+
+
+def test_hashes_of_data_sets_prepared_at_once(project: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from acf.data.downloads import Downloads\n"
+        "for i in range(50):\n"
+        "    files = Downloads(f'{sys.argv[1]}{i}', Path('data/.downloads') / sys.argv[1], Path('data-hashes.json'))\n"
+        "    files._new = {'file': '0' * 64}\n"
+        "    files.record()\n"
+    )
+    (project / "data/.downloads").mkdir(parents=True)
+    both = [subprocess.Popen([sys.executable, "-c", script, name], cwd=project) for name in ("one", "two")]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(json.loads((project / "data-hashes.json").read_text())) == 100
 
 
 def test_the_first_hash_is_kept_and_another_content_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

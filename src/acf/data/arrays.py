@@ -25,6 +25,7 @@ class ArrayFile(Divided):
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Divide the array."""
         path = Path(self.array).expanduser()
+        downloads.used.append(path)
         return write_split(path, scratch, self.divide)
 
 
@@ -35,8 +36,10 @@ def write_split(path: Path, scratch: Path, divide: Callable[[int], Mapping[Split
         DataError: the array is missing, damaged, of another type, or has fewer than two images.
     """
     images = NpyFile(path)
-    if len(images.shape) not in (3, 4) or images.shape[0] < 2:
-        raise DataError(f"{path} has shape {images.shape}; expected at least two images, (N, H, W) or (N, H, W, C)")
+    if len(images.shape) not in (3, 4) or images.shape[0] < 2 or 0 in images.shape:
+        raise DataError(
+            f"{path} has shape {images.shape}; expected at least two images, (N, H, W) or (N, H, W, C); replace it"
+        )
     count, *shape = images.shape
     chosen = divide(count)
     paths = {split: scratch / f"{split}.npy" for split in chosen}

@@ -1,7 +1,7 @@
 """CelebA-HQ (Karras et al., arXiv 1710.10196) in the two forms that flows are compared on."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
@@ -83,12 +83,12 @@ def _images(path: Path, side: int) -> Iterator[tuple[Split, np.ndarray]]:
     """Split and image (1, H, W, 3) of every record at full resolution."""
     with archives.opened(path) as archive:
         for member, content in archives.files(archive, path):
-            parts = Path(member.name).parts
-            if not member.name.endswith(".tfrecords") or "-r08-" not in parts[-1] or parts[-2] not in FOLDERS:
+            name = PurePosixPath(member.name)
+            if name.parent.name not in FOLDERS or name.suffix != ".tfrecords" or "-r08-" not in name.name:
                 continue
             where = f"{path}: {member.name}"
             for index, record in enumerate(tfrecord.read_records(content, where)):
                 values = tfrecord.feature(record, "data", f"{where}: record {index}")
                 if len(values) != side * side * 3:
                     raise DataError(f"{where}: record {index} has {len(values)} bytes instead of {side * side * 3}")
-                yield FOLDERS[parts[-2]], np.frombuffer(values, np.uint8).reshape(1, side, side, 3)
+                yield FOLDERS[name.parent.name], np.frombuffer(values, np.uint8).reshape(1, side, side, 3)

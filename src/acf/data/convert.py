@@ -16,7 +16,13 @@ CHUNK_BYTES = 16 * 2**20
 
 
 def npy_to_pth(
-    source: Path, target: Path, *, shape: tuple[int, int, int], levels: int, count: int | Collection[int] | None
+    source: Path,
+    target: Path,
+    *,
+    shape: tuple[int, int, int],
+    levels: int,
+    count: int | Collection[int] | None,
+    origin: str = "",
 ) -> tuple[str, int]:
     """Convert images from `source`, uint8 (N, H, W) or (N, H, W, C), to a tensor (N, C, H, W) in `target`.
 
@@ -28,6 +34,7 @@ def npy_to_pth(
         shape: (C, H, W) each image must have.
         levels: values must be below it.
         count: N the array must have, or those it may have; any if None.
+        origin: what to call the array in messages; by default its path.
 
     Returns:
         SHA-256 of the tensor's bytes, and N.
@@ -37,7 +44,8 @@ def npy_to_pth(
             `target` cannot be written.
     """
     images = NpyFile(source)
-    _check_shape(images, shape, (count,) if isinstance(count, int) else count)
+    origin = origin or str(source)
+    _check_shape(origin, images, shape, (count,) if isinstance(count, int) else count)
     number = images.shape[0]
     digest = hashlib.sha256()
 
@@ -45,7 +53,9 @@ def npy_to_pth(
         for piece in shown(images.chunks(CHUNK_BYTES), f"writing {target}", number):
             # Every uint8 is below 256: only fewer levels are worth a pass over the data.
             if levels < 256 and (highest := int(piece.max(initial=0))) >= levels:
-                raise DataError(f"{source} has value {highest}; with {levels} levels values lie in [0, {levels - 1}]")
+                raise DataError(
+                    f"{origin} has value {highest}; with {levels} levels values lie in [0, {levels - 1}]; replace it"
+                )
             moved = np.ascontiguousarray(piece[:, None] if piece.ndim == 3 else np.moveaxis(piece, -1, 1))
             digest.update(moved.data)
             yield moved
@@ -55,7 +65,7 @@ def npy_to_pth(
     return digest.hexdigest(), number
 
 
-def _check_shape(images: NpyFile, shape: tuple[int, int, int], counts: Collection[int] | None) -> None:
+def _check_shape(origin: str, images: NpyFile, shape: tuple[int, int, int], counts: Collection[int] | None) -> None:
     channels, *size = shape
     number, *rest = images.shape or (0,)
     fits = rest == [*size, channels] or (channels == 1 and rest == size)
@@ -63,4 +73,4 @@ def _check_shape(images: NpyFile, shape: tuple[int, int, int], counts: Collectio
         wanted = " or ".join(map(str, sorted(counts))) if counts else "N"
         layouts = [(*size, channels)] + ([tuple(size)] if channels == 1 else [])
         expected = " or ".join(f"({', '.join([wanted, *map(str, layout)])})" for layout in layouts)
-        raise DataError(f"{images.path} has shape {images.shape}; expected (N, H, W, C) = {expected}")
+        raise DataError(f"{origin} has shape {images.shape}; expected (N, H, W, C) = {expected}; replace it")

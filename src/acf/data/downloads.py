@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from acf.data.fetch import MIRROR_VARIABLE, Remote, fetch, lies_there
-from acf.data.files import replacing
+from acf.data.files import discard, replacing, writing
 from acf.data.prepared.manifest import prepare_hint
-from acf.errors import DataError
+from acf.errors import DataError, UnwritableError
 
 HASHES = "data-hashes.json"
 
@@ -24,11 +26,16 @@ class Downloads:
         dataset: its name.
         folder: where files are kept.
         hashes: `data-hashes.json`.
+
+    Attributes:
+        used: the source files, for messages.
     """
 
     def __init__(self, dataset: str, folder: Path, hashes: Path) -> None:
         self.dataset, self.folder, self.hashes = dataset, folder, hashes
+        self.used: list[Path] = []
         self._new: dict[str, str] = {}
+        self._fetched: list[Path] = []
 
     def fetch(self, remote: Remote) -> Path:
         """Return the path of a verified copy of the file.
@@ -36,12 +43,15 @@ class Downloads:
         Raises:
             DataError: it cannot be had, or its content is not what it should be.
         """
-        if remote.sha256 or remote.md5:
-            return fetch(remote, self.dataset, self.folder)
-        known = self._known().get(remote.name)
-        if known:
-            return fetch(replace(remote, sha256=known), self.dataset, self.folder)
+        if not (remote.sha256 or remote.md5) and (known := self._known().get(remote.name)):
+            remote = replace(remote, sha256=known)
+        lay_there = (self.folder / remote.name).exists()
         path = fetch(remote, self.dataset, self.folder)
+        self.used.append(path)
+        if remote.sha256 or remote.md5:
+            return path
+        if path.parent == self.folder and not lay_there:
+            self._fetched.append(path)
         with path.open("rb") as file:
             self._new[remote.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return path
@@ -71,11 +81,26 @@ class Downloads:
         """Write down the hashes of files without a published one; to be called when they have been converted."""
         if not self._new:
             return
-        hashes = self._all()
-        hashes[self.dataset] = self._known() | self._new
-        with replacing(self.hashes) as file:
-            file.write((json.dumps(hashes, indent=2, sort_keys=True) + "\n").encode())
+        lock = self.folder.parent / "lock"
+        with writing(lock), FileLock(lock):  # other data sets may be prepared at the same time
+            hashes = self._all()
+            hashes[self.dataset] = hashes.get(self.dataset, {}) | self._new
+            with replacing(self.hashes) as file:
+                file.write((json.dumps(hashes, indent=2, sort_keys=True) + "\n").encode())
         print(f"wrote {self.hashes}: first verified hashes of {', '.join(self._new)}; commit it")
+
+    def blame(self, error: DataError) -> DataError:
+        """Return the error with what to do about source files that nothing vouches for, once conversion has failed.
+
+        Those fetched just now are removed, so that the next run fetches them anew; others are left to their owner.
+        """
+        if isinstance(error, UnwritableError) or not self._new:
+            return error
+        for path in self._fetched:
+            discard(path)
+        names = ", ".join(map(str, self._fetched or self.used))
+        remedy = "removed, so that the next run fetches it anew" if self._fetched else "delete or replace it"
+        return DataError(f"{error} ({names} has no published checksum: {remedy})")
 
     def _known(self) -> dict[str, str]:
         return self._all().get(self.dataset, {})

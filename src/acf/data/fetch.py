@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import http.client
 import os
+import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +98,10 @@ def fetch(remote: Remote, dataset: str, folder: Path, *, attempts: int = 4, wait
             print(f"fetched {target} from {place}")
             return target
     raise DataError(
-        f"cannot get {remote.name} of data set {dataset}; tried\n  "
-        + "\n  ".join(tried)
-        + f"\nput the file at {target}, or set {MIRROR_VARIABLE} to a folder or URL that holds "
+        f"cannot get {remote.name} of data set {dataset} (tried {'; '.join(tried)}); "
+        f"put the file at {target}, or set {MIRROR_VARIABLE} to a folder or URL that holds "
         f"{dataset}/{remote.name} or {remote.name}, then {prepare_hint(dataset)}"
-        + (f"\n{remote.hint}" if remote.hint else "")
+        + (f"; {remote.hint}" if remote.hint else "")
     )
 
 
@@ -115,7 +116,7 @@ def _places(remote: Remote, dataset: str) -> list[Path | str]:
         return [f"{base}/{dataset}/{remote.name}", f"{base}/{remote.name}", *home]
     if scheme not in ("", "file"):
         raise ConfigError(f"{MIRROR_VARIABLE}={mirror}: must be a folder, or a file://, http:// or https:// URL")
-    folder = Path(url2pathname(urlsplit(mirror).path)) if scheme else Path(mirror).expanduser()
+    folder = Path(url2pathname(urlsplit(mirror).path)) if scheme else Path(os.path.expanduser(mirror))
     return [folder / dataset / remote.name, folder / remote.name, *home]
 
 
@@ -155,42 +156,53 @@ def _download(url: str, target: Path, remote: Remote, attempts: int, wait: float
     with writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
     resumed = _size(part) > 0
-    _transfer(url, part, attempts, wait)
+    checked = bool(remote.sha256 or remote.md5)
+    _transfer(url, part, checked, attempts, wait)
     if resumed and _fault(part, remote):
         # The earlier piece may have come from another mirror or another version: once more, from the start.
         discard(part)
-        _transfer(url, part, attempts, wait)
+        _transfer(url, part, checked, attempts, wait)
     if fault := _fault(part, remote):
         discard(part)
+        _Version(part).forget()
         raise DataError(
             f"{target.name} from {url} {fault}; it was removed. Run again to fetch it anew; if that "
             f"does not help, the server is wrong: put the right file at {target}, or set {MIRROR_VARIABLE}"
         )
     with writing(target):
         part.replace(target)
+    _Version(part).forget()
 
 
-def _transfer(url: str, part: Path, attempts: int, wait: float) -> None:
+def _transfer(url: str, part: Path, checked: bool, attempts: int, wait: float) -> None:
     """Append to `part` until it is complete, asking again after a pause when the server fails."""
-    failures = 0
+    failures, most = 0, _size(part)
     while True:
-        before = _size(part)
         try:
-            _request(url, part)
+            _request(url, part, checked)
             return
         except ValueError as error:  # what requests raises for a malformed URL
             raise _UnavailableError(str(error)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, _InterruptedError) as error:
-            failures = 0 if _size(part) > before else failures + 1
+            # A server that starts anew each time makes no progress, however much it sends.
+            failures = 0 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures >= attempts:
                 raise _UnavailableError(f"{_wording(error)} ({attempts} attempts)") from None
             time.sleep(wait * 2 ** max(failures - 1, 0))
 
 
-def _request(url: str, part: Path) -> None:
+def _request(url: str, part: Path, checked: bool) -> None:
+    """Ask for what is missing of `part`; `checked` says that the whole will be compared with a known checksum."""
+    version = _Version(part)
+    if not checked and not version.known:
+        # Nothing would tell if the pieces were of two versions of the file.
+        discard(part)
     have = _size(part)
     # Bytes as stored: some servers declare a .gz file as a compressed transfer, which requests would unpack.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    if have and version.known:
+        headers["If-Range"] = version.known
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         content_range = answer.headers.get("Content-Range", "")
         if answer.status_code == 416 and content_range == f"bytes */{have}":
@@ -204,6 +216,9 @@ def _request(url: str, part: Path) -> None:
             raise _UnavailableError(f"HTTP {answer.status_code} {answer.reason}")
         # With 200 the server sends all of it, whatever was asked.
         start = have if answer.status_code == 206 else 0
+        if not start:
+            discard(part)
+            version.keep(answer.headers)
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else None
         with _opened(part, start) as file, _progress(url, start, total) as advance:
@@ -214,6 +229,28 @@ def _request(url: str, part: Path) -> None:
                 advance(len(block))
         if total is not None and _size(part) < total:
             raise _InterruptedError(f"connection closed after {_size(part)} of {total} bytes")
+
+
+class _Version:
+    """Which version of a file the bytes in `part` are of, in the words of the server, kept beside it."""
+
+    def __init__(self, part: Path) -> None:
+        self._path = part.with_name(f"{part.name}.version")
+        self.known = self._path.read_text(encoding="latin1") if self._path.is_file() else ""
+
+    def keep(self, headers: Mapping[str, str]) -> None:
+        """Remember the version that an answer with these headers begins; weak tags do not vouch for bytes."""
+        tag = headers.get("ETag", "")
+        self.known = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+        if not self.known:
+            self.forget()
+            return
+        with writing(self._path):
+            self._path.write_text(self.known, encoding="latin1")
+
+    def forget(self) -> None:
+        """Remove the note."""
+        discard(self._path)
 
 
 @contextmanager
@@ -250,7 +287,7 @@ def _progress(url: str, start: int, total: int | None) -> Iterator[Any]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(url.rpartition("/")[2], total=total, completed=start)
         yield lambda count: progress.advance(task, count)
 
@@ -263,5 +300,8 @@ def _wording(error: Exception) -> str:
     """Return the cause of a failed request, without the layers of wrapping around it."""
     if isinstance(error, requests.Timeout):
         return "the server does not answer in time"
+    for cause in (error, *error.args, *(error.__cause__, error.__context__)):
+        if isinstance(cause, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead):
+            return "connection closed before the end"
     cause = getattr(error.args[0], "reason", error) if error.args else error
     return str(cause).rpartition(": ")[2] or type(error).__name__

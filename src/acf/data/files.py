@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from acf.engine.store import sync_folder
-from acf.errors import DataError
+from acf.errors import UnwritableError
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     The temporary name is fixed, so an interrupted run leaves at most one, which the next run overwrites.
 
     Raises:
-        DataError: the file cannot be written (disk full, read-only folder, ...).
+        UnwritableError: the file cannot be written (disk full, read-only folder, ...).
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into a `DataError` that names it."""
+    """Turn the operating system's refusal to write `path` into an `UnwritableError` that names it."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -44,9 +44,9 @@ def writing(path: Path) -> Iterator[None]:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise DataError(
-            f"cannot write {path}: {cause.strerror or cause}; free space or make the folder writable"
-        ) from error
+        in_the_way = isinstance(cause, FileExistsError | IsADirectoryError | NotADirectoryError)
+        remedy = "remove what is in its place" if in_the_way else "free space or make the folder writable"
+        raise UnwritableError(f"cannot write {path}: {cause.strerror or cause}; {remedy}") from error
 
 
 def discard(path: Path) -> None:

@@ -12,11 +12,12 @@ from acf.data.progress import shown
 from acf.data.split import Divided
 from acf.errors import DataError
 
-KINDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-
 
 class ImageFolder(Divided):
     """Base of data sets from a folder, subfolders included: each image is cut to its middle and resized to `shape`.
+
+    Hidden files and folders are left out, and so are files with endings of no image format; their number is printed.
+    Images are turned as their EXIF data say; transparency is dropped; of several frames the first counts.
 
     Attributes:
         folder: path; ~ is the home folder.
@@ -28,9 +29,15 @@ class ImageFolder(Divided):
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Decode all images, in the order of their paths."""
         folder = Path(self.folder).expanduser()
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS and path.is_file())
+        found = [path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder))]
+        kinds = _kinds()
+        paths = sorted(path for path in found if path.suffix.lower() in kinds)
         if len(paths) < 2:
-            raise DataError(f"{folder} has {len(paths)} images; {self.name} needs at least two, of {sorted(KINDS)}")
+            raise DataError(
+                f"{folder} has {len(paths)} images; {self.name} needs at least two, with endings such as .png or .jpg"
+            )
+        if len(paths) < len(found):
+            print(f"{folder}: {len(found) - len(paths)} files with other endings are left out")
         written: dict[Split, Path] = {}
         channels, height, width = self.shape
         for split, indices in self.divide(len(paths)).items():
@@ -40,6 +47,22 @@ class ImageFolder(Divided):
                 for piece in shown(pieces, f"reading {split} images", len(indices)):
                     writer.append(piece)
         return written
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _kinds() -> set[str]:
+    """Endings of the formats that can be read as images."""
+    from PIL import Image
+
+    no_pictures = {"PDF", "EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR", "FITS"}
+    return {
+        ending
+        for ending, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in no_pictures
+    }
 
 
 def _read(paths: list[Path]) -> Iterator[Encoded]:

@@ -102,8 +102,15 @@ class NpyFile:
                 self._offset = file.tell()
         except FileNotFoundError:
             raise DataError(f"{path} not found") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is truncated or not a .npy file: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        except DataError:
+            raise
+        except Exception as error:  # the header is a Python expression, so it can be wrong in any way
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{path} is truncated or not a .npy file: {reason}; replace it") from None
+        if any(size < 0 for size in self.shape):
+            raise DataError(f"{path} is truncated or not a .npy file: its shape is {self.shape}; replace it")
         if dtype.hasobject:
             raise DataError(f"{path} is truncated or not a .npy file: it holds Python objects, which are never loaded")
         if dtype != np.uint8:

@@ -46,17 +46,18 @@ def batches(archive: Path, scratch: Path, shape: tuple[int, int, int], size: int
                 batch.unlink()
     except FileNotFoundError:
         raise DataError(f"{archive} not found") from None
-    except (zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{archive} is truncated or damaged: {error}; delete it and fetch it again") from None
 
 
 def _pieces(array: IO[bytes], name: str, shape: tuple[int, int, int], size: int) -> Iterator[np.ndarray]:
     try:
         stored, fortran, dtype = read_header(array)
-    except ValueError as error:
-        raise DataError(f"{name}: its data are no array: {error}") from None
+    except Exception as error:  # as in `npy`
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{name}: its data are no array: {reason}; delete the file and fetch it again") from None
     each = math.prod(shape)
-    if dtype != np.uint8 or fortran or len(stored) != 2 or stored[1] != each:
+    if dtype != np.uint8 or fortran or len(stored) != 2 or stored[1] != each or stored[0] < 0:
         raise DataError(f"{name}: its data are {dtype} {stored}; expected uint8 (N, {each})")
     left = stored[0]
     while left:

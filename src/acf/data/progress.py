@@ -1,5 +1,6 @@
 """Progress of a conversion: images, rate and time left on a terminal, nothing elsewhere."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     description = TextColumn("{task.description}")
-    with Progress(description, *columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(description, *columns, console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task(what, total=total, rate="")
 
         def advance(count: int) -> None:

@@ -84,17 +84,23 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
     with writing(scratch):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
+    with writing(manifest_path(source.name, root)):
         # An old manifest must not vouch for new tensors.
         manifest_path(source.name, root).unlink(missing_ok=True)
+    files = Downloads(source.name, downloads, root.parent / HASHES)
     try:
-        files = Downloads(source.name, downloads, root.parent / HASHES)
         arrays = source.export(files, scratch)
         hashes: dict[Split, str] = {}
         counts: dict[Split, int] = {}
         for split in SPLITS:
             path = tensor_path(source.name, split, root)
             hashes[split], counts[split] = npy_to_pth(
-                arrays[split], path, shape=source.shape, levels=source.levels, count=source.counts[split]
+                arrays[split],
+                path,
+                shape=source.shape,
+                levels=source.levels,
+                count=source.counts[split],
+                origin=f"array of {split} images from {', '.join(map(str, files.used)) or source.source}",
             )
             if source.sha256 and hashes[split] != source.sha256[split]:
                 raise DataError(
@@ -103,6 +109,8 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
                 )
             arrays[split].unlink()
             print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
+    except DataError as error:
+        raise files.blame(error) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     files.record()

@@ -35,7 +35,7 @@ def read_records(file: IO[bytes], name: str) -> Iterator[bytes]:
     while head := file.read(12):
         where = f"{name}: record {index}"
         if len(head) < 12:
-            raise DataError(f"{where} is truncated; fetch the file again")
+            raise DataError(f"{where} is truncated; delete the file and fetch it again")
         length, checksum = struct.unpack("<QI", head)
         _require(head[:8], checksum, where)
         if length > MOST_BYTES:
@@ -43,7 +43,7 @@ def read_records(file: IO[bytes], name: str) -> Iterator[bytes]:
         content = file.read(length)
         tail = file.read(4)
         if len(content) < length or len(tail) < 4:
-            raise DataError(f"{where} is truncated; fetch the file again")
+            raise DataError(f"{where} is truncated; delete the file and fetch it again")
         _require(content, struct.unpack("<I", tail)[0], where)
         yield content
         index += 1
@@ -76,7 +76,7 @@ def masked_checksum(content: bytes) -> int:
 
 def _require(content: bytes, checksum: int, where: str) -> None:
     if masked_checksum(content) != checksum:
-        raise DataError(f"{where} is damaged: its checksum does not fit; fetch the file again")
+        raise DataError(f"{where} is damaged: its checksum does not fit; delete the file and fetch it again")
 
 
 def _fields(message: bytes, wanted: int) -> list[bytes]:
