@@ -4,14 +4,13 @@ import gzip
 import hashlib
 import http.client
 import os
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -20,6 +19,7 @@ import urllib3
 
 from acf.data.files import discard, writing
 from acf.data.prepared.manifest import prepare_hint
+from acf.data.progress import transferring
 from acf.errors import ConfigError, DataError
 
 MIRROR_VARIABLE = "ACF_MIRROR"
@@ -221,7 +221,7 @@ def _request(url: str, part: Path, checked: bool) -> None:
             version.keep(answer.headers)
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else None
-        with _opened(part, start) as file, _progress(url, start, total) as advance:
+        with _opened(part, start) as file, transferring(url, start, total) as advance:
             for block in answer.raw.stream(CHUNK_BYTES, decode_content=False):
                 with writing(part):
                     file.write(block)
@@ -264,32 +264,6 @@ def _opened(part: Path, start: int) -> Iterator[BinaryIO]:
     finally:
         with writing(part):  # what could not be written is tried once more
             file.close()
-
-
-@contextmanager
-def _progress(url: str, start: int, total: int | None) -> Iterator[Any]:
-    """Show bytes, rate and time left on a terminal, nothing elsewhere; yields a function to call."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(url.rpartition("/")[2], total=total, completed=start)
-        yield lambda count: progress.advance(task, count)
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Progress of a conversion: images, rate and time left on a terminal, nothing elsewhere."""
+"""Progress of downloads (bytes) and conversions (images): rate and time left on a terminal, nothing elsewhere."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -38,3 +38,29 @@ def shown(pieces: Iterable[np.ndarray], what: str, total: int | None = None) -> 
         for piece in pieces:
             yield piece
             advance(len(piece))
+
+
+@contextmanager
+def transferring(url: str, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show bytes, rate and time left on a terminal, nothing elsewhere; yields a function to call."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(url.rpartition("/")[2], total=total, completed=start)
+        yield lambda count: progress.advance(task, count)
