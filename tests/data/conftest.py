@@ -5,12 +5,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from sources import shrink
+from sources import CASES, CLASSES, shrink
 
 
 class FileServer(ThreadingHTTPServer):
@@ -103,6 +103,39 @@ def acf(tmp_path: Path):
             check=False,
             **keywords,
         )
+
+    return run
+
+
+@pytest.fixture
+def tried(tmp_path: Path, server: FileServer) -> Callable[[str, str, int], tuple[list[str], str]]:
+    """Run a script of this folder on a case in an empty folder: its complaints, and the last line it prints.
+
+    Source files lie in a mirror folder, or come from the server where the data set is one that is downloaded.
+    """
+
+    def run(script: str, name: str, points: int) -> tuple[list[str], str]:
+        mirror, work = tmp_path / "mirror", tmp_path / "work"
+        mirror.mkdir()
+        work.mkdir()
+        work.chmod(0o777)
+        CASES[name].write(CASES[name].images, mirror)
+        place = str(mirror)
+        if not CLASSES[name].manual:
+            server.files = {f"/{path.name}": path.read_bytes() for path in mirror.iterdir()}
+            place = server.url
+        result = subprocess.run(
+            [sys.executable, Path(__file__).parent / script, name, str(points), place],
+            cwd=work,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        *faults, last = result.stdout.splitlines()
+        return faults, last
 
     return run
 

@@ -1,6 +1,6 @@
 """Prepare a data set where writing is refused; run by test_refused.py in an empty folder of its own.
 
-python refused.py NAME MIRROR PARTS. Files may not grow beyond a limit, as on a full disk, at PARTS limits spread over
+python refused.py NAME PARTS MIRROR. Files may not grow beyond a limit, as on a full disk, at PARTS limits spread over
 the size of the largest file; then the folder for data is read-only. Prints what went wrong, and how often writing was
 refused. Children are forked, so that imports cost time once.
 """
@@ -70,9 +70,9 @@ def read_only() -> None:
 
 
 def main() -> None:
-    name, parts = sys.argv[1], int(sys.argv[3])
+    name, parts, mirror = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     sources.shrink(pytest.MonkeyPatch())
-    os.environ["ACF_MIRROR"] = sys.argv[2]
+    os.environ["ACF_MIRROR"] = mirror
     overview()  # imports all
     clean()
     if message := attempt(name, lambda: None):

@@ -217,7 +217,7 @@ def _request(url: str, part: Path, checked: bool) -> None:
         # With 200 the server sends all of it, whatever was asked.
         start = have if answer.status_code == 206 else 0
         if not start:
-            discard(part)
+            discard(part)  # before it would be taken for a part of the version that begins now
             version.keep(answer.headers)
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else None
@@ -274,8 +274,7 @@ def _wording(error: Exception) -> str:
     """Return the cause of a failed request, without the layers of wrapping around it."""
     if isinstance(error, requests.Timeout):
         return "the server does not answer in time"
-    for cause in (error, *error.args, *(error.__cause__, error.__context__)):
-        if isinstance(cause, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead):
-            return "connection closed before the end"
+    if any(isinstance(cause, http.client.IncompleteRead) for cause in (error, *error.args)):
+        return "connection closed before the end"
     cause = getattr(error.args[0], "reason", error) if error.args else error
     return str(cause).rpartition(": ")[2] or type(error).__name__

@@ -1,10 +1,16 @@
 """Progress of downloads (bytes) and conversions (images): rate and time left on a terminal, nothing elsewhere."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 @contextmanager
@@ -15,13 +21,9 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         what: name of the work, for the line.
         total: number of all images, if known.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    description = TextColumn("{task.description}")
-    with Progress(description, *columns, console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
+    with _line(MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), transient=True) as progress:
         task = progress.add_task(what, total=total, rate="")
 
         def advance(count: int) -> None:
@@ -42,25 +44,25 @@ def shown(pieces: Iterable[np.ndarray], what: str, total: int | None = None) -> 
 
 @contextmanager
 def transferring(url: str, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show bytes, rate and time left on a terminal, nothing elsewhere; yields a function to call."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    """Yield a function to call with the number of bytes that have come, after the first `start`."""
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+    with _line(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(url.rpartition("/")[2], total=total, completed=start)
         yield lambda count: progress.advance(task, count)
+
+
+def _line(*columns: ProgressColumn, transient: bool = False) -> Progress:
+    """Name, bar, `columns` and time left. Not rich's own idea of a terminal, which colours in a file satisfy."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=transient,
+    )
