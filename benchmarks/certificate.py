@@ -16,8 +16,8 @@ from typing import TypeVar
 import torch
 
 import acf
-from acf.engine.device import describe_device
-from acf.lipschitz.norms import conv_norm_bound
+from acf.lipschitz.bounds.norms import conv_norm_bound
+from acf.runs.device import describe_device
 
 T = TypeVar("T")
 

@@ -31,8 +31,8 @@ IMAGES, DIFFERENT, SIDE, BLOCK = 200_000, 2_000, 32, 2**22
 SCRIPT = """
 import json, resource, sys, time
 from pathlib import Path
-from acf.data.imagenet import ImageNet32
-from acf.data.stage import prepare
+from acf.data.sources.imagenet import ImageNet32
+from acf.stages.prepare import prepare
 ImageNet32.counts = {"train": int(sys.argv[2]), "test": 10}
 start = time.perf_counter()
 prepare("imagenet32", Path(sys.argv[1]))

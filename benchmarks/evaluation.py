@@ -29,14 +29,14 @@ from training_step import table
 
 import acf
 from acf import data
-from acf.config import EvaluationLogDetConfig
-from acf.engine.device import describe_device
 from acf.flows.dequantise import dequantise
 from acf.flows.flow import Flow
 from acf.flows.logdet import RouletteEstimator, exact_log_det, value_and_neumann
 from acf.flows.residual import ResidualBlock
 from acf.flows.storage import load, weights_hash
-from acf.params import Params
+from acf.runs.device import describe_device
+from acf.settings.config import EvaluationLogDetConfig
+from acf.settings.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python benchmarks/evaluation.py"
@@ -78,7 +78,7 @@ def eager(estimator: RouletteEstimator, block: ResidualBlock, x: Tensor) -> tupl
     """Every product a call of automatic differentiation, all samples to the same length (arXiv 1906.02735)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        y, value, _ = value_and_neumann(block.branch, x, estimator.draw(x, per_sample=False))
+        y, value, _ = value_and_neumann(block.branch, x, estimator.weighted_probe(x, per_sample=False))
     return (x + y).detach(), value
 
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import acf
 from acf import data
-from acf.engine.device import describe_device
 from acf.flows.dequantise import dequantise
 from acf.flows.logdet import RouletteEstimator, jacobian, value_and_neumann
 from acf.flows.storage import load, weights_hash
 from acf.lipschitz.normalised import Normalised
+from acf.runs.device import describe_device
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python benchmarks/log_determinant.py"
@@ -44,7 +44,7 @@ def weights_of(key: Key, draws: int) -> Tensor:
     if law is None:
         return torch.ones(terms, 1, dtype=torch.float64)
     estimator = RouletteEstimator(terms, law, parameter, "rademacher")  # type: ignore[arg-type]
-    return estimator.draw(torch.zeros(draws, 1, dtype=torch.float64), per_sample=True).weights
+    return estimator.weighted_probe(torch.zeros(draws, 1, dtype=torch.float64), per_sample=True).weights
 
 
 def products(j: Tensor, v: Tensor, terms: int) -> Tensor:
@@ -145,7 +145,7 @@ def strong_jacobian() -> Tensor:
             part.converge_norm(1e-6, 2000)
     x = 0.1 * torch.randn(1, 1, 4, 4, dtype=torch.float64)
     j = jacobian(block.branch, x).detach()[0]
-    draw = RouletteEstimator(5, "poisson", 2.0, "gaussian").draw(x, per_sample=True)
+    draw = RouletteEstimator(5, "poisson", 2.0, "gaussian").weighted_probe(x, per_sample=True)
     _, value, _ = value_and_neumann(block.branch, x.requires_grad_(True), draw)
     t = products(j, draw.probe.flatten(1), len(draw.weights))
     torch.testing.assert_close((draw.weights * terms_of(t)).sum(0), value)  # this script computes what the package does

@@ -20,10 +20,10 @@ from rich.progress import track
 from torch import Tensor, nn
 from training_step import BATCH, ROOT, SHAPES, WARM, facts, table
 
-from acf.config import EvaluationLogDetConfig, ModelConfig, TrainingLogDetConfig
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.branch import conv_branch
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.settings.config import EvaluationLogDetConfig, ModelConfig, TrainingLogDetConfig
 
 RESULT = ROOT / "benchmarks/results/peer.json"
 BLOCKS, TERMS, ITERATIONS, IDIM, TURNS = 4, 4, 5, 128, 7

@@ -21,11 +21,11 @@ from torch import Tensor
 from training_step import table
 
 import acf
-from acf.engine.device import describe_device
 from acf.flows.fixed_point import ALLOWANCE, Solution, invert
 from acf.flows.logdet import jacobian
 from acf.flows.residual import ResidualBlock
 from acf.flows.storage import load, weights_hash
+from acf.runs.device import describe_device
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python benchmarks/sampling.py"

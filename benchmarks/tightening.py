@@ -22,10 +22,10 @@ import torch
 
 import acf
 from acf import data
-from acf.config import ModelConfig
 from acf.evaluation.likelihood import measure
 from acf.lipschitz.normalised import Normalised
-from acf.params import Params
+from acf.settings.config import ModelConfig
+from acf.settings.params import Params
 from acf.training.batches import Batches
 from acf.training.trainer import Trainer
 

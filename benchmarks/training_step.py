@@ -4,7 +4,7 @@ python benchmarks/training_step.py [CASE ...]; writes results/training_step.json
 that were run.
 
 One step is forward pass, log-determinant, backward pass, clipping, optimiser and norm update, on the same model, batch,
-noise and number of terms; the three take turns in one process. The reference is `acf.flows.published`. Memory is the
+noise and number of terms; the three take turns in one process. The reference is `acf.flows.reference`. Memory is the
 largest resident set of a process of its own that takes two steps, less that before the first.
 """
 
@@ -26,8 +26,8 @@ from rich.progress import track
 from torch import Tensor
 
 import acf
-from acf.engine.device import describe_device
-from acf.flows import published
+from acf.flows import reference
+from acf.runs.device import describe_device
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python benchmarks/training_step.py"
@@ -76,9 +76,9 @@ def measure(case: str) -> dict[str, Any]:
     x = torch.rand(BATCH, *SHAPES[shape])
     with torch.no_grad():
         flow(x)  # ActNorm and scales of attention start here
-    flows = {"published": published.as_published(flow), "fast": flow, "bfloat16": with_bfloat16(flow)}
+    flows = {"published": reference.as_reference(flow), "fast": flow, "bfloat16": with_bfloat16(flow)}
     updates = {name: one.renormalise for name, one in flows.items()}
-    updates["published"] = lambda: published.renormalise(flows["published"])
+    updates["published"] = lambda: reference.renormalise(flows["published"])
     optimisers = {name: torch.optim.Adam(one.parameters(), lr=1e-4) for name, one in flows.items()}
     seconds: dict[str, list[float]] = {name: [] for name in flows}
     losses: dict[str, list[float]] = {name: [] for name in flows}
@@ -120,7 +120,7 @@ own after every third block. Median seconds of {turns} warm steps, the three tak
 of terms.
 
 - *published*: every product with the Jacobian one call of `torch.autograd.grad`, second derivatives in the forward pass
-  ("backward in forward", arXiv 1906.02735), norms layer by layer, eager (`acf.flows.published`).
+  ("backward in forward", arXiv 1906.02735), norms layer by layer, eager (`acf.flows.reference`).
 - *fast*: what the package does; the same loss and gradients (in float64 to 1e-9: `tests/flows/test_fast_path.py`).
 - *bfloat16*: `training.log_det.bfloat16: true`, off by default. Products with Jacobians, and the gradient through
   branches without attention, are computed in bfloat16; the map itself, weights, norms and certificate are not. Its

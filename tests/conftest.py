@@ -34,7 +34,7 @@ EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_ter
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with prepared digits."""
-    from acf.data import prepare
+    from acf.stages.prepare import prepare
 
     root = tmp_path_factory.mktemp("prepared") / "data"
     prepare("digits", root)
@@ -81,7 +81,7 @@ def study(tmp_path: Path, digits: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """A project folder with acf-l2 trained for a few steps."""
-    from acf.training import train
+    from acf.stages.train import train
 
     root = write_study(tmp_path_factory.mktemp("trained") / "study", digits)
     train("digits", "acf-l2", 0, "cpu", root)

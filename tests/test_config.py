@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from acf.config import ModelConfig, RunConfig, model_config_from
 from acf.errors import ConfigError
-from acf.params import Params
 from acf.registry import ATTENTIONS
+from acf.settings.config import ModelConfig, RunConfig, model_config_from
+from acf.settings.params import Params
 
 PROJECT = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from acf.data import prepare
 from acf.registry import DATASETS
+from acf.stages.prepare import prepare
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

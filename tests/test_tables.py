@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from acf.evaluation import audit_table
+from acf.reporting import audit_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = sorted(path.name for path in (ROOT / "docs/tables").glob("*.md"))

@@ -32,7 +32,7 @@ OUT_OF_MEMORY = (
 @app.command()
 def prepare(dataset: Dataset) -> None:
     """Fetch a data set and convert it to data/<dataset>/{train,test}.pth."""
-    from acf.data import prepare as stage
+    from acf.stages.prepare import prepare as stage
 
     stage(dataset)
 
@@ -44,8 +44,7 @@ def data_list(
     """Show every data set: ready, partial, missing or manual; size, licence, source, citation."""
     import json
 
-    from acf.data import overview
-    from acf.data.table import show
+    from acf.data.listing import overview, show
 
     entries = overview()
     if as_json:
@@ -67,7 +66,7 @@ def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> No
 @app.command()
 def train(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
     """Train one variant; an interrupted run resumes from its last checkpoint."""
-    from acf.training import train as stage
+    from acf.stages.train import train as stage
 
     stage(dataset, variant, seed, device)
 
@@ -75,7 +74,7 @@ def train(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "
 @app.command()
 def evaluate(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
     """Measure test bits/dim, certificate and reconstruction error of a trained model."""
-    from acf.evaluation import evaluate as stage
+    from acf.stages.evaluate import evaluate as stage
 
     stage(dataset, variant, seed, device)
 
@@ -83,7 +82,7 @@ def evaluate(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device 
 @app.command()
 def baselines(dataset: Dataset) -> None:
     """Measure test bits/dim of the simple densities that a flow has to beat."""
-    from acf.evaluation import evaluate_baselines as stage
+    from acf.stages.baselines import evaluate_baselines as stage
 
     stage(dataset)
 
@@ -91,7 +90,7 @@ def baselines(dataset: Dataset) -> None:
 @app.command()
 def sample(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
     """Draw sample and reconstruction grids of a trained model."""
-    from acf.evaluation import draw_pictures as stage
+    from acf.stages.sample import draw_pictures as stage
 
     stage(dataset, variant, seed, device)
 
@@ -105,7 +104,7 @@ def audit(
     device: Device = "auto",
 ) -> None:
     """Set the largest gain found in every block of the trained models against the proven bound."""
-    from acf.evaluation import audit_models
+    from acf.stages.audit import audit_models
 
     audit_models(dataset, variant, seed, images, device)
 
@@ -113,7 +112,7 @@ def audit(
 @app.command()
 def report(dataset: Dataset) -> None:
     """Write the comparison report of one data set from its results files."""
-    from acf.reporting import report as stage
+    from acf.stages.report import report as stage
 
     stage(dataset)
 
@@ -121,7 +120,7 @@ def report(dataset: Dataset) -> None:
 @app.command()
 def index() -> None:
     """Write reports/index.html over the reports of all data sets."""
-    from acf.reporting import index as stage
+    from acf.stages.index import index as stage
 
     stage()
 
@@ -131,7 +130,7 @@ def readme(
     check: Annotated[bool, typer.Option("--check", help="Only say whether the tables are up to date.")] = False,
 ) -> None:
     """Rewrite README's results tables from the reports."""
-    from acf.reporting import check_readme, write_readme
+    from acf.stages.readme import check_readme, write_readme
 
     check_readme() if check else write_readme()
 

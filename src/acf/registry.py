@@ -33,15 +33,15 @@ ACTIVATIONS = {
 }
 
 DATASETS = {
-    "digits": "acf.data.digits:Digits",
-    "fashion-mnist": "acf.data.fashion_mnist:FashionMNIST",
-    "mnist": "acf.data.mnist:MNIST",
-    "cifar10": "acf.data.cifar10:CIFAR10",
-    "svhn": "acf.data.svhn:SVHN",
-    "imagenet32": "acf.data.imagenet:ImageNet32",
-    "imagenet64": "acf.data.imagenet:ImageNet64",
-    "celebahq64": "acf.data.celebahq:CelebAHQ64",
-    "celebahq256": "acf.data.celebahq:CelebAHQ256",
+    "digits": "acf.data.sources.digits:Digits",
+    "fashion-mnist": "acf.data.sources.fashion_mnist:FashionMNIST",
+    "mnist": "acf.data.sources.mnist:MNIST",
+    "cifar10": "acf.data.sources.cifar10:CIFAR10",
+    "svhn": "acf.data.sources.svhn:SVHN",
+    "imagenet32": "acf.data.sources.imagenet:ImageNet32",
+    "imagenet64": "acf.data.sources.imagenet:ImageNet64",
+    "celebahq64": "acf.data.sources.celebahq:CelebAHQ64",
+    "celebahq256": "acf.data.sources.celebahq:CelebAHQ256",
 }
 
 # Gains are counted from the last that can be fitted.

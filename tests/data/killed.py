@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import sources
 
-from acf.data import prepare, verify
+from acf.data import verify
+from acf.stages.prepare import prepare
 
 
 def files() -> dict[str, str]:

@@ -15,8 +15,9 @@ import pytest
 import sources
 from killed import clean, files
 
-from acf.data import overview, prepare
+from acf.data.listing import overview
 from acf.errors import DataError
+from acf.stages.prepare import prepare
 
 NOBODY = 65534
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from acf.data import celebahq, cifar10, imagenet, mnist, svhn
-from acf.data.tfrecord import masked_checksum
+from acf.data.formats.tfrecord import masked_checksum
+from acf.data.sources import celebahq, cifar10, imagenet, mnist, svhn
 
 Images = dict[str, np.ndarray]
 """Training and test images, (N, C, H, W)."""

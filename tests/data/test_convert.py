@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from acf.data import convert
-from acf.data.convert import npy_to_pth
+from acf.data.formats import convert
+from acf.data.formats.convert import npy_to_pth
 from acf.errors import DataError
 
 GREY = np.random.default_rng(0).integers(0, 17, (5, 4, 3), dtype=np.uint8)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sources import cut, flip, last, left_over, png, random_images, tar, written
 
-from acf.data import load, prepare
+from acf.data import load
 from acf.errors import DataError
+from acf.stages.prepare import prepare
 
 
 def members(path: Path) -> dict[str, bytes]:

@@ -9,10 +9,10 @@ from sources import flip, written
 from typer.testing import CliRunner
 
 from acf.cli import app
-from acf.data import prepare
-from acf.data.progress import shown
+from acf.data.download.progress import shown
 from acf.errors import DataError
 from acf.registry import DATASETS
+from acf.stages.prepare import prepare
 
 
 def test_the_list_follows_what_is_there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from acf.data import load, prepare, verify
-from acf.data.digits import split_indices
+from acf.data import load, verify
+from acf.data.sources.digits import split_indices
+from acf.stages.prepare import prepare
 
 SHA256 = {
     "train": "c27a7f962708cae9edee7f95ef87fb6e339fd97063cadc5d8404f406a61043ab",

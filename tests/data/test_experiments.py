@@ -10,10 +10,12 @@ import yaml
 from _pytest.mark import ParameterSet
 from sources import CASES, shrink
 
-from acf.data import prepare
-from acf.evaluation import draw_pictures, evaluate, evaluate_baselines
-from acf.params import Params
-from acf.training import train
+from acf.settings.params import Params
+from acf.stages.baselines import evaluate_baselines
+from acf.stages.evaluate import evaluate
+from acf.stages.prepare import prepare
+from acf.stages.sample import draw_pictures
+from acf.stages.train import train
 
 ROOT = Path(__file__).parents[2]
 MOST_TOKENS = 1024

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acf.data import load, prepare
-from acf.data.fashion_mnist import FILES
+from acf.data import load
+from acf.data.sources.fashion_mnist import FILES
 from acf.errors import DataError
+from acf.stages.prepare import prepare
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_debian = pytest.mark.skipif(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acf.data.fetch import Remote, fetch
+from acf.data.download.fetch import Remote, fetch
 from acf.errors import ConfigError, DataError
 
 NAME = "images.bin"
@@ -216,7 +216,7 @@ def test_folder_that_cannot_be_written(home, tmp_path):
 
 
 def test_server_that_falls_silent(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("acf.data.fetch.TIMEOUT", (0.5, 0.2))
+    monkeypatch.setattr("acf.data.download.fetch.TIMEOUT", (0.5, 0.2))
     home.hang = [2.0, 2.0]
     start = time.monotonic()
     assert get(home, tmp_path).read_bytes() == CONTENT

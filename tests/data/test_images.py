@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acf.data import images
-from acf.data.downloads import Downloads
-from acf.data.folder import ImageFolder
-from acf.data.images import Target, decode
+from acf.data.download.downloads import Downloads
+from acf.data.formats import images
+from acf.data.formats.images import Target, decode
+from acf.data.sources.folder import ImageFolder
 from acf.errors import DataError
 
 CORES = len(os.sched_getaffinity(0))
@@ -91,7 +91,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from acf import cli
-from acf.data import folder
+from acf.data.sources import folder
 from acf.registry import DATASETS
 class Own(folder.ImageFolder):
     name, shape, folder, source = "own", (3, 64, 64), sys.argv.pop(), "made by the test"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from acf.data import Manifest, load, prepare, read_manifest, verify
+from acf.data import Manifest, load, read_manifest, verify
 from acf.errors import ConfigError, DataError
+from acf.stages.prepare import prepare
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from acf.data import Manifest
-from acf.data.convert import npy_to_pth
-from acf.data.npy import NpyFile, NpyWriter
-from acf.data.pth import write_pth
+from acf.data.formats.convert import npy_to_pth
+from acf.data.formats.npy import NpyFile, NpyWriter
+from acf.data.formats.pth import write_pth
 from acf.errors import DataError
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from acf.data.convert import npy_to_pth
+from acf.data.formats.convert import npy_to_pth
 print(npy_to_pth(Path(sys.argv[1]), Path(sys.argv[2]), shape=(3, 64, 64), levels=256, count=None))
 # Not `ru_maxrss`, which a process takes over from the one that started it.
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acf.data import load, prepare, read_manifest, verify
-from acf.data.base import ImageDataset
+from acf.data import load, read_manifest, verify
+from acf.data.sources.image_dataset import ImageDataset
 from acf.errors import ConfigError, DataError
 from acf.registry import DATASETS, resolve
+from acf.stages.prepare import prepare
 
 FILES = ("train.pth", "test.pth", "manifest.json")
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 2, 4, 3), dtype=np.uint8)

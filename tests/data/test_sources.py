@@ -10,9 +10,10 @@ import pytest
 from conftest import FileServer
 from sources import CASES, cut, last, left_over, png, random_images, write_imagenet_npz, written
 
-from acf.data import load, prepare, verify
+from acf.data import load, verify
 from acf.errors import DataError
 from acf.registry import DATASETS
+from acf.stages.prepare import prepare
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"celebahq64"}))
@@ -65,7 +66,7 @@ def test_what_has_to_be_fetched_by_hand_is_said(name: str, project: Path) -> Non
 
 
 def test_a_folder_of_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from acf.data.folder import ImageFolder
+    from acf.data.sources.folder import ImageFolder
 
     images = last(random_images(21, 1, (3, 8, 8))["train"])
     wide = np.zeros((8, 16, 3), np.uint8)
@@ -92,7 +93,7 @@ def test_a_folder_of_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_array_of_ones_own(project: Path, monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
-    from acf.data.arrays import ArrayFile
+    from acf.data.sources.arrays import ArrayFile
 
     images = last(random_images(20, 1, (channels, 6, 4))["train"])
     np.save(project / "own.npy", images.squeeze(-1) if channels == 1 else images)
@@ -131,7 +132,7 @@ def test_a_file_put_there_by_hand_is_left_to_its_owner(project: Path) -> None:
 
 def test_hashes_of_data_sets_prepared_at_once(project: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from acf.data.downloads import Downloads\n"
+        "import sys; from pathlib import Path; from acf.data.download.downloads import Downloads\n"
         "for i in range(50):\n"
         "    files = Downloads(f'{sys.argv[1]}{i}', Path('data/.downloads') / sys.argv[1], Path('data-hashes.json'))\n"
         "    files._new = {'file': '0' * 64}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sources import example, last, random_images, record
 
-from acf.data.tfrecord import feature, masked_checksum, records
+from acf.data.formats.tfrecord import feature, masked_checksum, records
 from acf.errors import DataError
 
 

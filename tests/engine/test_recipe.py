@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from acf.engine.recipe import CODE, PACKAGE, file_hash, recipe
+from acf.runs.recipe import CODE, PACKAGE, file_hash, recipe
 
 PLAIN = """
 class Flow:
@@ -24,9 +24,10 @@ class Flow:  # the flow
 
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
-    for folder in ("data", "lipschitz", "flows", "training", "evaluation", "reporting"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "part.py").write_text(PLAIN)
+    for place in {place for places in CODE.values() for place in places}:
+        path = tmp_path / place if place.endswith(".py") else tmp_path / place / "part.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(PLAIN)
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_strings_that_are_values_count(code: Path) -> None:
     assert of(code) != before
 
 
-def test_only_the_folders_of_the_stage_count(code: Path) -> None:
+def test_only_the_code_of_the_stage_counts(code: Path) -> None:
     train, evaluate = of(code, "train"), of(code, "evaluate")
     (code / "evaluation" / "part.py").write_text("changed = True")
     (code / "reporting" / "new.py").write_text("new = True")
@@ -87,8 +88,8 @@ def test_inputs_and_stage_count(code: Path) -> None:
     assert all(len(name) >= 16 and int(name, 16) >= 0 for name in names)
 
 
-def test_stages_name_folders_that_exist() -> None:
-    assert all((PACKAGE / folder).is_dir() for folders in CODE.values() for folder in folders)
+def test_stages_name_code_that_exists() -> None:
+    assert all((PACKAGE / place).exists() for places in CODE.values() for place in places)
 
 
 def test_file_hash_is_the_sha256(tmp_path: Path) -> None:

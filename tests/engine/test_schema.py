@@ -6,9 +6,9 @@ import jsonschema
 import pytest
 import yaml
 
-from acf.engine.schema import SCHEMA_FILE, params_schema, schema_text
 from acf.errors import ConfigError
-from acf.params import Params
+from acf.settings.json_schema import SCHEMA_FILE, params_schema, schema_text
+from acf.settings.params import Params
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def study() -> dict[str, Any]:
 
 
 def test_committed_schema_is_up_to_date() -> None:
-    assert (ROOT / SCHEMA_FILE).read_text() == schema_text(), "run: python -m acf.engine.schema"
+    assert (ROOT / SCHEMA_FILE).read_text() == schema_text(), "run: python -m acf.settings.json_schema"
 
 
 def test_params_yaml_fits(study: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acf.engine import RunStore, open_run, write_atomically
+from acf.runs import RunStore, open_run, write_atomically
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_atomic_write_leaves_no_other_files(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from acf.engine import RunStore
+from acf.runs import RunStore
 with RunStore(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.readline()

@@ -13,19 +13,20 @@ from torch import Tensor
 
 import acf
 from acf.cli import main
-from acf.config import ModelConfig
 from acf.data import load as load_images
 from acf.errors import ConfigError, DataError, NotContractiveError
-from acf.evaluation import audit_models, evaluate
 from acf.evaluation.audit import BlockAudit, attention_weight, audit, summary, token_dependence
-from acf.evaluation.audit_table import markdown
 from acf.evaluation.likelihood import dequantise
 from acf.flows.residual import ResidualBlock
 from acf.flows.storage import save
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
-from acf.params import Params
 from acf.registry import ATTENTIONS, JOINS
+from acf.reporting.audit_table import markdown
+from acf.settings.config import ModelConfig
+from acf.settings.params import Params
+from acf.stages.audit import audit_models
+from acf.stages.evaluate import evaluate
 
 TINY = {
     "shape": (1, 4, 4),
@@ -80,7 +81,7 @@ def jacobian_norms(flow: acf.Flow, images: Tensor) -> list[float]:
     flow = flow.double()
     x = dequantise(images, 17, torch.Generator().manual_seed(0), torch.float64)
     x, norms = flow.logit.transform(x), []
-    for part in flow.bijection.scales[0].parts:  # type: ignore[union-attr]
+    for part in flow.bijection.scales[0].bijections:  # type: ignore[union-attr]
         if isinstance(part, ResidualBlock):
             flat = lambda v, g=part.branch, s=x.shape[1:]: g(v.view(1, *s)).flatten()  # noqa: E731
             jacobians = torch.stack([torch.autograd.functional.jacobian(flat, row.flatten()) for row in x])

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from acf.config import EvaluationConfig
-from acf.data.prepared.store import Images
+from acf.data.prepared.tensors import Images
 from acf.errors import DataError
 from acf.evaluation.baselines import (
     FullGaussian,
@@ -18,6 +17,7 @@ from acf.evaluation.baselines import (
     evaluate_baselines,
 )
 from acf.evaluation.likelihood import dequantise
+from acf.settings.config import EvaluationConfig
 
 LEVELS = 5
 
@@ -155,7 +155,7 @@ def digits_root(tmp_path):
     """A project folder with prepared digits, evaluated with 3 draws."""
     import yaml
 
-    from acf.data import prepare
+    from acf.stages.prepare import prepare
 
     evaluation = {"draws": 3, "images": None, "seed": 7}
     experiment = {

@@ -10,13 +10,12 @@ from PIL import Image
 from torch import nn
 
 import acf
-from acf.config import EvaluationConfig
 from acf.errors import DataError, NotContractiveError
-from acf.evaluation import draw_pictures, evaluate
-from acf.evaluation.pictures import grey, tile
 from acf.evaluation.reconstruction import largest_reconstruction_error
-from acf.evaluation.stage import evaluate_flow
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
+from acf.settings.config import EvaluationConfig
+from acf.stages.evaluate import evaluate, evaluate_flow
+from acf.stages.sample import draw_pictures, grey, tile
 
 REQUIRED = {
     "bits_per_dim",

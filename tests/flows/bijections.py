@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 import acf
-from acf.config import EvaluationLogDetConfig, ModelConfig, TrainingLogDetConfig
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
 from acf.flows.logit import Logit
@@ -17,6 +16,7 @@ from acf.flows.squeeze import Squeeze
 from acf.lipschitz.branch import Shape, fc_branch
 from acf.lipschitz.normalised import Normalised
 from acf.registry import BRANCHES, resolve
+from acf.settings.config import EvaluationLogDetConfig, ModelConfig, TrainingLogDetConfig
 
 
 @dataclass(frozen=True)

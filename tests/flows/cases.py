@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acf.config import EvaluationLogDetConfig, ModelConfig, TrainingLogDetConfig
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.branch import Shape, attention_branch, fc_branch
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ATTENTIONS, BRANCHES, JOINS, resolve
+from acf.settings.config import EvaluationLogDetConfig, ModelConfig, TrainingLogDetConfig
 
 SMALL: dict[str, Any] = {
     "blocks": [1],

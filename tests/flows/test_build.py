@@ -9,7 +9,7 @@ from bijections import flow
 import acf
 from acf.errors import ConfigError
 from acf.flows.residual import ResidualBlock
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.registry import ATTENTIONS, BRANCHES, JOINS
 
 SHAPE = (1, 4, 4)

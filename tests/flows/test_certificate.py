@@ -12,8 +12,9 @@ from torch import Tensor
 import acf
 from acf.errors import NotContractiveError
 from acf.flows.certificate import TARGET, tighten
-from acf.lipschitz import ConvexShare, norms
-from acf.lipschitz.attack import largest_gain
+from acf.lipschitz import ConvexShare
+from acf.lipschitz.bounds import norms
+from acf.lipschitz.bounds.attack import largest_gain
 from acf.lipschitz.normalised import Normalised
 
 SHAPE = (1, 4, 4)

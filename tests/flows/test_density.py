@@ -9,7 +9,7 @@ from cases import KINDS, SMALL, strengthen, unsettle
 from torch import Tensor
 
 import acf
-from acf.flows.logdet import Draw, RouletteEstimator
+from acf.flows.logdet import RouletteEstimator, WeightedProbe
 from acf.flows.residual import ResidualBlock
 
 # As in cases.KINDS, but whole flows: convolutional blocks and one fully connected block each.
@@ -34,7 +34,7 @@ def log_prob(flow: acf.Flow, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tens
     results = []
     for second in (1.0, -1.0):
         probe = torch.tensor([1.0, second], dtype=x.dtype).view(1, *flow.shape).expand_as(x)
-        draw = Draw(probe, torch.ones(TERMS, 1, dtype=x.dtype))
+        draw = WeightedProbe(probe, torch.ones(TERMS, 1, dtype=x.dtype))
         monkeypatch.setattr(RouletteEstimator, "draw", lambda self, x, per_sample, draw=draw: draw)
         with torch.no_grad():
             results.append(flow.log_prob(x))

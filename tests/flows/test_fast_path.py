@@ -8,13 +8,13 @@ from cases import KINDS, residual, unsettle
 from torch import Tensor, nn
 
 import acf
-from acf.config import TrainingLogDetConfig
-from acf.flows.logdet import Draw, RouletteEstimator, series, surrogate, value_and_neumann
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, series, surrogate, value_and_neumann
 from acf.flows.power_series import estimate
-from acf.flows.published import PublishedBlock, as_published
+from acf.flows.reference import ReferenceBlock, as_reference
 from acf.flows.residual import ResidualBlock
-from acf.lipschitz.linearised import in_use, linearise
+from acf.lipschitz.layer import effective_tensors, value_and_vjp
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.settings.config import TrainingLogDetConfig
 
 SHAPE = (2, 3, 4)
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
@@ -48,7 +48,7 @@ def results(block: nn.Module, x: Tensor, seed: int = 3) -> tuple[Tensor, ...]:
 @every_kind
 def test_a_block_is_that_of_the_published_algorithm(kind: str, activation: str) -> None:
     block = made(kind, activation)
-    published = PublishedBlock(block.branch, SHAPE, block.training_log_det, block.evaluation_log_det).train()
+    published = ReferenceBlock(block.branch, SHAPE, block.training_log_det, block.evaluation_log_det).train()
     for seed in (3, 4):
         for a, b in zip(results(block, inputs(), seed), results(published, inputs(), seed), strict=True):
             torch.testing.assert_close(a, b, **TIGHT)
@@ -58,7 +58,7 @@ def test_a_block_is_that_of_the_published_algorithm(kind: str, activation: str) 
 def test_each_sample_may_have_its_own_weight(kind: str) -> None:
     block, x = made(kind), inputs()
     torch.manual_seed(5)
-    draw = RouletteEstimator(30, "poisson", 1e-9, "rademacher").draw(x, per_sample=False)
+    draw = RouletteEstimator(30, "poisson", 1e-9, "rademacher").weighted_probe(x, per_sample=False)
     weights = torch.tensor([1.0, -0.5, 0.0, 2.0, 0.3], dtype=x.dtype)
     pairs = []
     for function in (lambda x: block._with_gradient(x, draw)[1], lambda x: published(block, x, draw)):
@@ -70,7 +70,7 @@ def test_each_sample_may_have_its_own_weight(kind: str) -> None:
         torch.testing.assert_close(a, b, **TIGHT)
 
 
-def published(block: ResidualBlock, x: Tensor, draw: Draw) -> Tensor:
+def published(block: ResidualBlock, x: Tensor, draw: WeightedProbe) -> Tensor:
     """value + surrogate - surrogate without gradient, all by automatic differentiation."""
     y, value, neumann = value_and_neumann(block.branch, x, draw)
     gradient = surrogate(y, x, draw.probe, neumann)
@@ -89,7 +89,7 @@ def test_a_whole_flow_is_that_of_the_published_algorithm(kind: str) -> None:
     with torch.no_grad():
         flow(x)  # ActNorm and the scales of attention start here
     losses, gradients = [], []
-    for one in (flow, as_published(flow)):
+    for one in (flow, as_reference(flow)):
         torch.manual_seed(7)
         loss = -one.log_prob(x).mean()
         loss.backward()
@@ -104,7 +104,7 @@ def test_a_whole_flow_is_that_of_the_published_algorithm(kind: str) -> None:
 def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     block = made(kind)
     whole = results(block, inputs())
-    monkeypatch.setattr("acf.lipschitz.chunks.CACHED", 1)
+    monkeypatch.setattr("acf.lipschitz.kernels.chunks.CACHED", 1)
     for a, b in zip(whole, results(block, inputs()), strict=True):
         torch.testing.assert_close(a, b, **TIGHT)
 
@@ -113,7 +113,7 @@ def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.Monk
 def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
     block, x = made(kind), inputs(9)
     torch.manual_seed(6)
-    draws = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).draws(x, per_sample=True)
+    draws = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
     y, value = estimate(block.branch, x, draws)
     expected_y, expected = series(block.branch, x.clone().requires_grad_(True), draws)
     torch.testing.assert_close(y, expected_y.detach(), **TIGHT)
@@ -124,7 +124,7 @@ def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
 def test_products_of_the_first_samples_only(kind: str) -> None:
     block, x = made(kind), inputs()
     with torch.no_grad():
-        _, pull = linearise(block.branch, x, in_use(block.branch))
+        _, pull = value_and_vjp(block.branch, x, effective_tensors(block.branch))
         v = torch.randn_like(x)
         torch.testing.assert_close(pull(v[:2].clone()), pull(v.clone())[:2], **TIGHT)
 

@@ -240,7 +240,7 @@ def test_only_the_samples_that_fail_are_counted():
 def test_too_few_evaluations():
     matrix = symmetric(-0.98, 0.98)
     with pytest.raises(ConvergenceError, match="3 of 3 samples did not converge within 5 evaluations"):
-        invert(lambda z: z @ matrix.T, numbers(3, 32), 0.981, most=5)
+        invert(lambda z: z @ matrix.T, numbers(3, 32), 0.981, max_evaluations=5)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

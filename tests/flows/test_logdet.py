@@ -10,10 +10,10 @@ from cases import trained
 from scipy import stats
 from torch import Tensor
 
-from acf.config import EvaluationLogDetConfig, TrainingLogDetConfig
-from acf.flows.logdet import Draw, RouletteEstimator, exact_log_det, series, surrogate, value_and_neumann
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, series, surrogate, value_and_neumann
 from acf.flows.residual import ResidualBlock
 from acf.registry import ATTENTIONS
+from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
 
 SHAPE = (1, 2, 3)
 KINDS = {
@@ -51,7 +51,7 @@ def test_all_probes_and_a_long_series_give_the_exact_value_and_gradients(kind, n
     made, x = strong(kind, sign)
     leaf = x.clone().requires_grad_(True)
     # The mean over the probes is exact; 250 terms leave less than 0.95^250.
-    draw = Draw(all_probes(), torch.ones(250, 1, dtype=torch.float64))
+    draw = WeightedProbe(all_probes(), torch.ones(250, 1, dtype=torch.float64))
     many = leaf.expand(64, *SHAPE)
     if neumann:
         y, value, vector = value_and_neumann(made.branch, many, draw)
@@ -95,7 +95,7 @@ def test_tails_are_those_of_the_lengths(law, parameter):
     for k in range(30):
         assert estimator.tail(k) == pytest.approx(float(reference.sf(k - 1)), rel=1e-9)
     torch.manual_seed(0)
-    weights = estimator.draw(torch.zeros(50_000, 1), per_sample=True).weights
+    weights = estimator.weighted_probe(torch.zeros(50_000, 1), per_sample=True).weights
     reached = (weights > 0).double().mean(1)
     for k in range(min(5, len(reached))):
         p = float(reference.sf(k))
@@ -105,7 +105,7 @@ def test_tails_are_those_of_the_lengths(law, parameter):
 @pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
 def test_probes_have_the_identity_as_second_moment(probe):
     torch.manual_seed(0)
-    v = RouletteEstimator(1, "poisson", 1.0, probe).draw(torch.zeros(200_000, 3), per_sample=True).probe
+    v = RouletteEstimator(1, "poisson", 1.0, probe).weighted_probe(torch.zeros(200_000, 3), per_sample=True).probe
     assert torch.allclose(v.T @ v / 200_000, torch.eye(3), atol=0.02)
     assert (v.abs() == 1).all() == (probe == "rademacher")
 

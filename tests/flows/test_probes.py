@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from cases import KINDS, trained
 from torch import Tensor
 
-from acf.config import EvaluationLogDetConfig, TrainingLogDetConfig
-from acf.flows.logdet import Draw, RouletteEstimator, exact_log_det, value_and_neumann
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, value_and_neumann
 from acf.flows.probes import colours, patterns
+from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
 
 SHAPES = [(1, 8, 8), (4, 4, 4), (16, 3, 5), (3, 4, 4), (6, 2, 3), (1, 1, 7), (1, 1, 1), (12,), (2, 3)]
 DRAWS = 10_000
@@ -54,7 +54,7 @@ def test_patterns_are_orthogonal_over_different_colours(shape: tuple[int, ...], 
     assert torch.equal(patterns(count, shape), patterns(2 * count, shape)[:count])
 
 
-def linear(j: Tensor, shape: tuple[int, ...], x: Tensor, draws: list[Draw]) -> Tensor:
+def linear(j: Tensor, shape: tuple[int, ...], x: Tensor, draws: list[WeightedProbe]) -> Tensor:
     """Mean of the estimates (B,) for g(x) = J x."""
 
     def g(value: Tensor) -> Tensor:
@@ -69,9 +69,9 @@ def contraction(values: int, norm: float = 0.6) -> Tensor:
     return j * (norm / torch.linalg.matrix_norm(j, 2))
 
 
-def with_probe(draws: list[Draw], v: Tensor) -> list[Draw]:
+def with_probe(draws: list[WeightedProbe], v: Tensor) -> list[WeightedProbe]:
     """The same draws with the probe v in the place of the one drawn."""
-    return [Draw(v * draw.probe * draws[0].probe, draw.weights) for draw in draws]
+    return [WeightedProbe(v * draw.probe * draws[0].probe, draw.weights) for draw in draws]
 
 
 def all_signs(shape: tuple[int, ...]) -> Tensor:
@@ -87,7 +87,7 @@ def test_the_mean_over_all_sign_vectors_is_exact(shape: tuple[int, ...], probes:
     j = contraction(math.prod(shape))
     v = all_signs(shape)
     x = torch.zeros_like(v).requires_grad_()
-    draws = RouletteEstimator(60, "poisson", NO_MORE, "rademacher", probes).draws(x, per_sample=True)
+    draws = RouletteEstimator(60, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
     assert len(draws) == probes
     found = linear(j, shape, x, with_probe(draws, v)).mean()
     expected = torch.linalg.slogdet(torch.eye(len(j), dtype=j.dtype) + j).logabsdet
@@ -103,7 +103,7 @@ def test_what_is_left_of_the_variance_is_between_values_of_one_colour(probes: in
     j = contraction(8)
     v = all_signs(shape)
     x = torch.zeros_like(v).requires_grad_()
-    draws = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).draws(x, per_sample=True)
+    draws = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
     found = linear(j, shape, x, with_probe(draws, v)).var(correction=0)
     colour = colours(shape).flatten() % probes
     pairs = (colour[:, None] == colour) & ~torch.eye(8, dtype=torch.bool)
@@ -119,7 +119,7 @@ def test_couplings_between_colours_cancel_exactly(shape: tuple[int, ...]) -> Non
     j = contraction(16) * ((colour[:, None] != colour) | torch.eye(16, dtype=torch.bool))
     x = torch.zeros(50, *shape, dtype=torch.float64, requires_grad=True)
     for probes, cancelled in ((4, True), (2, False)):
-        draws = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).draws(x, per_sample=True)
+        draws = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
         errors = linear(j, shape, x, draws) - j.trace()
         assert (float(errors.abs().max()) < 1e-12) == cancelled
 
@@ -131,7 +131,7 @@ def test_estimates_are_unbiased(kind: str, probes: int) -> None:
     estimator = RouletteEstimator(2, "geometric", 0.4, "rademacher", probes)
     torch.manual_seed(3)
     many = x.expand(DRAWS, *x.shape[1:]).clone().requires_grad_()
-    draws = estimator.draws(many, per_sample=True)
+    draws = estimator.weighted_probes(many, per_sample=True)
     values = torch.stack([value_and_neumann(block.branch, many, draw)[1] for draw in draws])
     exact = float(exact_log_det(block.branch, x).detach())
     assert within(values.mean(0), exact)
@@ -156,7 +156,7 @@ def within(values: Tensor, exact: float) -> bool:
 )
 def test_later_terms_have_fewer_probes(probes: int, exact_terms: int, expected: list[int]) -> None:
     x = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
-    draws = RouletteEstimator(exact_terms, "poisson", NO_MORE, "rademacher", probes).draws(x, per_sample=True)
+    draws = RouletteEstimator(exact_terms, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
     assert [len(draw.weights) for draw in draws] == expected
     for k in range(exact_terms):
         total = sum(float(draw.weights[k].max()) for draw in draws if len(draw.weights) > k)
@@ -166,7 +166,7 @@ def test_later_terms_have_fewer_probes(probes: int, exact_terms: int, expected: 
 @pytest.mark.parametrize("law", ["rademacher", "gaussian"])
 def test_every_probe_has_the_law_of_the_first(law: str) -> None:
     torch.manual_seed(4)
-    draws = RouletteEstimator(1, "poisson", 1.0, law, 4).draws(torch.zeros(100_000, 1, 1, 3), per_sample=True)
+    draws = RouletteEstimator(1, "poisson", 1.0, law, 4).weighted_probes(torch.zeros(100_000, 1, 1, 3), per_sample=True)
     for draw in draws:
         v = draw.probe.flatten(1)
         assert torch.allclose(v.T @ v / len(v), torch.eye(3), atol=0.025)
@@ -176,9 +176,9 @@ def test_every_probe_has_the_law_of_the_first(law: str) -> None:
 def test_one_probe_is_a_plain_draw() -> None:
     estimator, x = RouletteEstimator(2, "geometric", 0.4, "rademacher"), torch.zeros(9, 1, 2, 2)
     torch.manual_seed(5)
-    plain = estimator.draw(x, per_sample=True)
+    plain = estimator.weighted_probe(x, per_sample=True)
     torch.manual_seed(5)
-    (shared,) = estimator.draws(x, per_sample=True)
+    (shared,) = estimator.weighted_probes(x, per_sample=True)
     assert torch.equal(plain.probe, shared.probe)
     assert torch.equal(plain.weights, shared.weights)
 
@@ -187,7 +187,7 @@ def test_samples_have_their_own_lengths_and_probes() -> None:
     torch.manual_seed(6)
     j = contraction(4)
     x = torch.zeros(20_000, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    draws = RouletteEstimator(1, "geometric", 0.3, "rademacher", 2).draws(x, per_sample=True)
+    draws = RouletteEstimator(1, "geometric", 0.3, "rademacher", 2).weighted_probes(x, per_sample=True)
     lengths = (draws[0].weights > 0).double().sum(0).view(-1, 2)
     values = linear(j, (1, 2, 2), x, draws).view(-1, 2)
     for pairs in (lengths, values):

@@ -9,9 +9,9 @@ import torch
 from cases import KINDS, attention, dense_jacobian, residual, strengthen, trained
 from torch import Tensor
 
-from acf.config import EvaluationLogDetConfig, TrainingLogDetConfig
-from acf.flows.logdet import Draw, RouletteEstimator, series, surrogate, value_and_neumann
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, series, surrogate, value_and_neumann
 from acf.flows.residual import ResidualBlock
+from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
 
 DRAWS = 10_000
 SIGMAS = 4.5
@@ -36,7 +36,7 @@ def within(values: Tensor, exact: Tensor) -> bool:
     return bool(((values.mean(0) - exact).abs() <= SIGMAS * error + 1e-9).all())
 
 
-Change = Callable[[Draw], Draw]
+Change = Callable[[WeightedProbe], WeightedProbe]
 
 
 def estimates(
@@ -45,7 +45,7 @@ def estimates(
     """Values (DRAWS,) and gradients with respect to x (DRAWS, D), each from a draw of its own."""
     torch.manual_seed(7)
     many = x.expand(DRAWS, *SHAPE).clone().requires_grad_()
-    draw = change(estimator.draw(many, per_sample=True))
+    draw = change(estimator.weighted_probe(many, per_sample=True))
     if neumann:
         y, value, vector = value_and_neumann(block.branch, many, draw)
         (gradient,) = torch.autograd.grad(surrogate(y, many, draw.probe, vector).sum(), many)
@@ -107,7 +107,7 @@ def test_parameter_gradients_are_unbiased(kind: str, neumann: bool) -> None:
     means = []
     for _ in range(50):
         many = x.expand(DRAWS // 50, *SHAPE).clone().requires_grad_()
-        draw = estimator.draw(many, per_sample=True)
+        draw = estimator.weighted_probe(many, per_sample=True)
         if neumann:
             y, _, vector = value_and_neumann(block.branch, many, draw)
             value = surrogate(y, many, draw.probe, vector)
@@ -129,8 +129,8 @@ def test_a_truncated_series_is_biased_by_its_remainder(kind: str, probe: str, ne
     terms = 2
     estimator = RouletteEstimator(terms, "poisson", 2.0, probe)  # type: ignore[arg-type]
 
-    def cut(draw: Draw) -> Draw:
-        return Draw(draw.probe, draw.weights[:terms])
+    def cut(draw: WeightedProbe) -> WeightedProbe:
+        return WeightedProbe(draw.probe, draw.weights[:terms])
 
     values, gradients = estimates(block, x, estimator, neumann, cut)
     assert within(values, exact(block, x, terms)[0])
@@ -139,10 +139,10 @@ def test_a_truncated_series_is_biased_by_its_remainder(kind: str, probe: str, ne
         assert not within(values, exact(block, x)[0])
 
 
-def faulty(draw: Draw, factor: Callable[[int], float]) -> Draw:
+def faulty(draw: WeightedProbe, factor: Callable[[int], float]) -> WeightedProbe:
     """The draw with the weight of term k = 1, 2, ... multiplied by factor(k)."""
     factors = [factor(k) for k in range(1, len(draw.weights) + 1)]
-    return Draw(draw.probe, draw.weights * torch.tensor(factors, dtype=draw.weights.dtype).view(-1, 1))
+    return WeightedProbe(draw.probe, draw.weights * torch.tensor(factors, dtype=draw.weights.dtype).view(-1, 1))
 
 
 FAULTS: dict[str, Callable[[RouletteEstimator], Change]] = {
@@ -157,8 +157,8 @@ FAULTS: dict[str, Callable[[RouletteEstimator], Change]] = {
     "1/k twice": lambda e: lambda d: faulty(d, lambda k: 1 / k),
     "no change of sign": lambda e: lambda d: faulty(d, lambda k: (-1) ** (k + 1)),
     "every sign wrong": lambda e: lambda d: faulty(d, lambda k: -1),
-    "last term lost": lambda e: lambda d: Draw(d.probe, d.weights * (d.weights.roll(-1, 0) > 0)),
-    "probe too long": lambda e: lambda d: Draw(1.05 * d.probe, d.weights),
+    "last term lost": lambda e: lambda d: WeightedProbe(d.probe, d.weights * (d.weights.roll(-1, 0) > 0)),
+    "probe too long": lambda e: lambda d: WeightedProbe(1.05 * d.probe, d.weights),
 }
 
 
@@ -215,7 +215,7 @@ def test_one_length_per_batch_is_unbiased_too(name: str, neumann: bool) -> None:
 def test_weights_have_mean_one(name: str) -> None:
     estimator = ESTIMATORS[name]
     torch.manual_seed(10)
-    draw = estimator.draw(torch.zeros(200000, 1, dtype=torch.float64), per_sample=True)
+    draw = estimator.weighted_probe(torch.zeros(200000, 1, dtype=torch.float64), per_sample=True)
     for k in range(estimator.exact_terms + 3):
         assert within(draw.weights[k], torch.ones((), dtype=torch.float64))
 

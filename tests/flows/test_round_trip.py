@@ -10,9 +10,10 @@ from bijections import attention, disturbed, flow
 from torch import Tensor
 
 import acf
-from acf.data import load, prepare
+from acf.data import load
 from acf.flows.fixed_point import invert
 from acf.registry import ATTENTIONS
+from acf.stages.prepare import prepare
 
 LIMITS = {torch.float32: 1e-4, torch.float64: 1e-10}
 every_type = pytest.mark.parametrize("dtype", LIMITS)
@@ -107,7 +108,7 @@ def test_every_attention(kind, factor_out, dtype):
 @pytest.mark.slow
 @pytest.mark.skipif(not FASHION_MNIST.is_file(), reason="apt install dataset-fashion-mnist")
 def test_all_of_fashion_mnist_comes_back(study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from acf.training import train
+    from acf.stages.train import train
 
     monkeypatch.setenv("ACF_MIRROR", str(FASHION_MNIST.parent))
     root = study(model={"blocks": [2, 2], "idim": 16}, training={"steps": 60, "batch_size": 16})

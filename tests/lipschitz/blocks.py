@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acf.config import ModelConfig
 from acf.lipschitz import NormalisedConv2d, NormalisedLinear
 from acf.lipschitz.branch import attention_branch, fc_branch
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
+from acf.settings.config import ModelConfig
 
 Shape = tuple[int, ...]
 Block = tuple[str, nn.Module, Shape]

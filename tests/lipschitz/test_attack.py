@@ -33,9 +33,9 @@ from acf.lipschitz import (
     dot_attention_constant,
     l2_attention_constant,
 )
-from acf.lipschitz.attack import climb, jacobian_norm, largest_gain, power_norm
+from acf.lipschitz.bounds.attack import climb, jacobian_norm, largest_gain, power_norm
+from acf.lipschitz.bounds.starts import disturbed, starts
 from acf.lipschitz.normalised import Normalised
-from acf.lipschitz.starts import disturbed, starts
 from acf.registry import ATTENTIONS
 
 QUICK: dict[str, Any] = {"steps": 25, "rounds": 1, "climbers": 10}

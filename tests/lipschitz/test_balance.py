@@ -8,7 +8,7 @@ import torch
 from joint import noise
 from torch import Tensor
 
-from acf.lipschitz.attention.balance import doubly_stochastic
+from acf.lipschitz.kernels.balance import doubly_stochastic
 
 
 def clusters(n: int, first: int) -> Tensor:

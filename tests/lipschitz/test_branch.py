@@ -8,7 +8,6 @@ import torch
 from joint import noise
 from torch import nn
 
-from acf.config import ModelConfig
 from acf.lipschitz import (
     ELU,
     Branch,
@@ -23,6 +22,7 @@ from acf.lipschitz import (
 )
 from acf.lipschitz.branch import Reshape, attention_branch, conv_branch, fc_branch
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
+from acf.settings.config import ModelConfig
 
 SHAPE = (2, 3, 4)
 

@@ -7,11 +7,11 @@ import torch
 from joint import noise
 from torch import nn
 
-from acf.config import ModelConfig
 from acf.errors import ConfigError
 from acf.lipschitz import CLipSwish, DenseLayer, LipSwish, NormalisedConv2d
 from acf.lipschitz.dense import dense_branch
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS
+from acf.settings.config import ModelConfig
 
 SHAPE = (2, 3, 4)
 

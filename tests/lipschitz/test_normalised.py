@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
-from acf.lipschitz.norms import ROUNDING
+from acf.lipschitz.bounds.norms import ROUNDING
 
 LAYERS = {
     "conv 3x3": lambda: NormalisedConv2d(2, 3, 3, (4, 5)),
@@ -145,7 +145,7 @@ def test_adjoint(name):
     layer = make(name)
     x, y = inputs(layer, 1), torch.randn(layer.left.shape, dtype=torch.float64)
     with torch.no_grad():
-        value, pull = layer.linearise(x, (layer.weight,), x.dtype)
+        value, pull = layer.value_and_vjp(x, (layer.weight,), x.dtype)
         one, other = (value * y).sum(), (pull(y) * x).sum()
     assert float(one) == pytest.approx(float(other), rel=1e-10)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from acf.lipschitz import norms
-from acf.lipschitz.norms import ROUNDING, conv_norm_bound, matrix_norm_bound, torus_norm_bound
+from acf.lipschitz.bounds import norms
+from acf.lipschitz.bounds.norms import ROUNDING, conv_norm_bound, matrix_norm_bound, torus_norm_bound
 
 KERNELS = [1, 3, 5, 7]  # also larger than the map
 SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (1, 8), (2, 5), (7, 3)]
@@ -154,7 +154,7 @@ def test_memory_stays_bounded_on_large_maps():
     """The whole symbol has 2.2 GB."""
     code = (
         "import resource, torch\n"
-        "from acf.lipschitz.norms import conv_norm_bound\n"
+        "from acf.lipschitz.bounds.norms import conv_norm_bound\n"
         "weight = torch.randn(256, 64, 3, 3, generator=torch.Generator().manual_seed(0))\n"
         "conv_norm_bound(weight[:8, :8], 9, 9)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

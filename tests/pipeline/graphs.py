@@ -39,6 +39,8 @@ def dvc_graph(root: Path) -> dict[str, Stage]:
 def _files(root: Path, path: str, produced: set[str]) -> set[str]:
     if path in produced:
         return {path}
+    if path.endswith(".py"):
+        return {path}
     if path.startswith("src/"):
         below = (p for p in (root / path).rglob("[!.]*") if p.is_file() and p.suffix != ".pyc")
         return {p.relative_to(root).as_posix() for p in below}

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from graphs import Stage, dvc_graph, snakemake_graph
 
-from acf.engine import CODE
-from acf.params import Params
+from acf.runs import CODE
+from acf.settings.params import Params
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,9 @@ def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
 def test_code_folders_are_those_of_the_recipe(dvc: dict[str, Stage]) -> None:
     for command, stage in dvc.items():
         files = {path for path in stage.inputs if path.startswith("src/acf/")}
-        folders = [f"src/acf/{folder}/" for folder in CODE[command.split()[1]]]
+        folders = [
+            f"src/acf/{place}" if place.endswith(".py") else f"src/acf/{place}/" for place in CODE[command.split()[1]]
+        ]
         assert all(any(path.startswith(folder) for folder in folders) for path in files), command
         assert all(any(path.startswith(folder) for path in files) for folder in folders), command
 

@@ -1,6 +1,7 @@
 """The page over all reports."""
 
-from acf.reporting import index, report
+from acf.stages.index import index
+from acf.stages.report import report
 
 
 def test_reports_are_linked_and_missing_ones_named(project):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from acf.reporting.published import MARKS, published
+from acf.reporting.published_figures import MARKS, published
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "imagenet32", "imagenet64", "celebahq256"])

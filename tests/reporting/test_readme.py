@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from acf.errors import AcfError
-from acf.reporting import check_readme, report, write_readme
-from acf.reporting.readme import readme_table, tables
+from acf.stages.readme import check_readme, readme_table, tables, write_readme
+from acf.stages.report import report
 
 ROOT = Path(__file__).parents[2]
 MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText after.\n"
@@ -65,7 +65,7 @@ def test_a_readme_without_markers_is_refused(reported):
 def test_the_committed_readme_shows_the_committed_results():
     """Against HEAD, not the working tree: a rerun that rewrites reports/ must not make the tests fail."""
     shown = tables(_committed("README.md"))
-    assert shown, "README.md has no results table; see acf.reporting.readme for the markers"
+    assert shown, "README.md has no results table; see acf.stages.readme for the markers"
     for dataset, table in shown.items():
         csv = _committed(f"reports/{dataset}/table.csv")
         assert table == readme_table(csv), f"README's results of {dataset} are stale; run: acf readme"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from acf.errors import AcfError, ConfigError
-from acf.reporting import report
+from acf.stages.report import report
 
 ATTRIBUTES_THAT_LOAD = ("src", "srcset", "data", "poster", "action", "background")
 

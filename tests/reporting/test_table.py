@@ -6,10 +6,10 @@ import math
 import pandas as pd
 import pytest
 
-from acf.reporting import report
+from acf.reporting.comparison import comparison
 from acf.reporting.results import read_results
-from acf.reporting.table import comparison
 from acf.reporting.verdict import notes, verdict
+from acf.stages.report import report
 
 
 def rows_of(root):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from acf.config import TrainingConfig
+from acf.settings.config import TrainingConfig
 from acf.training.batches import Batches
 from acf.training.checkpoint import NAME, read_checkpoint, write_checkpoint
 from acf.training.history import COLUMNS, History

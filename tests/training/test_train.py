@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import acf
-from acf.config import ModelConfig, TrainingConfig
 from acf.errors import ConfigError, DataError, NotContractiveError, TrainingError
 from acf.flows.storage import read_record
 from acf.lipschitz import L2SelfAttention
 from acf.registry import ATTENTIONS
-from acf.training import train
+from acf.settings.config import ModelConfig, TrainingConfig
+from acf.stages.train import train
 from acf.training.batches import Batches
 from acf.training.checkpoint import read_checkpoint
 from acf.training.trainer import Trainer

@@ -4,8 +4,8 @@ import re
 from functools import reduce
 from pathlib import Path
 
-from acf.params import Params
-from acf.engine import CODE
+from acf.settings.params import Params
+from acf.runs import CODE
 
 STUDY = Params()
 
@@ -47,7 +47,8 @@ wildcard_constraints:
 
 def code(stage):
     """The source files a stage depends on: a new or changed one runs it again."""
-    files = (p for folder in CODE[stage] for p in Path("src/acf", folder).rglob("[!.]*"))
+    places = [Path("src/acf", place) for place in CODE[stage]]
+    files = [p for place in places for p in ([place] if place.suffix else place.rglob("[!.]*"))]
     return sorted(str(p) for p in files if p.is_file() and p.parent.name != "__pycache__")
 
 

@@ -1,4 +1,4 @@
-"""Data sets: fetched, checked and stored as `data/<dataset>/{train,test}.pth` with a manifest.
+"""Data sets: their sources, the formats they come in, and the tensors that models read.
 
 The public names are loaded when first used: neither torch nor scikit-learn is imported before it is needed.
 """
@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from acf.data.listing import overview
     from acf.data.prepared.manifest import Manifest, read_manifest
-    from acf.data.prepared.store import load, verify
-    from acf.data.stage import prepare
+    from acf.data.prepared.tensors import load, verify
 
 _PLACES = {
     "Manifest": "acf.data.prepared.manifest",
     "overview": "acf.data.listing",
-    "load": "acf.data.prepared.store",
-    "prepare": "acf.data.stage",
+    "load": "acf.data.prepared.tensors",
     "read_manifest": "acf.data.prepared.manifest",
-    "verify": "acf.data.prepared.store",
+    "verify": "acf.data.prepared.tensors",
 }
 
-__all__ = ["Manifest", "load", "overview", "prepare", "read_manifest", "verify"]
+__all__ = ["Manifest", "load", "overview", "read_manifest", "verify"]
 
 
 def __getattr__(name: str) -> Any:

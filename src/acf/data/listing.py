@@ -1,13 +1,17 @@
 """What is there of every data set: `acf data list`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from acf.data.base import ImageDataset
+from rich.console import Console
+from rich.table import Table
+
+from acf.data.download.downloads import DOWNLOADS
 from acf.data.prepared.manifest import ROOT, SPLITS, manifest_path, read_manifest
-from acf.data.prepared.store import tensor_path
-from acf.data.stage import DOWNLOADS
+from acf.data.prepared.tensors import tensor_path
+from acf.data.sources.image_dataset import ImageDataset
 from acf.errors import DataError
 from acf.registry import DATASETS, resolve
 
@@ -70,3 +74,20 @@ def _state(source: ImageDataset, root: Path) -> tuple[State, tuple[int, int] | N
     if fetched or manifest_path(source.name, root).exists() or any(path.exists() for path in tensors):
         return "partial", None
     return ("manual" if source.manual else "missing"), None
+
+
+def show(entries: Sequence[Entry]) -> None:
+    """Print one block of lines per data set; wide enough for any line where it is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=400)
+    table = Table(box=None, pad_edge=False)
+    for column in ("data set", "state", "images", "shape", "levels", "download", "licence", "source", "citation"):
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        images = " + ".join(map(str, entry.images)) if entry.images else "-"
+        shape = "x".join(map(str, entry.shape))
+        size = "unknown" if entry.bytes is None else f"{entry.bytes / 1e6:,.0f} MB" if entry.bytes else "none"
+        cells = (entry.name, entry.state, images, shape, str(entry.levels), size)
+        table.add_row(*cells, entry.licence, entry.source, entry.citation)
+    console.print(table)

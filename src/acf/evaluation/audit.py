@@ -15,8 +15,8 @@ from acf.errors import DataError, TrainingError
 from acf.evaluation.likelihood import check_images, dequantise
 from acf.flows.certificate import certify
 from acf.flows.flow import Flow
-from acf.lipschitz.attack import largest_gain, power_norm
-from acf.lipschitz.attention.base import SelfAttention
+from acf.lipschitz.attention.self_attention import SelfAttention
+from acf.lipschitz.bounds.attack import largest_gain, power_norm
 from acf.lipschitz.join import Join
 
 STEPS = 30
@@ -40,7 +40,7 @@ class BlockAudit:
         upper: proven upper bound of Lip(g).
         local: largest norm of g's Jacobian at the test images' activations.
         found: largest norm of g's Jacobian met at all, by gradient ascent from those activations and from the
-            inputs an attack makes up (`acf.lipschitz.attack`).
+            inputs an attack makes up (`acf.lipschitz.bounds.attack`).
         ratio: found / upper; above 1 the bound is refuted.
         attention: class of the attention within g; None without one, as are the following then.
         share: that of attention (`Join.share`); None for attention in a block of its own.

@@ -5,31 +5,25 @@ Data: dequantised images x = (k + u) / levels, grey level k and u uniform in [0,
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from acf.config import EvaluationConfig
-from acf.data import load
-from acf.data.prepared.manifest import SPLITS
-from acf.data.prepared.store import Images
-from acf.engine.store import write_atomically
+from acf.data.prepared.tensors import Images
 from acf.errors import DataError
 from acf.evaluation.likelihood import dequantised
-from acf.params import PARAMS_FILE, Params
 from acf.registry import BASELINES, resolve
+from acf.settings.config import EvaluationConfig
 
 CHUNK = 2**24
 """Values worked on at a time; bounds the memory beside the fitted numbers."""
 
 
 class Density(Protocol):
-    """What `evaluate_baselines` needs of a baseline."""
+    """What `measure_baselines` needs of a baseline."""
 
     @property
     def parameters(self) -> int:
@@ -143,19 +137,22 @@ def _chunks(images: Images) -> Iterator[Tensor]:
         yield piece.flatten(1)
 
 
-def evaluate_baselines(dataset: str, root: Path = Path(".")) -> None:
-    """Write `results/<dataset>/baselines.json`: test bits/dim of every baseline, with its standard error.
+def measure_baselines(dataset: str, train: Images, test: Images, config: EvaluationConfig) -> dict[str, Any]:
+    """Fit every registered baseline to `train` and measure its bits/dim on `test`, with its standard error.
 
-    A baseline that cannot be fitted is named under `not_available`, with the reason.
+    Args:
+        dataset: name of the data set, for messages.
+        train: images that the densities are fitted to.
+        test: images that bits/dim is measured on.
+        config: number of test images, of draws of the dequantisation noise, and its seed.
+
+    Returns:
+        `test_images`, `draws`, `baselines` (bits/dim, standard error and parameters by name) and `not_available` (the
+        reason by name of a baseline that cannot be fitted).
 
     Raises:
-        ConfigError: `dataset` has no experiment.
-        DataError: the data set is not prepared, or its test split holds fewer than two images.
+        DataError: fewer than two test images.
     """
-    root = Path(root)
-    params = Params(root / PARAMS_FILE)
-    config = params.evaluation(dataset)
-    train, test = (load(dataset, split, root / "data", params.data(dataset).levels) for split in SPLITS)
     levels, test = test.levels, test.first(config.images)
     if len(test) < 2:
         raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(test)}")
@@ -175,19 +172,7 @@ def evaluate_baselines(dataset: str, root: Path = Path(".")) -> None:
         }
         for name, density in densities.items()
     }
-    result = {
-        "dataset": dataset,
-        "test_images": len(test),
-        "draws": config.draws,
-        "baselines": entries,
-        "not_available": absent,
-    }
-    path = root / "results" / dataset / "baselines.json"
-    write_atomically(path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
-    shown = ", ".join(f"{name} {entry['bits_per_dim']:.4f}" for name, entry in entries.items())
-    print(f"wrote {path}: {shown} bits/dim")
-    for name, reason in absent.items():
-        print(f"{name} is not available: {reason}")
+    return {"test_images": len(test), "draws": config.draws, "baselines": entries, "not_available": absent}
 
 
 def density_bits(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acf.data.prepared.store import Images
+from acf.data.prepared.tensors import Images
 from acf.errors import DataError
 from acf.flows.dequantise import bits_per_dim_of, dequantise, dequantised
 from acf.flows.flow import Flow

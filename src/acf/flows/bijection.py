@@ -36,19 +36,19 @@ class Chain(Bijection):
 
     def __init__(self, *bijections: Bijection) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(bijections)
+        self.bijections = nn.ModuleList(bijections)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Apply all, first to last."""
         total = x.new_zeros(len(x))
-        for part in self.parts:
+        for part in self.bijections:
             x, log_abs_det = part(x)
             total = total + log_abs_det
         return x, total
 
     def transform(self, x: Tensor) -> Tensor:
         """Apply all, first to last."""
-        for part in self.parts:
+        for part in self.bijections:
             x = part.transform(x)  # type: ignore[operator]
         return x
 
@@ -58,6 +58,6 @@ class Chain(Bijection):
 
     def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
         """Undo all, last to first."""
-        for part in reversed(self.parts):
+        for part in reversed(self.bijections):
             y = part.recorded_inverse(y, solved)  # type: ignore[operator]
         return y

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from acf.config import AttentionConfig, ModelConfig, model_config_from
 from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
@@ -13,6 +12,7 @@ from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
 from acf.lipschitz.branch import Branch, Shape, attention_branch, fc_branch
 from acf.registry import BRANCHES, resolve
+from acf.settings.config import AttentionConfig, ModelConfig, model_config_from
 
 
 def build(config: ModelConfig | Mapping[str, Any]) -> Flow:

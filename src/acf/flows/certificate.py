@@ -102,7 +102,7 @@ def certify_block_by_block(flow: Flow) -> None:
         _require(name, block.stored_lipschitz())
 
 
-def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificate:
+def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
     """Scale the weights down by the last percents that a proof needs, and return the certificate.
 
     Training normalises by power iteration, a lower estimate of each norm. This first iterates to convergence, then
@@ -112,10 +112,10 @@ def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificat
     Args:
         flow: changed in place (buffers only).
         target: bound to reach, below 1.
-        most: largest factor allowed between a branch's bound and `target`; a larger one means broken norms.
+        max_factor: largest factor allowed between a branch's bound and `target`; a larger one means broken norms.
 
     Raises:
-        NotContractiveError: a branch would need more than `most`, or has values that are not finite; names the layer.
+        NotContractiveError: a branch needs more than `max_factor`, or has values that are not finite; names the layer.
     """
     for name, block in flow.residual_blocks().items():
         maps = {key: m for key, m in block.branch.named_modules() if isinstance(m, Normalised)}
@@ -123,7 +123,7 @@ def tighten(flow: Flow, target: float = TARGET, most: float = 1.3) -> Certificat
         for layer in maps.values():
             layer.slack.fill_(1.0)
             layer.converge_norm()
-        _tighten_block(name, block, maps, target, most)
+        _tighten_block(name, block, maps, target, max_factor)
     return certify(flow)
 
 
@@ -133,11 +133,13 @@ def _require_finite(name: str, block: ResidualBlock) -> None:
             raise NotContractiveError(f"block {name}: {key} has values that are not finite")
 
 
-def _tighten_block(name: str, block: ResidualBlock, maps: dict[str, Normalised], target: float, most: float) -> None:
+def _tighten_block(
+    name: str, block: ResidualBlock, maps: dict[str, Normalised], target: float, max_factor: float
+) -> None:
     start = block.bound()
     if start <= target:
         return
-    if start > target * most:
+    if start > target * max_factor:
         raise NotContractiveError(
             f"block {name} is not contractive: the bound of its branch's Lipschitz constant is {start:.4f}; "
             f"its worst layer is {_worst_layer(block)}"

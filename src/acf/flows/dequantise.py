@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from acf.config import ModelConfig
-from acf.data.prepared.store import Images
+from acf.data.prepared.tensors import Images
+from acf.settings.config import ModelConfig
 
 
 def dequantise(

@@ -38,7 +38,7 @@ def invert(
     lipschitz: float,
     tolerance: float | None = None,
     memory: int = MEMORY,
-    most: int = 5000,
+    max_evaluations: int = 5000,
 ) -> Solution:
     """Solve x + g(x) = y by a safeguarded Anderson iteration from x = y.
 
@@ -59,7 +59,7 @@ def invert(
         lipschitz: proven bound L of g.
         tolerance: relative l2 error asked for; by default 1e-12 in float64 and 1e-5 otherwise.
         memory: secants the acceleration goes by; 0 for the plain iteration.
-        most: largest number of evaluations of g per sample.
+        max_evaluations: largest number of evaluations of g per sample.
 
     Raises:
         NotContractiveError: L >= 1.
@@ -70,7 +70,7 @@ def invert(
     if tolerance is None:
         tolerance = 1e-12 if y.dtype == torch.float64 else 1e-5
     iteration = _Iteration(g, y, lipschitz, tolerance, memory)
-    for _ in range(most):
+    for _ in range(max_evaluations):
         if not len(iteration.active):
             break
         iteration.evaluate()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from acf.config import LogDetConfig, ModelConfig
 from acf.errors import ConvergenceError
 from acf.flows.bijection import Solved
 from acf.flows.certificate import certify_block_by_block
@@ -14,6 +13,7 @@ from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.settings.config import LogDetConfig, ModelConfig
 
 
 @dataclass(frozen=True)

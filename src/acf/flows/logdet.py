@@ -5,8 +5,8 @@ E[v v^T] = I, tr(A) = E[v^T A v], and the series is cut at a random length whose
 (Russian roulette), which keeps the mean exact (Residual Flows, arXiv 1906.02735, Theorem 1 and equation 6).
 
 The error is mostly the probe's, and mostly in the first term: terms fall like the k-th power of J's eigenvalues over k.
-`RouletteEstimator.draws` spends products accordingly: several probes that cancel each other's errors (`probes`) on the
-first terms, one on the rest.
+`RouletteEstimator.weighted_probes` spends products accordingly: several probes that cancel each other's errors
+(`probes`) on the first terms, one on the rest.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ import torch
 from scipy.special import gammainc
 from torch import Tensor
 
-from acf.config import EvaluationLogDetConfig, LogDetConfig
 from acf.flows.probes import patterns
+from acf.settings.config import EvaluationLogDetConfig, LogDetConfig
 
 Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Draw:
+class WeightedProbe:
     """The randomness of one estimate.
 
     Attributes:
@@ -63,7 +63,7 @@ class RouletteEstimator:
         distribution: law of the number of further terms on 0, 1, 2, ...
         parameter: rate of the Poisson law, or success probability of the geometric one.
         probe: law of v; Rademacher has the smaller variance.
-        probes: number of probes of the first term in `draws`.
+        probes: number of probes of the first term in `weighted_probes`.
     """
 
     exact_terms: int
@@ -86,7 +86,7 @@ class RouletteEstimator:
             return float(gammainc(k, self.parameter))
         return (1 - self.parameter) ** k
 
-    def draw(self, x: Tensor, per_sample: bool) -> Draw:
+    def weighted_probe(self, x: Tensor, per_sample: bool) -> WeightedProbe:
         """Draw probe and length, the length on the host from torch's global generator.
 
         Args:
@@ -103,24 +103,24 @@ class RouletteEstimator:
         weights = torch.ones(terms, len(count), dtype=torch.float64)
         for k in range(1, terms - self.exact_terms + 1):
             weights[self.exact_terms + k - 1] = (further >= k) / self.tail(k)
-        return Draw(self._probe(x), weights.to(x.device, x.dtype))
+        return WeightedProbe(self._probe(x), weights.to(x.device, x.dtype))
 
-    def draws(self, x: Tensor, per_sample: bool) -> list[Draw]:
+    def weighted_probes(self, x: Tensor, per_sample: bool) -> list[WeightedProbe]:
         """Draw `probes` draws that belong together: the *mean* of their estimates is unbiased, one alone is not.
 
         The probes are one random v times the patterns of `probes.patterns`. Exact term k is the mean over the first
         P_k = max(1, probes // 2^(k-1)) of them, so its weight there is probes / P_k, and the series of the others end
         before it; further terms are the first probe's. Arguments as of `draw`, which is the case of one probe.
         """
-        first = self.draw(x, per_sample)
+        first = self.weighted_probe(x, per_sample)
         used = self._probes_of_terms()
         factors = torch.full((len(first.weights), 1), float(self.probes), dtype=x.dtype)
         factors[: len(used), 0] /= torch.tensor(used, dtype=x.dtype)
         factors = factors.to(x.device)
-        draws = [Draw(first.probe, factors * first.weights)]
+        draws = [WeightedProbe(first.probe, factors * first.weights)]
         for m, signs in enumerate(patterns(self.probes, tuple(x.shape[1:])).to(x.device, x.dtype)[1:], start=1):
             terms = sum(m < count for count in used)
-            draws.append(Draw(first.probe * signs, factors[:terms]))
+            draws.append(WeightedProbe(first.probe * signs, factors[:terms]))
         return draws
 
     def _probes_of_terms(self) -> list[int]:
@@ -133,12 +133,12 @@ class RouletteEstimator:
         return torch.randint_like(x, 2) * 2 - 1
 
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
+def inner_product(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each sample, (B,), for a and b (B, ...)."""
     return (a * b).flatten(1).sum(1)
 
 
-def series(g: Function, x: Tensor, draws: list[Draw]) -> tuple[Tensor, Tensor]:
+def series(g: Function, x: Tensor, draws: list[WeightedProbe]) -> tuple[Tensor, Tensor]:
     """Return (g(x), mean (B,) of the draws' estimates), both with graph: every term can be differentiated again.
 
     The gradient of the estimate is an unbiased gradient too, at the memory of all terms. `x` must require grad.
@@ -149,11 +149,11 @@ def series(g: Function, x: Tensor, draws: list[Draw]) -> tuple[Tensor, Tensor]:
         vector = draw.probe
         for k, weight in enumerate(draw.weights, start=1):
             (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
-            estimate = estimate + (-1) ** (k + 1) / k * weight * dot(vector, draw.probe)
+            estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, draw.probe)
     return y, estimate / len(draws)
 
 
-def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+def value_and_neumann(g: Function, x: Tensor, draw: WeightedProbe) -> tuple[Tensor, Tensor, Tensor]:
     """Return (g(x) with graph, estimate (B,), Neumann vector (B, ...)), the last two without graph.
 
     With r_0 = v, r_k = J^T r_(k-1) the estimate is sum_k (-1)^(k+1) c_k / k r_k . v, and the vector is
@@ -165,7 +165,7 @@ def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tenso
     estimate, vector, neumann = x.new_zeros(len(x)), draw.probe, draw.probe
     for k, weight in enumerate(draw.weights, start=1):
         (vector,) = torch.autograd.grad(y, x, vector, retain_graph=True)
-        estimate = estimate + (-1) ** (k + 1) / k * weight * dot(vector, draw.probe)
+        estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, draw.probe)
         neumann = neumann + (-1) ** k * weight.view(-1, *[1] * (x.dim() - 1)) * vector
     return y, estimate.detach(), neumann
 
@@ -173,7 +173,7 @@ def value_and_neumann(g: Function, x: Tensor, draw: Draw) -> tuple[Tensor, Tenso
 def surrogate(y: Tensor, x: Tensor, probe: Tensor, neumann: Tensor) -> Tensor:
     """Return w^T J v of shape (B,), whose gradient estimates that of the log-determinant; y = g(x) with graph."""
     (pulled,) = torch.autograd.grad(y, x, neumann, create_graph=True)
-    return dot(pulled, probe)
+    return inner_product(pulled, probe)
 
 
 def jacobian(g: Function, x: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from acf.config import LogDetConfig, TrainingLogDetConfig
 from acf.flows.bijection import Bijection, Solved
 from acf.flows.fixed_point import Solution, invert
-from acf.flows.logdet import Draw, RouletteEstimator, series, surrogate, value_and_neumann
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, series, surrogate, value_and_neumann
 from acf.flows.power_series import estimate, with_gradient
 from acf.lipschitz.branch import Branch
+from acf.settings.config import LogDetConfig, TrainingLogDetConfig
 
 
 class ResidualBlock(Bijection):
@@ -45,7 +45,7 @@ class ResidualBlock(Bijection):
         """Map (B, C, H, W); the log-determinant is an unbiased estimate, and so is its gradient."""
         config = self.training_log_det if self.training else self.evaluation_log_det
         estimator = RouletteEstimator.from_config(config)
-        draws = estimator.draws(x, per_sample=not self.training)
+        draws = estimator.weighted_probes(x, per_sample=not self.training)
         if not torch.is_grad_enabled():
             y, value = estimate(self.branch, x, draws)
         elif self.training:
@@ -54,7 +54,7 @@ class ResidualBlock(Bijection):
             y, value = series(self.branch, _differentiable(x), draws)
         return x + y, value
 
-    def _with_gradient(self, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _with_gradient(self, x: Tensor, draw: WeightedProbe) -> tuple[Tensor, Tensor]:
         config = self.training_log_det
         if config.memory_efficient and config.neumann_gradient:
             return with_gradient(self.branch, x, draw, config.bfloat16)
@@ -124,7 +124,7 @@ class _Recomputed(torch.autograd.Function):
     """Branch and log-determinant that keep x and the draw only; the backward pass runs the whole series again."""
 
     @staticmethod
-    def forward(ctx: Any, branch: Branch, draw: Draw, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, branch: Branch, draw: WeightedProbe, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         y, value = estimate(branch, x, [draw])
         ctx.branch = branch
         ctx.save_for_backward(x, draw.probe, draw.weights, *parameters)
@@ -136,7 +136,7 @@ class _Recomputed(torch.autograd.Function):
         x, probe, weights, *parameters = ctx.saved_tensors
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            y, value = series(ctx.branch, x, [Draw(probe, weights)])
+            y, value = series(ctx.branch, x, [WeightedProbe(probe, weights)])
             # A series of no terms is a constant.
             outputs = [(out, grad) for out, grad in ((y, grad_y), (value, grad_value)) if out.requires_grad]
             grads = torch.autograd.grad(

@@ -10,11 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from acf.engine.recipe import file_hash
-from acf.engine.store import write_atomically
 from acf.errors import ConfigError, DataError
 from acf.flows.build import build
 from acf.flows.flow import Flow
+from acf.runs.files import write_atomically
+from acf.runs.recipe import file_hash
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

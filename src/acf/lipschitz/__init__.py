@@ -1,6 +1,5 @@
 """1-Lipschitz building blocks with proven bounds."""
 
-from acf.lipschitz import attack
 from acf.lipschitz.activations import ELU, CLipSwish, LipSwish
 from acf.lipschitz.attention import (
     ClippedSelfAttention,
@@ -8,8 +7,9 @@ from acf.lipschitz.attention import (
     L2SelfAttention,
     SinkhornSelfAttention,
 )
+from acf.lipschitz.bounds import attack
+from acf.lipschitz.bounds.constants import clipped_attention_constant, dot_attention_constant, l2_attention_constant
 from acf.lipschitz.branch import Branch
-from acf.lipschitz.constants import clipped_attention_constant, dot_attention_constant, l2_attention_constant
 from acf.lipschitz.dense import DenseLayer
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
 from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear, OrthogonalLinear

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from acf.lipschitz.linearised import Pull, Tensors
-from acf.lipschitz.scratch import empty_like
+from acf.lipschitz.kernels.scratch import empty_like
+from acf.lipschitz.layer import VJP, Tensors
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
 SWISH_SLOPE = 1.0998393202
@@ -25,15 +25,15 @@ def _steepness(beta: Tensor) -> Tensor:
 class Swish(nn.Module):
     """Base of activations outer * core(inner * x) with core made of silu(u) = u sigmoid(u), b = softplus(beta) learnt.
 
-    Both scales are 1-element tensors of their own in `in_use`, so that linear maps before and after can take them over
-    (`acf.lipschitz.branch.Branch.in_use`); an empty tuple stands for a scale that was taken over.
+    Both scales are 1-element tensors of their own in `effective_tensors`, so that linear maps before and after can take
+    them over (`acf.lipschitz.branch.Branch.effective_tensors`); an empty tuple stands for a scale that was taken over.
 
     Attributes:
         size: outer = 1 / (size * b), inner = b.
     """
 
     size = 1.0
-    reducible = True
+    supports_bfloat16 = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,16 +41,16 @@ class Swish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to any shape with at least two dimensions."""
-        inner, outer = self.in_use()
+        inner, outer = self.effective_tensors()
         u = inner * x
         return self._combine(F.silu(u), u) * outer
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Inner and outer scale."""
         b = _steepness(self.beta)
         return b, 1 / (self.size * b)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and product with the slopes; overwrites x where the scale before it was taken over."""
         inner, outer = tensors
         u = _scaled(x, inner)
@@ -62,11 +62,11 @@ class Swish(nn.Module):
             slope = empty_like(s, dtype).copy_(s)
         return value, lambda v: _scaled(_scaled(self._separate(v, slope[: len(v)]), inner), outer)
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent, differentiable once."""
         inner, outer = tensors
         u = _scaled(z, inner)
-        return _scaled(self._combine(_DualSilu.apply(u), u), outer)
+        return _scaled(self._combine(_SiluValueAndJVP.apply(u), u), outer)
 
     def _combine(self, y: Tensor, u: Tensor) -> Tensor:
         """The core, linear in y = silu(u) and u."""
@@ -81,7 +81,7 @@ def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
     return x * scale if isinstance(scale, Tensor) else x
 
 
-class _DualSilu(torch.autograd.Function):
+class _SiluValueAndJVP(torch.autograd.Function):
     """[u; du] -> [silu(u); silu'(u) du], differentiable once; few passes over memory count more than few operations.
 
     With s = sigmoid(u), y = u s and t = u - y: silu' = s + s t and silu'' = s (1 - s) (2 - (u - 2 t)).
@@ -133,18 +133,18 @@ class ELU(nn.ELU):
     """x for x > 0, exp(x) - 1 otherwise; the slope lies in (0, 1]."""
 
     widening = 1
-    reducible = True
+    supports_bfloat16 = True
 
     def __init__(self) -> None:
         super().__init__()
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and product with the slopes."""
         y = F.elu(x)
         slope = (y.clamp_max(0) + 1).to(dtype)
         return y, lambda v: v.mul_(slope[: len(v)])
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         x, dx = z.chunk(2)
         y = F.elu(x)

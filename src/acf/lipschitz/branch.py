@@ -6,11 +6,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from acf.config import ModelConfig
 from acf.lipschitz.activations import Swish
-from acf.lipschitz.linearised import Pull, Tensors, dual, footprint, in_use, linearise, reducible
+from acf.lipschitz.layer import (
+    VJP,
+    Tensors,
+    effective_tensors,
+    intermediate_values,
+    supports_bfloat16,
+    value_and_jvp,
+    value_and_vjp,
+)
 from acf.lipschitz.normalised import Normalised, NormalisedConv2d, NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
+from acf.settings.config import ModelConfig
 
 Shape = tuple[int, int, int]
 
@@ -27,9 +35,9 @@ class Branch(nn.Sequential):
             bound *= layer.lipschitz_bound(n_tokens)  # type: ignore[operator]
         return bound
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Tensors of each layer, the scales of activations taken over by the linear maps beside them."""
-        tensors = [in_use(layer) for layer in self]
+        tensors = [effective_tensors(layer) for layer in self]
         for here, layer in enumerate(self):
             if isinstance(layer, Swish):
                 inner, outer = tensors[here]
@@ -43,11 +51,11 @@ class Branch(nn.Sequential):
                 tensors[here] = inner, outer
         return tuple(tensors)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and the layers' products in reverse order."""
         pulls = []
         for layer, own in zip(self, tensors, strict=True):
-            x, pull = linearise(layer, x, own, dtype)
+            x, pull = value_and_vjp(layer, x, own, dtype)
             pulls.append(pull)
 
         def pull_all(v: Tensor) -> Tensor:
@@ -57,26 +65,26 @@ class Branch(nn.Sequential):
 
         return x, pull_all
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         for layer, own in zip(self, tensors, strict=True):
-            z = dual(layer, z, own)
+            z = value_and_jvp(layer, z, own)
         return z
 
     @property
-    def reducible(self) -> bool:
+    def supports_bfloat16(self) -> bool:
         """Whether all layers can be computed in bfloat16."""
-        return all(reducible(layer) for layer in self)
+        return all(supports_bfloat16(layer) for layer in self)
 
-    def footprint(self, positions: int) -> int:
+    def intermediate_values(self, positions: int) -> int:
         """Largest of the layers'."""
-        return max((footprint(layer, positions) for layer in self), default=0)
+        return max((intermediate_values(layer, positions) for layer in self), default=0)
 
 
 class Reshape(nn.Module):
     """(B, ...) -> (B, *shape)."""
 
-    reducible = True
+    supports_bfloat16 = True
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -86,12 +94,12 @@ class Reshape(nn.Module):
         """Any shape of the same number of values."""
         return x.reshape(-1, *self.shape)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and the cotangent in the shape of x."""
         before = x.shape[1:]
         return self(x), lambda v: v.reshape(-1, *before)
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         return self(z)
 

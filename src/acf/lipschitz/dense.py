@@ -2,12 +2,12 @@
 
 from torch import nn
 
-from acf.config import ModelConfig
 from acf.errors import ConfigError
 from acf.lipschitz.branch import Branch, Shape, join_widening, joined_attention
 from acf.lipschitz.join import Concatenation
 from acf.lipschitz.normalised import NormalisedConv2d
 from acf.registry import ACTIVATIONS, resolve
+from acf.settings.config import ModelConfig
 
 
 class DenseLayer(Concatenation):

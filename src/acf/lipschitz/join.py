@@ -6,7 +6,15 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.linearised import Pull, Tensors, dual, footprint, in_use, linearise, reducible
+from acf.lipschitz.layer import (
+    VJP,
+    Tensors,
+    effective_tensors,
+    intermediate_values,
+    supports_bfloat16,
+    value_and_jvp,
+    value_and_vjp,
+)
 
 
 class Join(nn.Module):
@@ -34,14 +42,14 @@ class Join(nn.Module):
         """Weight of attention: 0 means idle, 1 that x itself is dropped."""
         raise NotImplementedError
 
-    def footprint(self, positions: int) -> int:
+    def intermediate_values(self, positions: int) -> int:
         """Values of the inner map's largest intermediate result."""
-        return footprint(self.inner, positions)
+        return intermediate_values(self.inner, positions)
 
     @property
-    def reducible(self) -> bool:
+    def supports_bfloat16(self) -> bool:
         """Whether the inner map can be computed in bfloat16."""
-        return reducible(self.inner)
+        return supports_bfloat16(self.inner)
 
     def _inner_bound(self, n_tokens: int) -> float:
         return self.inner.lipschitz_bound(n_tokens)  # type: ignore[operator]
@@ -65,20 +73,20 @@ class ConvexShare(Join):
         """Any shape `inner` takes."""
         return torch.lerp(x, self.inner(x), torch.sigmoid(self.gamma))
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Share, and the tensors of A."""
-        return torch.sigmoid(self.gamma), in_use(self.inner)
+        return torch.sigmoid(self.gamma), effective_tensors(self.inner)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and the same combination of cotangents."""
         share, inner = tensors
-        y, pull = linearise(self.inner, x, inner, dtype)
+        y, pull = value_and_vjp(self.inner, x, inner, dtype)
         return torch.lerp(x, y, share), lambda v: torch.lerp(v, pull(v.clone()), share)
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         share, inner = tensors
-        return torch.lerp(z, dual(self.inner, z, inner), share)
+        return torch.lerp(z, value_and_jvp(self.inner, z, inner), share)
 
     def share(self) -> float:
         """Return s."""
@@ -110,21 +118,21 @@ class Concatenation(Join):
         """(B, C, ...) -> (B, C + D, ...) where A gives (B, D, ...)."""
         return torch.cat([self.angle.cos() * x, self.angle.sin() * self.inner(x)], 1)
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Cosine, sine, and the tensors of A."""
-        return self.angle.cos(), self.angle.sin(), in_use(self.inner)
+        return self.angle.cos(), self.angle.sin(), effective_tensors(self.inner)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and the sum of both parts' cotangents."""
         cos, sin, inner = tensors
-        y, pull = linearise(self.inner, x, inner, dtype)
+        y, pull = value_and_vjp(self.inner, x, inner, dtype)
         channels = x.shape[1]
         return torch.cat([cos * x, sin * y], 1), lambda v: cos * v[:, :channels] + pull(sin * v[:, channels:])
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         cos, sin, inner = tensors
-        return torch.cat([cos * z, sin * dual(self.inner, z, inner)], 1)
+        return torch.cat([cos * z, sin * value_and_jvp(self.inner, z, inner)], 1)
 
     def share(self) -> float:
         """sin(a)^2."""
@@ -165,14 +173,14 @@ class ChannelSplit(Join):
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         return x.split([self.passed, self.attended], 1)
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Return the tensors of A."""
-        return in_use(self.inner)
+        return effective_tensors(self.inner)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and both parts' cotangents."""
         passed, attended = self._parts(x)
-        y, pull = linearise(self.inner, attended, tensors, dtype)
+        y, pull = value_and_vjp(self.inner, attended, tensors, dtype)
 
         def pull_parts(v: Tensor) -> Tensor:
             first, last = self._parts(v)
@@ -180,10 +188,10 @@ class ChannelSplit(Join):
 
         return torch.cat([passed, y], 1), pull_parts
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         passed, attended = self._parts(z)
-        return torch.cat([passed, dual(self.inner, attended, tensors)], 1)
+        return torch.cat([passed, value_and_jvp(self.inner, attended, tensors)], 1)
 
     def share(self) -> float:
         """Share of the channels."""

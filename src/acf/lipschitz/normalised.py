@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acf.lipschitz.convolution import convolution, dual_convolution, transposed
-from acf.lipschitz.linearised import Pull, Tensors
-from acf.lipschitz.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
-from acf.lipschitz.power_iteration import Map, alike, iterate, stacked_convolutions, stacked_matrices
+from acf.lipschitz.bounds.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
+from acf.lipschitz.kernels.convolution import convolution, convolution_value_and_jvp, transposed
+from acf.lipschitz.kernels.power_iteration import Map, alike, iterate, stacked_convolutions, stacked_matrices
+from acf.lipschitz.layer import VJP, Tensors
 
 
 class Normalised(nn.Module, ABC):
@@ -22,7 +22,7 @@ class Normalised(nn.Module, ABC):
     covers the difference. `lipschitz_bound` never relies on the estimate.
     """
 
-    reducible = True
+    supports_bfloat16 = True
     weight: Tensor
     bias: Tensor | None
     left: Tensor
@@ -38,14 +38,14 @@ class Normalised(nn.Module, ABC):
 
     @abstractmethod
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
-        """T_W x + b for the tensors of `in_use`, differentiable; without the bias where it is left out."""
+        """T_W x + b for the tensors of `effective_tensors`, differentiable; without the bias where it is left out."""
 
     @abstractmethod
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """T_W x + b, and the adjoint of T_W in `dtype`; without graph."""
 
     @abstractmethod
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """T_W applied to values and tangents, and b added to the values."""
 
     @abstractmethod
@@ -64,13 +64,13 @@ class Normalised(nn.Module, ABC):
         """Return the weight in use, of the stored weight's shape."""
         return self.weight / (self.slack * self.estimated_norm() / self.coefficient).clamp_min(1.0)
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Return the weight in use, and the bias if there is one."""
         return (self.effective_weight(),) if self.bias is None else (self.effective_weight(), self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return T_W x + b."""
-        return self.value(x, self.in_use())
+        return self.value(x, self.effective_tensors())
 
     def stored_bound(self) -> float:
         """Proven upper bound of the norm of the stored weight, before scaling."""
@@ -92,10 +92,10 @@ class Normalised(nn.Module, ABC):
         iterate([self], 10)
 
     @torch.no_grad()
-    def converge_norm(self, tolerance: float = 1e-4, most: int = 1000) -> None:
+    def converge_norm(self, tolerance: float = 1e-4, max_iterations: int = 1000) -> None:
         """Iterate until ten further steps change the estimate by less than `tolerance`, at most `most` steps."""
         before = float(self.estimated_norm())
-        for _ in range(most // 10):
+        for _ in range(max_iterations // 10):
             iterate([self], 10)
             now = float(self.estimated_norm())
             if abs(now - before) <= tolerance * abs(now):
@@ -160,16 +160,16 @@ class NormalisedConv2d(Normalised):
             return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
         return convolution(*tensors)(x)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """(B, in, H, W) -> (B, out, H, W), and back."""
         return convolution(*tensors)(x), convolution(transposed(tensors[0].to(dtype)))
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """(2 B, in, H, W) -> (2 B, out, H, W)."""
         weight, *bias = tensors
-        return dual_convolution(z, weight, bias[0] if bias else None)
+        return convolution_value_and_jvp(z, weight, bias[0] if bias else None)
 
-    def footprint(self, positions: int) -> int:
+    def intermediate_values(self, positions: int) -> int:
         """Values of the wider side."""
         return max(self.weight.shape[:2]) * positions
 
@@ -211,12 +211,12 @@ class NormalisedLinear(Normalised):
         """Map (..., in) to (..., out)."""
         return F.linear(x, *tensors)
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """(..., in) -> (..., out), and back."""
         weight = tensors[0].to(dtype)
         return self.value(x, tensors), lambda v: v @ weight
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """(2 B, ..., in) -> (2 B, ..., out)."""
         weight, *bias = tensors
         if not bias:

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from acf.reporting.results import Results
 from acf.reporting.wording import with_error
@@ -23,6 +24,8 @@ BASELINE_COLOUR = "0.45"
 
 
 WIDTH = 4.6  # inches
+TARGET = 512
+"""Longer side, in pixels, that small grids are enlarged to or past."""
 
 
 @contextmanager
@@ -110,3 +113,11 @@ def bounds(results: Results, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         low, high = axes.get_ylim()
         axes.set(xlabel="block", ylabel="proven bound of the branch", ylim=(low, high + 0.08 * (high - low)))
+
+
+def enlarge(source: Path, target: Path) -> None:
+    """Copy the PNG `source` to `target`, a small one scaled up by a whole number, nearest neighbour."""
+    with Image.open(source) as image:
+        factor = max(1, -(-TARGET // max(image.size)))
+        size = (image.width * factor, image.height * factor)
+        image.resize(size, Image.Resampling.NEAREST).save(target, optimize=True)

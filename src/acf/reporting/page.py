@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from acf.reporting.figures import SPAN
-from acf.reporting.published import MARKS, published
+from acf.reporting.published_figures import MARKS, published
 from acf.reporting.results import Metrics, Results
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import ABSENT, FULL, bound, cells, count, duration, headings, rate, scientific

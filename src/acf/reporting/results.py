@@ -11,8 +11,8 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from acf.errors import AcfError, ConfigError
-from acf.params import PARAMS_FILE, Params, Run
 from acf.registry import BASELINES
+from acf.settings.params import PARAMS_FILE, Params, Run
 
 SHOWN_MISSING = 8
 HISTORY_COLUMNS = ("step", "seconds", "train_bits_per_dim", "validation_bits_per_dim", "validation_se")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from acf.reporting.comparison import difference
 from acf.reporting.results import Results
-from acf.reporting.table import difference
 from acf.reporting.wording import count, with_error
 
 THRESHOLD = 3

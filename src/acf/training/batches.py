@@ -5,7 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from acf.data.prepared.store import Images
+from acf.data.prepared.tensors import Images
 
 
 class Batches:

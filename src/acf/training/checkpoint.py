@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from acf.engine.store import write_atomically
+from acf.runs.files import write_atomically
 
 NAME = "checkpoint.pt"
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from acf.config import TrainingConfig
+from acf.settings.config import TrainingConfig
 
 
 def build_optimiser(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from acf.config import ModelConfig, TrainingConfig
 from acf.errors import AcfError, TrainingError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate, tighten
 from acf.flows.dequantise import bits_per_dim_of, dequantise
 from acf.flows.flow import Flow
+from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.batches import Batches
 from acf.training.checkpoint import random_state, read_checkpoint, restore_random_state, write_checkpoint
+from acf.training.display import TrainingProgress
 from acf.training.health import require_finite_gradients
 from acf.training.history import History
 from acf.training.optimiser import build_optimiser, learning_rate
-from acf.training.progress import TrainingProgress
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
 from acf.lipschitz.attention.kernel import KernelSelfAttention
-from acf.lipschitz.constants import clipped_attention_constant
+from acf.lipschitz.bounds.constants import clipped_attention_constant
 
-MOST = 2.0
+MAX_SHARPNESS = 2.0
 
 
 class ClippedSelfAttention(KernelSelfAttention):
@@ -40,7 +40,7 @@ class ClippedSelfAttention(KernelSelfAttention):
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Clipped tokens; queries hold the sharpness over r^2, values the constant."""
         (q, k, v), (sharpness, log_radius, log_value_radius) = projected, scales
-        t = MOST * bounded_sigmoid(sharpness)
+        t = MAX_SHARPNESS * bounded_sigmoid(sharpness)
         radius, value_radius = bounded_exp(log_radius), bounded_exp(log_value_radius)
         constant = clipped_attention_constant(t, t * (value_radius / radius))
         q, k, v = clip_to_ball(q, radius), clip_to_ball(k, radius), clip_to_ball(v, value_radius)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from acf.lipschitz.attention.kernel import KernelSelfAttention
-from acf.lipschitz.constants import dot_attention_constant
+from acf.lipschitz.bounds.constants import dot_attention_constant
 
 SMALLEST_SCALE = 1e-6
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from acf.lipschitz.attention.base import SelfAttention, join, maps, tokens
-from acf.lipschitz.attention.mixing import dual_mix, linearise_mix, mix
-from acf.lipschitz.linearised import Pull, Tensors
+from acf.lipschitz.attention.self_attention import SelfAttention, maps, merge_heads, tokens
+from acf.lipschitz.kernels.mixing import mix, mix_value_and_jvp, mix_value_and_vjp
+from acf.lipschitz.layer import VJP, Tensors
 
 
 class KernelSelfAttention(SelfAttention):
@@ -36,21 +36,21 @@ class KernelSelfAttention(SelfAttention):
         """Attend: each argument and the result (B, heads, N, d); in each head 1-Lipschitz in all arguments jointly."""
         return mix(*self.features(projected, self.scales()), self.balanced)
 
-    def in_use(self) -> Tensors:
+    def effective_tensors(self) -> Tensors:
         """Tensors of both projections, and the scales."""
-        return self.project.in_use(), self.scales(), self.output.in_use()
+        return self.project.effective_tensors(), self.scales(), self.output.effective_tensors()
 
-    def linearise(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, Pull]:
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Value, and its products in closed form but for the features, which are differentiated automatically."""
         project, scales, output = tensors
-        projected, pull_project = self.project.linearise(tokens(x), project, dtype)
+        projected, pull_project = self.project.value_and_vjp(tokens(x), project, dtype)
         stacked = self._split(projected).detach()
         self._start_scales(stacked)
         with torch.enable_grad():
             stacked.requires_grad_(True)
             features = self.features(stacked.unbind(), scales)
-        y, pull_core = linearise_mix(self.balanced, *(f.detach() for f in features))
-        value, pull_output = self.output.linearise(join(y), output, dtype)
+        y, pull_core = mix_value_and_vjp(self.balanced, *(f.detach() for f in features))
+        value, pull_output = self.output.value_and_vjp(merge_heads(y), output, dtype)
 
         def pull(v: Tensor) -> Tensor:
             samples, shape = len(v), v.shape
@@ -62,18 +62,18 @@ class KernelSelfAttention(SelfAttention):
 
         return maps(value, x.shape), pull
 
-    def dual(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Value and tangent."""
         project, scales, output = tensors
-        stacked, moved = (self._split(half) for half in self.project.dual(tokens(z), project).chunk(2))
+        stacked, moved = (self._split(half) for half in self.project.value_and_jvp(tokens(z), project).chunk(2))
         self._start_scales(stacked)
         with forward_ad.dual_level():
             features = self.features(forward_ad.make_dual(stacked, moved).unbind(), scales)
             values, tangents = zip(*(forward_ad.unpack_dual(f) for f in features), strict=True)
-        mixed = torch.cat(dual_mix(self.balanced, *values, *tangents))
-        return maps(self.output.dual(join(mixed), output), z.shape)
+        mixed = torch.cat(mix_value_and_jvp(self.balanced, *values, *tangents))
+        return maps(self.output.value_and_jvp(merge_heads(mixed), output), z.shape)
 
-    def footprint(self, positions: int) -> int:
+    def intermediate_values(self, positions: int) -> int:
         """Weights of all heads, or all projections."""
         return self.heads * max(positions**2, self.projections * self.head_width * positions)
 

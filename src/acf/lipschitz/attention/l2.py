@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from acf.lipschitz.attention.ball import bounded_exp
 from acf.lipschitz.attention.kernel import KernelSelfAttention
-from acf.lipschitz.constants import l2_attention_constant
+from acf.lipschitz.bounds.constants import l2_attention_constant
 
 
 class L2SelfAttention(KernelSelfAttention):

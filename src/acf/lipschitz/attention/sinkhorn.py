@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
 from acf.lipschitz.attention.kernel import KernelSelfAttention
 
-MOST = 2.0
+MAX_SHARPNESS = 2.0
 
 
 class SinkhornSelfAttention(KernelSelfAttention):
@@ -41,7 +41,7 @@ class SinkhornSelfAttention(KernelSelfAttention):
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Clipped tokens; queries hold the sharpness over r^2."""
         (q, k, v), (sharpness, log_radius) = projected, scales
-        t = MOST * bounded_sigmoid(sharpness)
+        t = MAX_SHARPNESS * bounded_sigmoid(sharpness)
         radius = bounded_exp(log_radius)
         q, k, v = clip_to_ball(q, radius), clip_to_ball(k, radius), clip_to_ball(v, radius / (math.sqrt(2) * t))
         return q * (t / radius.square()), k, v

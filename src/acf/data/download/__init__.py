@@ -1,0 +1,1 @@
+"""Fetching source files: resumed, verified, with progress."""

@@ -1,0 +1,1 @@
+"""Data sets: one class each, and the bases of one's own."""

@@ -1,0 +1,39 @@
+"""Splits that are ours to draw: seeded, disjoint, and the same on every machine."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from acf.data.prepared.manifest import Split
+from acf.data.sources.image_dataset import ImageDataset
+
+SEED = 0
+
+
+class Divided(ImageDataset):
+    """Base of data sets of one's own, whose files lie there undivided.
+
+    Attributes:
+        test_share: share of the images held out for testing.
+        seed: of the split.
+    """
+
+    test_share: ClassVar[float] = 0.1
+    seed: ClassVar[int] = SEED
+    counts: ClassVar[Mapping[Split, None]] = {"train": None, "test": None}
+    manual = True
+
+    def divide(self, count: int) -> Mapping[Split, np.ndarray]:
+        """Indices of both splits among `count` images."""
+        return drawn(count, self.test_share, self.seed)
+
+
+def drawn(count: int, test_share: float, seed: int = SEED) -> Mapping[Split, np.ndarray]:
+    """Return the indices of the training and the test images among `count`, each in order; together they are all.
+
+    The test split is the first round(test_share * count), at least one, of a permutation by numpy's PCG64.
+    """
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    test = max(1, round(test_share * count))
+    return {"train": np.sort(order[test:]), "test": np.sort(order[:test])}

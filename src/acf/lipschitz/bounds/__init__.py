@@ -1,0 +1,1 @@
+"""Proven bounds of norms and constants, and the attack that tries to refute them."""

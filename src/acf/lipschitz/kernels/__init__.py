@@ -1,0 +1,1 @@
+"""How the products that layers are made of are computed fast."""

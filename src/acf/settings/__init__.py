@@ -1,0 +1,1 @@
+"""The settings: their schema, their reading from params.yaml, JSON schema for editors."""

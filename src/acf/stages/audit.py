@@ -1,0 +1,154 @@
+"""The command `acf audit`: the models of a data set on disk, their audits as JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from acf.data import load as load_images
+from acf.data import read_manifest
+from acf.errors import DataError, NotContractiveError
+from acf.evaluation.audit import STEPS, audit, summary
+from acf.flows.storage import CONFIG, load, read_record
+from acf.reporting.audit_table import markdown
+from acf.runs.device import describe_device, select_device
+from acf.runs.files import write_atomically
+from acf.settings.params import Params, Run
+
+IMAGES = 64
+SEED = 0
+
+
+def audit_models(
+    dataset: str,
+    variant: str | None = None,
+    seed: int | None = None,
+    images: int = IMAGES,
+    device: str = "auto",
+    root: Path = Path("."),
+) -> None:
+    """Audit the trained models of `dataset` and write docs/tables/audit-<dataset>.{json,md}.
+
+    Args:
+        dataset: key under `experiments` in params.yaml.
+        variant: only this one; by default all of the experiment that have a model.
+        seed: only this one; by default all that have a model.
+        images: first test images used, at least two.
+        device: cpu, cuda, or auto; computed in float64, which MPS does not have: the CPU takes its place.
+        root: the project's top folder.
+
+    Raises:
+        NotContractiveError: a gain above its proven bound was found, which is said after writing; or a block has no
+            proof. The message names model and block.
+        AcfError: bad configuration, missing data or model.
+    """
+    place = select_device(device)
+    place = torch.device("cpu") if place.type == "mps" else place
+    runs = _trained(dataset, variant, seed, root)
+    models = [_audit_model(run, images, place, root) for run in runs]
+    table = {
+        "command": _command(dataset, variant, seed, images),
+        "dataset": dataset,
+        "how": {
+            "images": min(images, read_manifest(dataset, root / "data").counts["test"]),
+            "steps": STEPS,
+            "seed": SEED,
+            "dtype": "float64",
+            "device": describe_device(place),
+            "versions": {"acf": version("acf"), "torch": torch.__version__},
+        },
+        "models": models,
+    }
+    path = root / "docs" / "tables" / f"audit-{dataset}.json"
+    write_atomically(path, (json.dumps(table, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path.with_suffix(".md"), markdown(table).encode())
+    print(f"wrote {path} and {path.with_suffix('.md').name}", flush=True)
+    _require_none_refuted(models, path)
+
+
+def _trained(dataset: str, variant: str | None, seed: int | None, root: Path) -> list[Run]:
+    """Return the runs that have a model, in the order of params.yaml."""
+    params = Params(root / "params.yaml")
+    if variant is not None:
+        params.resolve(dataset, variant)  # says which variants there are, if this is none of them
+    folder = root / "models" / dataset
+    runs = []
+    for name in [variant] if variant is not None else params.variants(dataset):
+        numbers = [file.parent.name.removeprefix("seed") for file in folder.glob(f"{name}/seed*/{CONFIG}")]
+        runs += [Run(dataset, name, int(number)) for number in sorted(filter(str.isdecimal, numbers), key=int)]
+    runs = [run for run in runs if seed is None or run.seed == seed]
+    if not runs:
+        wanted = f"{variant or '*'}/seed{'*' if seed is None else seed}"
+        raise DataError(f"no trained model at {folder / wanted}; run acf train --dataset {dataset} first")
+    return runs
+
+
+def _audit_model(run: Run, count: int, place: torch.device, root: Path) -> dict[str, Any]:
+    folder = root / "models" / run.folder
+    record, flow = read_record(folder), load(folder, place)
+    images = load_images(run.dataset, "test", root / "data", flow.config.levels)[:count]
+    title = f"audit {run.folder.as_posix()}"
+    number = len(flow.residual_blocks())
+    print(f"{title}: {number} blocks, {len(images)} images", flush=True)
+    console = Console(file=sys.stdout)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(title, total=number)
+        try:
+            blocks = audit(flow, images, seed=SEED, on_block=lambda name: bar.advance(task))
+        except NotContractiveError as error:
+            raise NotContractiveError(f"{folder}: {error}") from None
+    return {
+        "variant": run.variant,
+        "seed": run.seed,
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "recipe": record.get("recipe"),
+        "train_steps": record.get("train_steps"),
+        **_likelihood(run, record, root),
+        "summary": summary(blocks),
+        "blocks": [asdict(block) for block in blocks],
+    }
+
+
+def _likelihood(run: Run, record: dict[str, Any], root: Path) -> dict[str, float | None]:
+    """Bits/dim and its standard error from metrics.json; None without one, or with that of another training."""
+    path = root / "results" / run.folder / "metrics.json"
+    keys = ("bits_per_dim", "bits_per_dim_se")
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return dict.fromkeys(keys)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}; delete the file and run acf evaluate again") from None
+    if metrics.get("train_recipe") != record.get("recipe"):
+        print(f"{path} is of another training of this model; run acf evaluate to have its bits/dim", flush=True)
+        return dict.fromkeys(keys)
+    return {key: metrics.get(key) for key in keys}
+
+
+def _command(dataset: str, variant: str | None, seed: int | None, images: int) -> str:
+    options = {"variant": variant, "seed": seed, "images": None if images == IMAGES else images}
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join([f"acf audit --dataset {dataset}", *given])
+
+
+def _require_none_refuted(models: list[dict[str, Any]], path: Path) -> None:
+    refuted = [
+        f"{model['variant']}, seed {model['seed']}, block {block['name']} "
+        f"(a gain of {block['found']:.4f} where {block['upper']:.4f} is proven)"
+        for model in models
+        for block in model["blocks"]
+        if not block["ratio"] <= 1
+    ]
+    if refuted:
+        raise NotContractiveError(
+            f"a proven bound is refuted: {'; '.join(refuted)}; lipschitz_bound of a layer in that branch is wrong, "
+            f"do not trust these flows' inverses; all numbers are in {path}"
+        )
