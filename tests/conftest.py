@@ -46,22 +46,23 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
     root.mkdir(parents=True)
     shutil.copytree(digits, root / "data")
     defaults = {
-        "data": sections.get("data", {}),
         "model": MODEL | sections.get("model", {}),
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
         "sampling": {"samples": 9, "reconstructions": 4},
     }
-    empty: dict[str, Any] = {"data": {}, "model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+    empty: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
     params = {
         "defaults": defaults,
+        "datasets": {"digits": sections.get("dataset", {})},
         "variants": {
             "resflow": {},
             "acf-l2": {"model": {"attention": {"kind": "l2"}}},
             "acf-dot": {"model": {"attention": {"kind": "dot"}}},
         },
         "experiments": {
-            "digits": empty | {"seeds": [0], "variants": {"resflow": {}, "acf-l2": {}, "acf-dot": {}}},
+            "digits": empty
+            | {"dataset": "digits", "seeds": [0], "variants": {"resflow": {}, "acf-l2": {}, "acf-dot": {}}},
         },
     }
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -29,7 +29,7 @@ def fails(cwd: Path, *arguments: str) -> str:
     return result.stderr
 
 
-RUN = ("--dataset", "digits", "--variant", "resflow")
+RUN = ("--experiment", "digits", "--variant", "resflow")
 
 
 def test_help_names_every_stage(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_outside_a_project(tmp_path: Path, command: tuple[str, ...]) -> None:
 
 def test_wrong_names_and_missing_files(study: Callable[..., Path]) -> None:
     root = study()
-    assert "no variant 'glow'" in fails(root, "train", "--dataset", "digits", "--variant", "glow")
-    assert "no experiment on 'mnist'" in fails(root, "evaluate", "--dataset", "mnist", "--variant", "resflow")
+    assert "no variant 'glow'" in fails(root, "train", "--experiment", "digits", "--variant", "glow")
+    assert "no experiment 'mnist'" in fails(root, "evaluate", "--experiment", "mnist", "--variant", "resflow")
     assert "acf train" in fails(root, "evaluate", *RUN)
     assert "acf train" in fails(root, "sample", *RUN)
     assert "device 'abacus'" in fails(root, "train", *RUN, "--device", "abacus")

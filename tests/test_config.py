@@ -17,18 +17,19 @@ defaults:
   training: {steps: 10, learning_rate: 1.0e-3}
   evaluation: {}
   sampling: {}
-  data: {}
+datasets:
+  digits: {}
 variants:
   resflow: {}
   acf-l2: {model: {attention: {kind: l2}}}
 experiments:
   digits:
+    dataset: digits
     seeds: [0, 1]
     model: {idim: 8}
     training: {steps: 20}
     evaluation: {draws: 3}
     sampling: {}
-    data: {}
     variants:
       resflow: {}
       acf-l2:
@@ -62,28 +63,36 @@ def test_later_sections_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("model: {idim: 8}", "model: {idmi: 8}", 13, "experiments.digits.model.idmi: unknown key"),
-        ("model: {idim: 8}", "model: {idim: 0}", 13, "experiments.digits.model.idim"),
+        ("model: {idim: 8}", "model: {idmi: 8}", 15, "experiments.digits.model.idmi: unknown key"),
+        ("model: {idim: 8}", "model: {idim: 0}", 15, "experiments.digits.model.idim"),
         (
             "learning_rate: 5.0e-4",
             "learning_rate: fast",
-            22,
+            23,
             "experiments.digits.variants.acf-l2.training.learning_rate",
         ),
-        ("{kind: l2}", "{kind: l3}", 9, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
-        ("evaluation: {draws: 3}", "evaluation: 3", 15, "must be a mapping"),
-        ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 17, "experiments.digits.extra: unknown key"),
-        ("    seeds: [0, 1]\n", "", 11, "key 'seeds' is missing"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", 12, "different whole numbers"),
-        ("digits:", "digit:", 11, "unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
-        ("      resflow: {}\n", "      resflo: {}\n", 19, "unknown variant"),
+        ("{kind: l2}", "{kind: l3}", 10, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
+        ("evaluation: {draws: 3}", "evaluation: 3", 17, "must be a mapping"),
+        ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 19, "experiments.digits.extra: unknown key"),
+        ("    seeds: [0, 1]\n", "", 12, "key 'seeds' is missing"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", 14, "different whole numbers"),
+        ("digits:", "digit:", 7, "datasets.digit: unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
+        ("      resflow: {}\n", "      resflo: {}\n", 20, "unknown variant"),
         (
             "evaluation: {}\n",
             "evaluation: {log_det: {distribution: geometric, parameter: 2.0}}\n",
             4,
             "strictly between 0 and 1",
         ),
-        ("kind: l2", "kind: l2, kind: dot", 9, "'kind' stands twice"),
+        ("kind: l2", "kind: l2, kind: dot", 10, "'kind' stands twice"),
+        (
+            "dataset: digits",
+            "dataset: mnist",
+            13,
+            "digits.dataset: no data set 'mnist'; datasets has: digits",
+        ),
+        ("digits: {}", "digits: {levels: 1}", 7, "datasets.digits.levels"),
+        ("digits: {}", "digits: {level: 8}", 7, "datasets.digits.level: unknown key"),
         ("defaults:", "defaults: [", 0, "cannot be read as YAML"),
     ],
 )
@@ -95,6 +104,38 @@ def test_errors_name_key_and_line(tmp_path: Path, old: str, new: str, line: int,
     assert not line or f"params.yaml:{line}:" in str(caught.value), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["l2-0.5", "a b", "4", "'4'", "1e5", "0x10", "../../x", "''", "yes", "null", "-x", "é", "a.b"]
+)
+def test_names_that_cannot_be_folders_commands_and_stages_are_refused(tmp_path: Path, name: str) -> None:
+    as_experiment = TEXT.replace("  digits:\n    dataset", f"  {name}:\n    dataset")
+    as_variant = TEXT.replace("acf-l2:", f"{name}:")
+    for text, line, place in ((as_experiment, 12, "experiments"), (as_variant, 10, "variants")):
+        with pytest.raises(ConfigError) as caught:
+            read(tmp_path, text)
+        message = str(caught.value)
+        assert f"params.yaml:{line}: {place}." in message
+        assert "a name has letters, digits, - and _" in message
+
+
+@pytest.mark.parametrize("name", ["cifar10-small", "l2_wide", "2blocks", "A", "e5", "x4"])
+def test_names_that_can_be_used(tmp_path: Path, name: str) -> None:
+    params = read(tmp_path, TEXT.replace("  digits:\n    dataset", f"  {name}:\n    dataset"))
+    assert params.experiments == [name]
+    assert params.dataset(name) == "digits"
+
+
+def test_experiments_share_a_data_set(tmp_path: Path) -> None:
+    experiments = TEXT[TEXT.index("  digits:\n    dataset") :]
+    text = TEXT.replace("digits: {}", "digits: {levels: 4}") + experiments.replace("  digits:\n", "  few-levels:\n", 1)
+    params = read(tmp_path, text)
+    assert params.experiments == ["digits", "few-levels"]
+    assert params.datasets == ["digits"]
+    assert {params.dataset(name) for name in params.experiments} == {"digits"}
+    assert {params.levels(name) for name in params.experiments} == {4}
+    assert len(params.runs()) == 2 * len(params.runs("digits")) == 8
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not found"):
         Params(tmp_path / "params.yaml")
@@ -102,7 +143,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_unknown_names(tmp_path: Path) -> None:
     params = read(tmp_path, TEXT)
-    with pytest.raises(ConfigError, match="no experiment on 'mnist'; experiments has: digits"):
+    with pytest.raises(ConfigError, match="no experiment 'mnist'; experiments has: digits"):
         params.variants("mnist")
     with pytest.raises(ConfigError, match="no variant 'glow'; it has: resflow, acf-l2"):
         params.resolve("digits", "glow")
@@ -117,7 +158,7 @@ def test_model_config_from_dict() -> None:
         model_config_from({"shape": (1, 8, 8), "depth": 3})
 
 
-def test_the_project_s_own_file_states_every_setting() -> None:
+def test_the_projects_own_file_states_every_setting() -> None:
     """Each default of the schema stands in params.yaml, so that the file is the whole recipe."""
     params = Params(PROJECT / "params.yaml")
     written = params.raw["defaults"]

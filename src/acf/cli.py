@@ -1,4 +1,4 @@
-"""The command line `acf`: one command per stage, each thin; the work is done in the packages it names."""
+"""The command line `acf`: one thin command per stage, and a few to look around."""
 
 import sys
 from typing import Annotated
@@ -9,16 +9,16 @@ from acf.errors import AcfError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Contractive normalizing flows with Lipschitz-constrained self-attention.",
 )
 
-data_app = typer.Typer(no_args_is_help=True, help="What is there of the data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Show and verify the data sets.")
 app.add_typer(data_app, name="data")
 
-Dataset = Annotated[str, typer.Option(help="Data set, a key under `experiments` in params.yaml.")]
-Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<dataset>.variants`.")]
+Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` shows.")]
+Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
+Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<experiment>.variants`.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
 Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 
@@ -64,40 +64,40 @@ def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> No
 
 
 @app.command()
-def train(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+def train(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
     """Train one variant; an interrupted run resumes from its last checkpoint."""
     from acf.stages.train import train as stage
 
-    stage(dataset, variant, seed, device)
+    stage(experiment, variant, seed, device)
 
 
 @app.command()
-def evaluate(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+def evaluate(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
     """Measure test bits/dim, certificate and reconstruction error of a trained model."""
     from acf.stages.evaluate import evaluate as stage
 
-    stage(dataset, variant, seed, device)
+    stage(experiment, variant, seed, device)
 
 
 @app.command()
-def baselines(dataset: Dataset) -> None:
+def baselines(experiment: Experiment) -> None:
     """Measure test bits/dim of the simple densities that a flow has to beat."""
-    from acf.stages.baselines import evaluate_baselines as stage
+    from acf.stages.baselines import baselines as stage
 
-    stage(dataset)
+    stage(experiment)
 
 
 @app.command()
-def sample(dataset: Dataset, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+def sample(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
     """Draw sample and reconstruction grids of a trained model."""
-    from acf.stages.sample import draw_pictures as stage
+    from acf.stages.sample import sample as stage
 
-    stage(dataset, variant, seed, device)
+    stage(experiment, variant, seed, device)
 
 
 @app.command()
 def audit(
-    dataset: Dataset,
+    experiment: Experiment,
     variant: Annotated[str | None, typer.Option(help="Only this variant; all that have a model by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0)] = None,
     images: Annotated[int, typer.Option(help="First test images used.", min=2)] = 64,
@@ -106,20 +106,20 @@ def audit(
     """Set the largest gain found in every block of the trained models against the proven bound."""
     from acf.stages.audit import audit_models
 
-    audit_models(dataset, variant, seed, images, device)
+    audit_models(experiment, variant, seed, images, device)
 
 
 @app.command()
-def report(dataset: Dataset) -> None:
-    """Write the comparison report of one data set from its results files."""
+def report(experiment: Experiment) -> None:
+    """Write the comparison report of one experiment from its results files."""
     from acf.stages.report import report as stage
 
-    stage(dataset)
+    stage(experiment)
 
 
 @app.command()
 def index() -> None:
-    """Write reports/index.html over the reports of all data sets."""
+    """Write reports/index.html over the reports of all experiments."""
     from acf.stages.index import index as stage
 
     stage()
@@ -133,6 +133,16 @@ def readme(
     from acf.stages.readme import check_readme, write_readme
 
     check_readme() if check else write_readme()
+
+
+@app.command()
+def graph(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether dvc.yaml is up to date.")] = False,
+) -> None:
+    """Write dvc.yaml for the experiments in params.yaml; needed after one was added or renamed."""
+    from acf.stages.graph import check_graph, write_graph
+
+    check_graph() if check else write_graph()
 
 
 def main() -> None:

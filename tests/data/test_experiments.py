@@ -11,14 +11,14 @@ from _pytest.mark import ParameterSet
 from sources import CASES, shrink
 
 from acf.settings.params import Params
-from acf.stages.baselines import evaluate_baselines
+from acf.stages.baselines import baselines
 from acf.stages.evaluate import evaluate
 from acf.stages.prepare import prepare
-from acf.stages.sample import draw_pictures
+from acf.stages.sample import sample
 from acf.stages.train import train
 
 ROOT = Path(__file__).parents[2]
-MOST_TOKENS = 1024
+MAX_TOKENS = 1024
 """Attention over more is slow on a CPU."""
 # Beside the model: as few steps and images as the fixtures have.
 TRAINING = {"steps": 2, "warmup_steps": 1, "validation_images": 2, "validate_every": 2}
@@ -34,11 +34,12 @@ def study(name: str) -> dict[str, Any]:
     experiment["evaluation"] |= {"images": 3, "batch_size": 4}
     experiment["sampling"] |= {"samples": 1, "reconstructions": 1}
     params["defaults"]["model"]["attention"]["every"] = 1
+    experiment["variants"] = {variant: {} for variant in experiment["variants"]}
     params["experiments"] = {name: experiment}
     return params
 
 
-def most_tokens(name: str) -> int:
+def largest_map(name: str) -> int:
     """Positions of the largest maps with attention."""
     model = Params(ROOT / "params.yaml").resolve(name, "acf-l2").model
     side = CASES[name].images["train"].shape[-1] // (2 if model.squeeze_first else 1)
@@ -51,7 +52,7 @@ def cases() -> list[ParameterSet]:
     found = []
     for name in sorted(CASES):
         for variant in Params(ROOT / "params.yaml").variants(name):
-            quick = variant == "resflow" or (variant == "acf-l2" and most_tokens(name) <= MOST_TOKENS)
+            quick = variant == "resflow" or (variant == "acf-l2" and largest_map(name) <= MAX_TOKENS)
             found.append(pytest.param(name, variant, marks=() if quick else pytest.mark.slow))
     return found
 
@@ -65,7 +66,7 @@ def test_two_steps_and_an_evaluation(name: str, variant: str, tmp_path: Path, mo
     params = study(name)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     levels = prepare(name, tmp_path / "data").levels
-    levels = params["experiments"][name]["data"].get("levels", levels)
+    levels = params["datasets"][name].get("levels", levels)
     train(name, variant, 0, "cpu", tmp_path)
     config = json.loads((tmp_path / f"models/{name}/{variant}/seed0/config.json").read_text())
     assert config["certificate_worst"] < 1
@@ -75,12 +76,12 @@ def test_two_steps_and_an_evaluation(name: str, variant: str, tmp_path: Path, mo
     assert math.isfinite(metrics["bits_per_dim"])
     # Noise of this many levels costs at least its own entropy, and two steps teach little.
     assert 0.5 * math.log2(levels) < metrics["bits_per_dim"] < 4 * math.log2(levels)
-    draw_pictures(name, variant, 0, "cpu", tmp_path)
+    sample(name, variant, 0, "cpu", tmp_path)
     if variant == "resflow":
-        evaluate_baselines(name, tmp_path)
-        baselines = json.loads((tmp_path / f"results/{name}/baselines.json").read_text())
-        assert baselines["baselines"]["uniform"]["bits_per_dim"] == math.log2(levels)
-        assert "too few" in baselines["not_available"]["gaussian"]  # the fixtures have fewer images than values
+        baselines(name, tmp_path)
+        measured = json.loads((tmp_path / f"results/{name}/baselines.json").read_text())
+        assert measured["baselines"]["uniform"]["bits_per_dim"] == math.log2(levels)
+        assert "too few" in measured["not_available"]["gaussian"]  # the fixtures have fewer images than values
 
 
 def test_settings_of_the_paper() -> None:
@@ -103,4 +104,4 @@ def test_settings_of_the_paper() -> None:
     assert (large.training.batch_size, large.training.accumulate, large.training.log_det.exact_terms) == (8, 5, 8)
     assert large.model.factor_out
     assert large.model.squeeze_first
-    assert large.data.levels == 32
+    assert params.levels("celebahq256") == 32

@@ -33,7 +33,9 @@ def test_params_yaml_fits(study: dict[str, Any]) -> None:
         ("defaults.training.learning_rate", -1),
         ("experiments.digits.seeds", []),
         ("experiments.digits.variants.resflow.evaluation", {}),
-        ("experiments.cifar11", {}),
+        ("experiments.digits.dataset", "cifar11"),
+        ("datasets.cifar11", {}),
+        ("variants.a b", {}),
         ("extra", 1),
     ],
 )

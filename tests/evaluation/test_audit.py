@@ -219,13 +219,13 @@ def tables(root: Path) -> tuple[dict[str, Any], str]:
 
 def test_the_command_writes_json_and_its_rendering(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr("sys.argv", ["acf", "audit", "--dataset", "digits", "--images", "4", "--device", "cpu"])
+    monkeypatch.setattr("sys.argv", ["acf", "audit", "--experiment", "digits", "--images", "4", "--device", "cpu"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
     table, text = tables(project)
     assert text == markdown(table)
-    assert text.splitlines()[0] == "# `acf audit --dataset digits --images 4`"
+    assert text.splitlines()[0] == "# `acf audit --experiment digits --images 4`"
     (model,) = table["models"]
     assert (model["variant"], model["seed"], table["how"]["images"]) == ("acf-l2", 0, 4)
     record = json.loads((project / "models/digits/acf-l2/seed0/config.json").read_text())
@@ -250,7 +250,7 @@ def test_bits_per_dim_come_from_the_metrics_of_the_same_training(project: Path) 
     metrics = json.loads(path.read_text())
     audit_models("digits", "acf-l2", 0, 2, "cpu", project)
     table, text = tables(project)
-    assert table["command"] == "acf audit --dataset digits --variant acf-l2 --seed 0 --images 2"
+    assert table["command"] == "acf audit --experiment digits --variant acf-l2 --seed 0 --images 2"
     assert table["models"][0]["bits_per_dim"] == metrics["bits_per_dim"]
     assert f"{metrics['bits_per_dim']:.3f} ± {metrics['bits_per_dim_se']:.3f}" in text
     assert "not available" not in text
@@ -260,7 +260,7 @@ def test_bits_per_dim_come_from_the_metrics_of_the_same_training(project: Path) 
 
 
 def test_missing_models_and_unknown_names(study: Callable[..., Path], project: Path) -> None:
-    with pytest.raises(DataError, match=r"no trained model.*acf train --dataset digits"):
+    with pytest.raises(DataError, match=r"no trained model.*acf train --experiment digits"):
         audit_models("digits", device="cpu", root=study())
     with pytest.raises(DataError, match=r"no trained model.*acf-l2/seed3"):
         audit_models("digits", "acf-l2", 3, device="cpu", root=project)
@@ -284,7 +284,7 @@ def test_a_wrong_bound_is_named_and_the_command_fails(
     saved(root, "resflow")
     saved(root, "acf-dot")
     monkeypatch.chdir(root)
-    monkeypatch.setattr("sys.argv", ["acf", "audit", "--dataset", "digits", "--images", "2", "--device", "cpu"])
+    monkeypatch.setattr("sys.argv", ["acf", "audit", "--experiment", "digits", "--images", "2", "--device", "cpu"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 1

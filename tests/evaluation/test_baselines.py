@@ -14,10 +14,10 @@ from acf.evaluation.baselines import (
     PixelHistogram,
     Uniform,
     density_bits,
-    evaluate_baselines,
 )
 from acf.evaluation.likelihood import dequantise
 from acf.settings.config import EvaluationConfig
+from acf.stages.baselines import baselines
 
 LEVELS = 5
 
@@ -129,7 +129,7 @@ def test_noise_depends_on_the_seed_alone(images):
 
 
 def test_the_stage_writes_means_and_standard_errors_over_images(digits_root):
-    evaluate_baselines("digits", digits_root)
+    baselines("digits", digits_root)
     result = json.loads((digits_root / "results/digits/baselines.json").read_text())
     assert (result["dataset"], result["test_images"], result["draws"]) == ("digits", 297, 3)
 
@@ -164,11 +164,12 @@ def digits_root(tmp_path):
         "training": {},
         "evaluation": evaluation,
         "sampling": {},
-        "data": {},
+        "dataset": "digits",
         "variants": {"resflow": {}},
     }
     params = {
-        "defaults": {"model": {}, "training": {}, "evaluation": {}, "sampling": {}, "data": {}},
+        "defaults": {"model": {}, "training": {}, "evaluation": {}, "sampling": {}},
+        "datasets": {"digits": {}},
         "variants": {"resflow": {}},
         "experiments": {"digits": experiment},
     }

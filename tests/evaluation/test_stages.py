@@ -11,11 +11,13 @@ from torch import nn
 
 import acf
 from acf.errors import DataError, NotContractiveError
+from acf.evaluation.grids import grey, tile
+from acf.evaluation.metrics import evaluate_flow
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
 from acf.settings.config import EvaluationConfig
-from acf.stages.evaluate import evaluate, evaluate_flow
-from acf.stages.sample import draw_pictures, grey, tile
+from acf.stages.evaluate import evaluate
+from acf.stages.sample import sample
 
 REQUIRED = {
     "bits_per_dim",
@@ -52,7 +54,7 @@ def test_metrics_hold_what_the_contract_names(trained: Path) -> None:
 
 
 def test_pictures_show_samples_and_reconstructions(trained: Path) -> None:
-    draw_pictures("digits", "acf-l2", 0, "cpu", trained)
+    sample("digits", "acf-l2", 0, "cpu", trained)
     folder = trained / "samples/digits/acf-l2/seed0"
     samples = np.asarray(Image.open(folder / "samples.png"))
     assert samples.shape == (3 * 9 + 1, 3 * 9 + 1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from acf.stages.graph import write_graph
 
 SOURCE = Path(__file__).parents[2]
 COPIED = (
@@ -24,19 +25,18 @@ COPIED = (
     ".dvc/config",
     ".dvc/.gitignore",
 )
-REPORT = "reports/digits/index.html"
 TIMES = ("evaluate_seconds", "images_per_second", "train_seconds", "recipe")
 """Keys of metrics.json with a time; `recipe` is among them since config.json, which it covers, has the seconds."""
 
 MODEL = {"blocks": [1], "idim": 8, "fc_blocks": 1, "fc_width": 8, "attention": {"heads": 2}}
 TRAINING = {"steps": 4, "warmup_steps": 2, "batch_size": 16, "validation_images": 16, "validate_every": 4}
 DIGITS = {
+    "dataset": "digits",
     "seeds": [0],
     "model": {},
     "training": {},
     "evaluation": {},
     "sampling": {},
-    "data": {},
     "variants": {"resflow": {}, "acf-l2": {"training": {"learning_rate": 1e-3}}},
 }
 STUDY = {
@@ -45,26 +45,20 @@ STUDY = {
         "training": TRAINING,
         "evaluation": {"draws": 1, "images": 16},
         "sampling": {"samples": 4, "reconstructions": 2},
-        "data": {},
     },
+    "datasets": {"digits": {}, "fashion-mnist": {}},
     "variants": {"resflow": {}, "acf-l2": {"model": {"attention": {"kind": "l2"}}}},
-    "experiments": {"digits": DIGITS, "fashion-mnist": {**DIGITS, "variants": {"resflow": {}}}},
+    "experiments": {
+        "digits": DIGITS,
+        "digits-wide": {**DIGITS, "model": {"idim": 12}, "variants": {"resflow": {}}},
+        "fashion-mnist": {**DIGITS, "dataset": "fashion-mnist", "variants": {"resflow": {}}},
+    },
 }
 
 ACF = f"""#!/bin/sh
 echo "$@" >> calls.txt
 exec {sys.executable} -m acf.cli "$@"
 """
-
-
-def _graph_of_study(graph: str) -> str:
-    """dvc.yaml without the data sets that are not in the small study."""
-    for name in yaml.safe_load((SOURCE / "params.yaml").read_text())["experiments"]:
-        if name not in STUDY["experiments"]:
-            graph = re.sub(rf"  train-{name}:\n(    .*\n)+", "", graph)
-            graph = re.sub(rf"  (evaluate|sample)-{name}: .*\n", "", graph)
-            graph = graph.replace(f"      - reports/{name}\n", "")
-    return graph
 
 
 class Project:
@@ -79,20 +73,22 @@ class Project:
             else:
                 shutil.copy2(source / name, root / name)
         (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
-        (root / "dvc.yaml").write_text(_graph_of_study((root / "dvc.yaml").read_text()))
+        write_graph(root)
         (root / "bin").mkdir()
         (root / "bin" / "acf").write_text(ACF)
         (root / "bin" / "acf").chmod(0o755)
         self._run("git", "init", "--quiet")
 
-    def dvc(self) -> list[str]:
-        """Build the report on digits by DVC; return the calls of `acf` this took, sorted."""
-        return self._calls(sys.executable, "-m", "dvc", "repro", "report@digits")
+    def dvc(self, *experiments: str) -> list[str]:
+        """Build reports by DVC, by default that on digits; return the calls of `acf` this took, sorted."""
+        targets = [f"report@{name}" for name in experiments or ("digits",)]
+        return self._calls(sys.executable, "-m", "dvc", "repro", *targets)
 
-    def snakemake(self) -> list[str]:
-        """Build the report on digits by Snakemake; return the calls of `acf` this took, sorted."""
+    def snakemake(self, *experiments: str) -> list[str]:
+        """Build reports by Snakemake, by default that on digits; return the calls of `acf` this took, sorted."""
+        targets = [f"reports/{name}/index.html" for name in experiments or ("digits",)]
         return self._calls(sys.executable, "-m", "snakemake", "--cores", "2", "--set-threads", "train=1",
-                           "evaluate=1", "sample=1", "baselines=1", "--", REPORT)  # fmt: skip
+                           "evaluate=1", "sample=1", "baselines=1", "--", *targets)  # fmt: skip
 
     @contextmanager
     def changed(self, key: str, value: Any) -> Iterator[None]:

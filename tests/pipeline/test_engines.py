@@ -3,24 +3,24 @@
 import pytest
 from project import Project
 
-DATA = ["baselines --dataset digits", "prepare --dataset digits", "report --dataset digits"]
+DATA = ["baselines --experiment digits", "prepare --dataset digits", "report --experiment digits"]
 RATE = "experiments.digits.variants.acf-l2.training.learning_rate"
 DRAWS = "experiments.digits.evaluation.draws"
 
 
 def calls(stage: str, *variants: str) -> list[str]:
-    return [f"{stage} --dataset digits --variant {variant} --seed 0" for variant in variants]
+    return [f"{stage} --experiment digits --variant {variant} --seed 0" for variant in variants]
 
 
 EVERYTHING = sorted(DATA + [c for stage in ("train", "evaluate", "sample") for c in calls(stage, "acf-l2", "resflow")])
 ONE_VARIANT = sorted(
     [
-        "report --dataset digits",
+        "report --experiment digits",
         *(c for stage in ("train", "evaluate", "sample") for c in calls(stage, "acf-l2")),
     ]
 )
 MEASUREMENTS = sorted(
-    ["baselines --dataset digits", "report --dataset digits", *calls("evaluate", "acf-l2", "resflow")]
+    ["baselines --experiment digits", "report --experiment digits", *calls("evaluate", "acf-l2", "resflow")]
 )
 
 
@@ -100,3 +100,18 @@ def test_comments_in_the_code_do_not_train_again(dvc: Project) -> None:
 @pytest.mark.parametrize("variant", ["resflow", "acf-l2"])
 def test_engines_measure_the_same(dvc: Project, snakemake: Project, variant: str) -> None:
     assert dvc.metrics(variant) == snakemake.metrics(variant)
+
+
+WIDE = [
+    "baselines --experiment digits-wide",
+    *(f"{stage} --experiment digits-wide --variant resflow --seed 0" for stage in ("evaluate", "sample", "train")),
+    "report --experiment digits-wide",
+]
+
+
+def test_two_experiments_on_one_data_set_prepare_it_once_by_dvc(dvc: Project) -> None:
+    assert dvc.dvc("digits", "digits-wide") == sorted(WIDE)
+
+
+def test_two_experiments_on_one_data_set_prepare_it_once_by_snakemake(snakemake: Project) -> None:
+    assert snakemake.snakemake("digits", "digits-wide") == sorted(WIDE)

@@ -5,6 +5,7 @@ from graphs import Stage, dvc_graph, snakemake_graph
 
 from acf.runs import CODE
 from acf.settings.params import Params
+from acf.stages.graph import check_graph
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,12 +33,9 @@ def test_engines_declare_the_same(dvc: dict[str, Stage], snakemake: dict[str, St
 def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
     study = Params(ROOT / "params.yaml")
     commands = {"acf index"}
-    commands |= {f"acf {s} --dataset {d}" for s in ("prepare", "baselines", "report") for d in study.datasets}
-    commands |= {
-        f"acf {stage} --dataset {run.dataset} --variant {run.variant} --seed {run.seed}"
-        for stage in ("train", "evaluate", "sample")
-        for run in study.runs()
-    }
+    commands |= {f"acf prepare --dataset {study.dataset(name)}" for name in study.experiments}
+    commands |= {f"acf {s} --experiment {name}" for s in ("baselines", "report") for name in study.experiments}
+    commands |= {f"acf {stage} {run.options}" for stage in ("train", "evaluate", "sample") for run in study.runs()}
     assert set(dvc) == commands
 
 
@@ -49,6 +47,10 @@ def test_code_folders_are_those_of_the_recipe(dvc: dict[str, Stage]) -> None:
         ]
         assert all(any(path.startswith(folder) for folder in folders) for path in files), command
         assert all(any(path.startswith(folder) for path in files) for folder in folders), command
+
+
+def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:
+    check_graph(ROOT)
 
 
 def test_index_waits_for_every_report(dvc: dict[str, Stage]) -> None:

@@ -18,12 +18,13 @@ BITS = {"resflow": 2.04, "acf-l2": 1.93, "acf-dot": 2.03}
 
 
 def write_params(root: Path, seeds: list[int]) -> None:
-    sections = ("data", "model", "training", "evaluation", "sampling")
-    experiment = {"seeds": seeds, "variants": {v: {} for v in VARIANTS}} | {s: {} for s in sections}
+    sections = ("model", "training", "evaluation", "sampling")
+    shared = {"seeds": seeds, "variants": {v: {} for v in VARIANTS}} | {s: {} for s in sections}
     params = {
         "defaults": {s: {} for s in sections},
         "variants": VARIANTS,
-        "experiments": {"digits": experiment, "fashion-mnist": experiment},
+        "datasets": {"digits": {}, "fashion-mnist": {}},
+        "experiments": {name: {"dataset": name} | shared for name in ("digits", "fashion-mnist")},
     }
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 

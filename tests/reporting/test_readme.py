@@ -66,9 +66,9 @@ def test_the_committed_readme_shows_the_committed_results():
     """Against HEAD, not the working tree: a rerun that rewrites reports/ must not make the tests fail."""
     shown = tables(_committed("README.md"))
     assert shown, "README.md has no results table; see acf.stages.readme for the markers"
-    for dataset, table in shown.items():
-        csv = _committed(f"reports/{dataset}/table.csv")
-        assert table == readme_table(csv), f"README's results of {dataset} are stale; run: acf readme"
+    for experiment, table in shown.items():
+        csv = _committed(f"reports/{experiment}/table.csv")
+        assert table == readme_table(csv), f"README's results of {experiment} are stale; run: acf readme"
 
 
 def _committed(path: str) -> str:

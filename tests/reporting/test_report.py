@@ -141,10 +141,10 @@ def test_the_terminal_shows_the_table_and_the_path(project, capsys):
 @pytest.mark.parametrize(
     ("file", "command"),
     [
-        ("results/digits/baselines.json", "acf baselines --dataset digits"),
-        ("results/digits/acf-l2/seed0/metrics.json", "acf evaluate --dataset digits --variant acf-l2 --seed 0"),
-        ("models/digits/acf-dot/seed0/history.csv", "acf train --dataset digits --variant acf-dot --seed 0"),
-        ("samples/digits/resflow/seed0/samples.png", "acf sample --dataset digits --variant resflow --seed 0"),
+        ("results/digits/baselines.json", "acf baselines --experiment digits"),
+        ("results/digits/acf-l2/seed0/metrics.json", "acf evaluate --experiment digits --variant acf-l2 --seed 0"),
+        ("models/digits/acf-dot/seed0/history.csv", "acf train --experiment digits --variant acf-dot --seed 0"),
+        ("samples/digits/resflow/seed0/samples.png", "acf sample --experiment digits --variant resflow --seed 0"),
     ],
 )
 def test_a_missing_file_is_named_with_its_command(project, file, command):
@@ -177,6 +177,6 @@ def test_a_malformed_file_is_named(project, file, content, message):
         report("digits", project)
 
 
-def test_an_unknown_data_set_is_refused(project):
-    with pytest.raises(ConfigError, match="no experiment on 'mnist'"):
+def test_an_unknown_experiment_is_refused(project):
+    with pytest.raises(ConfigError, match="no experiment 'mnist'"):
         report("mnist", project)

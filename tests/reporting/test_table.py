@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from acf.reporting.comparison import comparison
-from acf.reporting.results import read_results
 from acf.reporting.verdict import notes, verdict
-from acf.stages.report import report
+from acf.stages.project import Project
+from acf.stages.report import read_results, report
 
 
 def rows_of(root):
-    table = comparison(read_results("digits", root))
+    table = comparison(read_results(Project(root), "digits"))
     return table, {row["row"]: row for _, row in table.iterrows()}
 
 
@@ -37,7 +37,7 @@ def test_one_seed_shows_the_error_over_images(project):
 
 def test_several_seeds_show_the_mean_and_the_error_between_seeds(project_of_three_seeds):
     table, rows = rows_of(project_of_three_seeds)
-    results = read_results("digits", project_of_three_seeds)
+    results = read_results(Project(project_of_three_seeds), "digits")
     row = rows["resflow"]
     assert (row["seeds"], row["se_over"]) == (3, "seeds")
     assert row["bits_per_dim"] == pytest.approx(2.05)  # of 2.04, 2.05, 2.06
@@ -64,7 +64,7 @@ def test_what_a_baseline_has_not_is_empty(project):
 
 
 def sentences(root):
-    results = read_results("digits", root)
+    results = read_results(Project(root), "digits")
     return verdict(comparison(results), results)
 
 

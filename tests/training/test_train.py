@@ -99,7 +99,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(study: Study, number: sign
     long = {"steps": 60, "validate_every": 5}
     whole, cut = study("whole", training=long), study("cut", training=long)
     train("digits", "acf-dot", 0, "cpu", whole)
-    command = [sys.executable, "-m", "acf.cli", "train", "--dataset", "digits", "--variant", "acf-dot"]
+    command = [sys.executable, "-m", "acf.cli", "train", "--experiment", "digits", "--variant", "acf-dot"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "ACF_DEVICE": "cpu"}
     with subprocess.Popen(
         command, cwd=cut, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

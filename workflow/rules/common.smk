@@ -9,38 +9,36 @@ from acf.runs import CODE
 
 STUDY = Params()
 
-MODEL = "models/{dataset}/{variant}/seed{seed}"
-DATA = ["defaults.data", "experiments.{dataset}.data"]
-EVALUATION = ["defaults.evaluation", "experiments.{dataset}.evaluation"]
+RUN = "{experiment}/{variant}/seed{seed}"
+EVALUATION = ["defaults.evaluation", "experiments.{experiment}.evaluation"]
 SETTINGS = {
     "train": [
-        *DATA,
+        "datasets.{dataset}",
         "defaults.model",
         "defaults.training",
         "variants.{variant}",
-        "experiments.{dataset}.model",
-        "experiments.{dataset}.training",
-        "experiments.{dataset}.variants.{variant}",
+        "experiments.{experiment}.model",
+        "experiments.{experiment}.training",
+        "experiments.{experiment}.variants.{variant}",
     ],
     "evaluate": EVALUATION,
-    "baselines": DATA + EVALUATION,
-    "sample": ["defaults.sampling", "experiments.{dataset}.sampling"],
-    "report": ["experiments.{dataset}.seeds", "experiments.{dataset}.variants"],
+    "baselines": ["datasets.{dataset}", *EVALUATION],
+    "sample": ["defaults.sampling", "experiments.{experiment}.sampling"],
+    "report": [f"experiments.{{experiment}}.{key}" for key in ("dataset", "seeds", "variants")],
 }
 
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
-MODEL_FILES = [f"{MODEL}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
-SAMPLE_FILES = [
-    f"samples/{{dataset}}/{{variant}}/seed{{seed}}/{name}" for name in ("samples.png", "reconstructions.png")
-]
-METRICS_FILE = "results/{dataset}/{variant}/seed{seed}/metrics.json"
-BASELINES_FILE = "results/{dataset}/baselines.json"
-REPORT_FILES = [f"reports/{{dataset}}/{name}" for name in ("index.html", "table.csv", "table.md")]
-FIGURES = "reports/{dataset}/figures"
+MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
+SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
+METRICS_FILE = f"results/{RUN}/metrics.json"
+BASELINES_FILE = "results/{experiment}/baselines.json"
+REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
+FIGURES = "reports/{experiment}/figures"
 
 
 wildcard_constraints:
     dataset="|".join(map(re.escape, STUDY.datasets)),
+    experiment="|".join(map(re.escape, STUDY.experiments)),
     variant="|".join(map(re.escape, STUDY.raw["variants"])),
     seed=r"\d+",
 
@@ -56,17 +54,25 @@ def settings(stage):
     """The keys of params.yaml a stage depends on, with their values: a changed value runs it again."""
 
     def read(wildcards):
-        keys = [key.format(**wildcards) for key in SETTINGS[stage]]
+        names = {**wildcards, "dataset": STUDY.dataset(wildcards.experiment)}
+        keys = [key.format(**names) for key in SETTINGS[stage]]
         values = {key: reduce(lambda at, name: at[name], key.split("."), STUDY.raw) for key in keys}
         return json.dumps(values, sort_keys=True)
 
     return read
 
 
-def files_of(dataset):
-    """All files the report on a data set is made from."""
+def data_of(wildcards):
+    """The files of the data set of an experiment."""
+    return expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment))
+
+
+def files_of(wildcards):
+    """All files that the report on an experiment is made from."""
+    experiment = wildcards.experiment
     per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_FILES]
     return [
-        *expand([*DATA_FILES, BASELINES_FILE], dataset=dataset),
-        *expand(per_run, dataset=dataset, variant=STUDY.variants(dataset), seed=STUDY.seeds(dataset)),
+        *data_of(wildcards),
+        *expand(BASELINES_FILE, experiment=experiment),
+        *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
     ]

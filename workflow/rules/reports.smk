@@ -5,7 +5,7 @@ localrules:
 
 rule report:
     input:
-        lambda wildcards: files_of(wildcards.dataset),
+        files_of,
         code("report"),
     output:
         REPORT_FILES,
@@ -14,22 +14,22 @@ rule report:
             patterns=["{figure}.png"],
             caption="../report/figures.rst",
             category="Figures",
-            subcategory="{dataset}",
+            subcategory="{experiment}",
             labels={"figure": "{figure}"},
         ),
     log:
-        "logs/report/{dataset}.log",
+        "logs/report/{experiment}.log",
     conda:
         "../envs/acf.yaml"
     params:
         settings=settings("report"),
     shell:
-        "acf report --dataset {wildcards.dataset} 2>&1 | tee {log}"
+        "acf report --experiment {wildcards.experiment} 2>&1 | tee {log}"
 
 
 rule index:
     input:
-        expand([*REPORT_FILES, FIGURES], dataset=STUDY.datasets),
+        expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments),
         code("index"),
     output:
         "reports/index.html",

@@ -1,42 +1,44 @@
 rule evaluate:
     input:
-        DATA_FILES,
+        data_of,
         MODEL_FILES,
         code("evaluate"),
     output:
         METRICS_FILE,
     log:
-        "logs/evaluate/{dataset}/{variant}/seed{seed}.log",
+        "logs/evaluate/{experiment}/{variant}/seed{seed}.log",
     conda:
         "../envs/acf.yaml"
     threads: 2
+    resources:
+        gpu=1,
     params:
         settings=settings("evaluate"),
     shell:
-        "acf evaluate --dataset {wildcards.dataset} --variant {wildcards.variant} --seed {wildcards.seed}"
+        "acf evaluate --experiment {wildcards.experiment} --variant {wildcards.variant} --seed {wildcards.seed}"
         " 2>&1 | tee {log}"
 
 
 rule baselines:
     input:
-        DATA_FILES,
+        data_of,
         code("baselines"),
     output:
         BASELINES_FILE,
     log:
-        "logs/baselines/{dataset}.log",
+        "logs/baselines/{experiment}.log",
     conda:
         "../envs/acf.yaml"
     threads: 2
     params:
         settings=settings("baselines"),
     shell:
-        "acf baselines --dataset {wildcards.dataset} 2>&1 | tee {log}"
+        "acf baselines --experiment {wildcards.experiment} 2>&1 | tee {log}"
 
 
 rule sample:
     input:
-        DATA_FILES,
+        data_of,
         MODEL_FILES,
         code("sample"),
     output:
@@ -44,16 +46,18 @@ rule sample:
             SAMPLE_FILES,
             caption="../report/samples.rst",
             category="Samples",
-            subcategory="{dataset}",
+            subcategory="{experiment}",
             labels={"variant": "{variant}", "seed": "{seed}"},
         ),
     log:
-        "logs/sample/{dataset}/{variant}/seed{seed}.log",
+        "logs/sample/{experiment}/{variant}/seed{seed}.log",
     conda:
         "../envs/acf.yaml"
     threads: 2
+    resources:
+        gpu=1,
     params:
         settings=settings("sample"),
     shell:
-        "acf sample --dataset {wildcards.dataset} --variant {wildcards.variant} --seed {wildcards.seed}"
+        "acf sample --experiment {wildcards.experiment} --variant {wildcards.variant} --seed {wildcards.seed}"
         " 2>&1 | tee {log}"

@@ -1,5 +1,6 @@
 """Grids of images, pixel by pixel."""
 
+import io
 import math
 
 import numpy as np
@@ -25,3 +26,10 @@ def tile(images: Tensor, columns: int) -> Image.Image:
         top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
         canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return the picture as the content of a PNG file."""
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return content.getvalue()

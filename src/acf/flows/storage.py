@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialise
 
 from acf.errors import ConfigError, DataError
 from acf.flows.build import build
@@ -27,11 +27,15 @@ def save(flow: Flow, folder: Path | str, record: Mapping[str, Any] | None = None
         folder: made if missing.
         record: further JSON-able values for config.json, such as how the model was trained.
     """
-    folder = Path(folder)
+    for name, content in serialise(flow, record).items():
+        write_atomically(Path(folder) / name, content)
+
+
+def serialise(flow: Flow, record: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """Return the content of the files that `save` writes, by name."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     content = {**(record or {}), "model": flow.config.model_dump(mode="json")}
-    write_atomically(folder / WEIGHTS, serialise(tensors))
-    write_atomically(folder / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
+    return {WEIGHTS: safetensors.torch.save(tensors), CONFIG: (json.dumps(content, indent=2) + "\n").encode()}
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:

@@ -1,4 +1,4 @@
-"""The audit of a data set's models as Markdown, a rendering of its JSON and nothing else."""
+"""The audit of an experiment's models as Markdown, a rendering of its JSON and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML page of one data set: self-contained, no scripts, no requests."""
+"""The HTML page of one experiment: self-contained, no scripts, no requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report_page(table: pd.DataFrame, results: Results, figures: dict[str, Path])
     entries = published(results.dataset)
     return render(
         "report.html.j2",
-        dataset=results.dataset,
+        experiment=results.experiment,
         compared=_compared(results, seeds),
         verdict=verdict(table, results),
         headings=headings(FULL),
@@ -66,8 +66,8 @@ def _data_uri(path: Path) -> str:
 def _compared(results: Results, seeds: list[int]) -> str:
     trainings = "one training each" if len(seeds) == 1 else f"{len(seeds)} trainings each"
     return (
-        f"{', '.join(results.metrics)} ({trainings}) against densities fitted without a network "
-        f"({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test images."
+        f"Data set {results.dataset}. {', '.join(results.metrics)} ({trainings}) against densities fitted without a "
+        f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test images."
     )
 
 
@@ -129,9 +129,9 @@ def _settings(settings: dict[str, Any]) -> str:
 
 
 def _commands(results: Results) -> str:
-    dataset = f"--dataset {results.dataset}"
-    runs = [f"{dataset} --variant {m.variant} --seed {m.seed}" for m in results.runs]
-    lines = [f"acf prepare {dataset}", f"acf baselines {dataset}"]
+    experiment = f"--experiment {results.experiment}"
+    runs = [f"{experiment} --variant {m.variant} --seed {m.seed}" for m in results.runs]
+    lines = [f"acf prepare --dataset {results.dataset}", f"acf baselines {experiment}"]
     lines += [f"acf {stage} {run}" for run in runs for stage in ("train", "evaluate", "sample")]
-    lines += [f"acf report {dataset}"]
-    return "\n".join([f"dvc repro report@{results.dataset}", "", "# which runs", *lines])
+    lines += [f"acf report {experiment}"]
+    return "\n".join([f"dvc repro report@{results.experiment}", "", "# which runs", *lines])

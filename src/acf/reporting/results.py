@@ -1,4 +1,4 @@
-"""Reads all result files of one data set and says which are missing and which command makes them."""
+"""The forms of result files, and everything that a report shows about one experiment."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any, TypeVar
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from acf.errors import AcfError, ConfigError
+from acf.errors import AcfError
 from acf.registry import BASELINES
-from acf.settings.params import PARAMS_FILE, Params, Run
 
-SHOWN_MISSING = 8
 HISTORY_COLUMNS = ("step", "seconds", "train_bits_per_dim", "validation_bits_per_dim", "validation_se")
 
 
@@ -77,7 +75,7 @@ class Baseline(BaseModel):
 
 
 class Baselines(BaseModel):
-    """`baselines.json` of one data set (docs/architecture.md)."""
+    """`baselines.json` of one experiment (docs/architecture.md)."""
 
     test_images: int
     draws: int
@@ -88,8 +86,9 @@ class Baselines(BaseModel):
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a report shows about one data set."""
+    """Everything a report shows about one experiment."""
 
+    experiment: str
     dataset: str
     baselines: Baselines
     metrics: dict[str, list[Metrics]]
@@ -111,64 +110,15 @@ class Results:
         return [metrics for seeds in self.metrics.values() for metrics in seeds]
 
 
-def read_results(dataset: str, root: Path) -> Results:
-    """Read the result files of all runs that `params.yaml` names for `dataset`.
-
-    Raises:
-        ConfigError: no such experiment, or files are missing; the message names them and their commands.
-        AcfError: a file does not have the form of docs/architecture.md.
-    """
-    params = Params(root / PARAMS_FILE)
-    variants = {v: [Run(dataset, v, seed) for seed in params.seeds(dataset)] for v in params.variants(dataset)}
-    _check_present(dataset, [run for runs in variants.values() for run in runs], root)
-    baselines = _read(root / "results" / dataset / "baselines.json", Baselines)
-    if absent := [name for name in BASELINES if name not in baselines.baselines | baselines.not_available]:
-        path = f"results/{dataset}/baselines.json"
-        raise AcfError(f"{path} lacks {', '.join(absent)}; run: acf baselines --dataset {dataset}")
-    return Results(
-        dataset=dataset,
-        baselines=baselines,
-        metrics={
-            v: [_read(root / "results" / run.folder / "metrics.json", Metrics) for run in runs]
-            for v, runs in variants.items()
-        },
-        histories={
-            v: [_read_history(root / "models" / run.folder / "history.csv") for run in runs]
-            for v, runs in variants.items()
-        },
-        pictures={v: root / "samples" / runs[0].folder for v, runs in variants.items()},
-        bases=_bases(params, dataset),
-    )
-
-
-def _bases(params: Params, dataset: str) -> dict[str, str | None]:
-    models = {variant: params.resolve(dataset, variant).model for variant in params.variants(dataset)}
-    plain = {model.branch: variant for variant, model in models.items() if model.attention.kind == "none"}
-    return {
-        variant: None if model.attention.kind == "none" else plain.get(model.branch)
-        for variant, model in models.items()
-    }
-
-
-def _check_present(dataset: str, runs: list[Run], root: Path) -> None:
-    needed = {f"results/{dataset}/baselines.json": f"acf baselines --dataset {dataset}"}
-    for run in runs:
-        options = f"--dataset {run.dataset} --variant {run.variant} --seed {run.seed}"
-        needed[f"models/{run.folder.as_posix()}/history.csv"] = f"acf train {options}"
-        needed[f"results/{run.folder.as_posix()}/metrics.json"] = f"acf evaluate {options}"
-        for name in ("samples.png", "reconstructions.png"):
-            needed[f"samples/{run.folder.as_posix()}/{name}"] = f"acf sample {options}"
-    missing = [f"  {file}  (made by: {command})" for file, command in needed.items() if not (root / file).is_file()]
-    if missing:
-        more = [f"  and {len(missing) - SHOWN_MISSING} more"] if len(missing) > SHOWN_MISSING else []
-        lines = [f"the report on {dataset} needs files that are missing:", *missing[:SHOWN_MISSING], *more]
-        raise ConfigError("\n".join([*lines, f"all at once: dvc repro report@{dataset}"]))
-
-
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _read(path: Path, model: type[Model]) -> Model:
+def read_result(path: Path, model: type[Model]) -> Model:
+    """Return the content of a JSON file in the form of `model`.
+
+    Raises:
+        AcfError: the file is not JSON or does not have this form; names file and key.
+    """
     try:
         return model.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -179,7 +129,12 @@ def _read(path: Path, model: type[Model]) -> Model:
         raise AcfError(f"{path} is not JSON: {error}; delete the file and run its stage again") from None
 
 
-def _read_history(path: Path) -> pd.DataFrame:
+def read_history(path: Path) -> pd.DataFrame:
+    """Return the table in a history.csv.
+
+    Raises:
+        AcfError: the file is not a table or lacks a column; names it.
+    """
     try:
         history = pd.read_csv(path)
     except ValueError as error:

@@ -31,11 +31,12 @@ class RunStore:
                 run.keep(outputs)
 
     Attributes:
+        recipe: name of the computation.
         folder: where the computation keeps its checkpoints; `done.json`, `lock` and `outputs` are taken.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.recipe, self.folder = folder.name, folder
         self._outputs = folder / "outputs"
         self._done = folder / "done.json"
         folder.mkdir(parents=True, exist_ok=True)

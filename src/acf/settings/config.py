@@ -176,8 +176,8 @@ class TrainingConfig(Section):
     log_det: TrainingLogDetConfig = TrainingLogDetConfig()
 
 
-class DataConfig(Section):
-    """What the models of an experiment see of its data set."""
+class DatasetConfig(Section):
+    """What models see of a data set."""
 
     levels: int | None = Field(
         default=None, ge=2, le=256, description="grey levels, a divisor of those stored; null: as stored"
@@ -206,7 +206,6 @@ class SamplingConfig(Section):
 class RunConfig(Section):
     """All settings of one run, defaults and overrides merged."""
 
-    data: DataConfig
     model: ModelParams
     training: TrainingConfig
     evaluation: EvaluationConfig

@@ -5,30 +5,36 @@ from pathlib import Path
 from typing import Any
 
 from acf.registry import DATASETS
-from acf.settings.config import RunConfig
+from acf.settings.config import DatasetConfig, RunConfig
 
 SCHEMA_FILE = Path("workflow/schemas/params.schema.json")
 
 
 def params_schema() -> dict[str, Any]:
     """Return the schema; `Params` checks more: merged values, names, and keys against each other."""
-    sections = RunConfig.model_json_schema()
-    parts = sections["properties"]
-    override = {name: parts[name] for name in ("model", "training")}
+    schema = RunConfig.model_json_schema()
+    sections = schema["properties"]
+    override = {name: sections[name] for name in ("model", "training")}
     seeds = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
-    experiment = {"seeds": seeds, **parts, "variants": _mapping_to(_object(override))}
+    experiment = {
+        "dataset": {"enum": sorted(DATASETS)},
+        "seeds": seeds,
+        **sections,
+        "variants": _named(_object(override)),
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "params.yaml",
         **_object(
             {
-                "defaults": _object(parts, required=True),
-                "variants": _mapping_to(_object({"model": parts["model"]})),
-                "experiments": _object(dict.fromkeys(sorted(DATASETS), _object(experiment, required=True))),
+                "defaults": _object(sections, required=True),
+                "datasets": _object(dict.fromkeys(sorted(DATASETS), DatasetConfig.model_json_schema())),
+                "variants": _named(_object({"model": sections["model"]})),
+                "experiments": _named(_object(experiment, required=True)),
             },
             required=True,
         ),
-        "$defs": sections["$defs"],
+        "$defs": schema["$defs"],
     }
 
 
@@ -42,8 +48,14 @@ def _object(properties: dict[str, Any], required: bool = False) -> dict[str, Any
     return {**schema, "required": list(properties)} if required else schema
 
 
-def _mapping_to(value: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": value, "minProperties": 1}
+def _named(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a mapping from names to `value`, at least one."""
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$"},
+        "additionalProperties": value,
+        "minProperties": 1,
+    }
 
 
 if __name__ == "__main__":

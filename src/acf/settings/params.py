@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,95 +12,129 @@ from pydantic import ValidationError
 
 from acf.errors import ConfigError
 from acf.registry import DATASETS
-from acf.settings.config import DataConfig, EvaluationConfig, RunConfig, wording
+from acf.settings.config import DatasetConfig, EvaluationConfig, RunConfig, wording
 
 PARAMS_FILE = Path("params.yaml")
+NAME_RULE = "letters, digits, - and _, beginning with a letter or digit, and not a number"
+# What YAML 1.1 or 1.2 reads as a number, if not always both: DVC and this program must see the same name.
+_NUMBER = re.compile(r"[0-9][0-9_]*([eE]-?[0-9]+)?|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+")
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands in params.yaml: its keys, outermost first."""
 
 
 class Run(NamedTuple):
     """One trained model of the study."""
 
-    dataset: str
+    experiment: str
     variant: str
     seed: int
 
     @property
     def folder(self) -> Path:
         """Its place below models/, results/ and samples/."""
-        return Path(self.dataset, self.variant, f"seed{self.seed}")
+        return Path(self.experiment, self.variant, f"seed{self.seed}")
+
+    @property
+    def options(self) -> str:
+        """The options that name it on the command line."""
+        return f"--experiment {self.experiment} --variant {self.variant} --seed {self.seed}"
+
+
+def name_fault(name: object) -> str | None:
+    """Return what is wrong with the name of an experiment or a variant; None if it can be used.
+
+    Names become folders, and parts of commands and of stage names in both engines.
+    """
+    if not isinstance(name, str):
+        return f"the name is read as a {type(name).__name__}; a name has {NAME_RULE}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or _NUMBER.fullmatch(name):
+        return f"{name!r} cannot be a name; a name has {NAME_RULE}"
+    return None
 
 
 class Params:
     """`params.yaml`: read, merged and validated.
 
-    The settings of a run are merged from four places, the later over the earlier: `defaults`, `experiments.D`,
-    `variants.V` (model only) and `experiments.D.variants.V` (model and training).
+    The settings of a run are merged from four places, the later over the earlier: `defaults`, `experiments.E`,
+    `variants.V` (model only) and `experiments.E.variants.V` (model and training).
 
     Raises:
-        ConfigError: unreadable file, unknown or missing key, impossible value; the message has key and line.
+        ConfigError: unreadable file, unknown or missing key, impossible name or value; the message has key and line.
     """
 
     def __init__(self, path: Path | str = PARAMS_FILE) -> None:
         self.path = Path(path)
-        self._lines: dict[tuple[str | int, ...], int] = {}
+        self._lines: dict[KeyPath, int] = {}
         self.raw = self._read()
         self._check_layout()
-        self._runs = {(d, v): self._resolve(d, v) for d in self.datasets for v in self.variants(d)}
+        self._datasets = {name: self._dataset(name) for name in self.datasets}
+        self._runs = {(e, v): self._resolve(e, v) for e in self.experiments for v in self.variants(e)}
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the data sets under `experiments`."""
+        """Names of the data sets that are prepared."""
+        return list(self.raw["datasets"])
+
+    @property
+    def experiments(self) -> list[str]:
+        """Names of the experiments."""
         return list(self.raw["experiments"])
 
-    def variants(self, dataset: str) -> list[str]:
-        """Names of the variants compared on `dataset`."""
-        return list(self._experiment(dataset)["variants"])
+    def dataset(self, experiment: str) -> str:
+        """Name of the data set of `experiment`."""
+        return str(self._experiment(experiment)["dataset"])
 
-    def seeds(self, dataset: str) -> list[int]:
-        """Seeds trained on `dataset`."""
-        return list(self._experiment(dataset)["seeds"])
+    def levels(self, experiment: str) -> int | None:
+        """Grey levels that the models of `experiment` see; None for as many as are stored."""
+        return self._datasets[self.dataset(experiment)].levels
 
-    def runs(self) -> Iterator[Run]:
-        """All models of the study, in the order of the file."""
-        for dataset in self.datasets:
-            for variant in self.variants(dataset):
-                for seed in self.seeds(dataset):
-                    yield Run(dataset, variant, seed)
+    def variants(self, experiment: str) -> list[str]:
+        """Names of the variants compared in `experiment`."""
+        return list(self._experiment(experiment)["variants"])
 
-    def resolve(self, dataset: str, variant: str) -> RunConfig:
-        """Return the merged settings of `variant` on `dataset`."""
-        if variant not in self.variants(dataset):
-            known = ", ".join(self.variants(dataset))
-            raise ConfigError(f"{self.path}: experiments.{dataset} has no variant {variant!r}; it has: {known}")
-        return self._runs[dataset, variant]
+    def seeds(self, experiment: str) -> list[int]:
+        """Seeds trained in `experiment`."""
+        return list(self._experiment(experiment)["seeds"])
 
-    def evaluation(self, dataset: str) -> EvaluationConfig:
-        """Return the evaluation settings all variants of `dataset` share."""
-        return self.resolve(dataset, self.variants(dataset)[0]).evaluation
+    def runs(self, experiment: str | None = None) -> list[Run]:
+        """All models of `experiment`, or of the whole study, in the order of the file."""
+        names = self.experiments if experiment is None else [experiment]
+        return [
+            Run(name, variant, seed) for name in names for variant in self.variants(name) for seed in self.seeds(name)
+        ]
 
-    def data(self, dataset: str) -> DataConfig:
-        """Return what all models of `dataset` see of it."""
-        return self.resolve(dataset, self.variants(dataset)[0]).data
+    def resolve(self, experiment: str, variant: str) -> RunConfig:
+        """Return the merged settings of `variant` in `experiment`."""
+        if variant not in self.variants(experiment):
+            known = ", ".join(self.variants(experiment))
+            raise ConfigError(f"{self.path}: experiments.{experiment} has no variant {variant!r}; it has: {known}")
+        return self._runs[experiment, variant]
 
-    def _experiment(self, dataset: str) -> dict[str, Any]:
-        if dataset not in self.raw["experiments"]:
-            known = ", ".join(self.datasets)
-            raise ConfigError(f"{self.path}: no experiment on {dataset!r}; experiments has: {known}")
-        return self.raw["experiments"][dataset]
+    def evaluation(self, experiment: str) -> EvaluationConfig:
+        """Return the evaluation settings that all variants of `experiment` share."""
+        return self.resolve(experiment, self.variants(experiment)[0]).evaluation
+
+    def _experiment(self, experiment: str) -> dict[str, Any]:
+        if experiment not in self.raw["experiments"]:
+            known = ", ".join(self.experiments)
+            raise ConfigError(f"{self.path}: no experiment {experiment!r}; experiments has: {known}")
+        return self.raw["experiments"][experiment]
 
     def _read(self) -> dict[str, Any]:
         try:
-            node = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-            data = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+            text = self.path.read_text(encoding="utf-8")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(text)
         except FileNotFoundError:
             raise ConfigError(f"{self.path} not found; run acf in the project's top folder") from None
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{self.path} cannot be read as YAML: {error}") from None
         if node is not None:
-            self._record(node, ())
+            self._record_lines(node, ())
         return data if isinstance(data, dict) else {}
 
-    def _record(self, node: yaml.Node, path: tuple[str | int, ...]) -> None:
+    def _record_lines(self, node: yaml.Node, path: KeyPath) -> None:
         self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             seen = set()
@@ -108,12 +143,12 @@ class Params:
                     raise ConfigError(f"{self.path}:{key.start_mark.line + 1}: key {key.value!r} stands twice")
                 seen.add(key.value)
                 self._lines[(*path, key.value)] = key.start_mark.line + 1
-                self._record(value, (*path, key.value))
+                self._record_lines(value, (*path, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
-                self._record(value, (*path, index))
+                self._record_lines(value, (*path, index))
 
-    def _fail(self, path: tuple[str | int, ...], message: str) -> ConfigError:
+    def _fault(self, path: KeyPath, message: str) -> ConfigError:
         known = path
         while known not in self._lines and known:
             known = known[:-1]
@@ -121,35 +156,50 @@ class Params:
         return ConfigError(f"{self.path}:{self._lines.get(known, 1)}: {name}: {message}")
 
     def _mapping(self, path: tuple[str, ...], required: set[str] | None, optional: set[str]) -> dict[str, Any]:
+        """Return the mapping at `path`, whose keys must be those named; any keys will do where `required` is None."""
         value: Any = self.raw
         for key in path:
             value = value[key]
         if not isinstance(value, dict):
-            raise self._fail(path, "must be a mapping of keys to values (write {} for an empty one)")
+            raise self._fault(path, "must be a mapping of keys to values (write {} for an empty one)")
         if required is not None:
             for key in sorted(required - set(value)):
-                raise self._fail(path, f"key {key!r} is missing")
+                raise self._fault(path, f"key {key!r} is missing")
             for key in value:
                 if key not in required | optional:
-                    raise self._fail((*path, key), f"unknown key; known: {', '.join(sorted(required | optional))}")
+                    raise self._fault((*path, key), f"unknown key; known: {', '.join(sorted(required | optional))}")
         return value
 
-    def _check_layout(self) -> None:
-        self._mapping((), {"defaults", "variants", "experiments"}, set())
-        parts = set(RunConfig.model_fields)
-        self._mapping(("defaults",), parts, set())
-        for variant in self._mapping(("variants",), None, set()):
-            self._mapping(("variants", variant), set(), {"model"})
-        if not self._mapping(("experiments",), None, set()):
-            raise self._fail(("experiments",), "names no data set")
-        for dataset in self.raw["experiments"]:
-            self._check_experiment(dataset, parts)
+    def _named(self, path: tuple[str, ...], what: str) -> dict[str, Any]:
+        """Return the mapping at `path`, which must have at least one key, all of them usable as names."""
+        entries = self._mapping(path, None, set())
+        if not entries:
+            raise self._fault(path, f"names no {what}")
+        as_written = [place for place in self._lines if place[:-1] == path]  # 0x10 is read as 16, null as None
+        for name, place in zip(entries, as_written, strict=False):
+            if fault := name_fault(name):
+                raise self._fault(place, fault)
+        return entries
 
-    def _check_experiment(self, dataset: str, parts: set[str]) -> None:
-        path = ("experiments", dataset)
-        if dataset not in DATASETS:
-            raise self._fail(path, f"unknown data set; known: {', '.join(sorted(DATASETS))}")
-        experiment = self._mapping(path, parts | {"seeds", "variants"}, set())
+    def _check_layout(self) -> None:
+        self._mapping((), {"defaults", "datasets", "variants", "experiments"}, set())
+        sections = set(RunConfig.model_fields)
+        self._mapping(("defaults",), sections, set())
+        for dataset in self._mapping(("datasets",), None, set()):
+            if dataset not in DATASETS:
+                known = ", ".join(sorted(DATASETS))
+                raise self._fault(("datasets", str(dataset)), f"unknown data set; known: {known}")
+        for variant in self._named(("variants",), "variant"):
+            self._mapping(("variants", variant), set(), {"model"})
+        for experiment in self._named(("experiments",), "experiment"):
+            self._check_experiment(experiment, sections)
+
+    def _check_experiment(self, name: str, sections: set[str]) -> None:
+        path = ("experiments", name)
+        experiment = self._mapping(path, sections | {"dataset", "seeds", "variants"}, set())
+        if experiment["dataset"] not in self.raw["datasets"]:
+            known = ", ".join(self.datasets)
+            raise self._fault((*path, "dataset"), f"no data set {experiment['dataset']!r}; datasets has: {known}")
         seeds = experiment["seeds"]
         if (
             not isinstance(seeds, list)
@@ -157,46 +207,53 @@ class Params:
             or not all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
             or len(set(seeds)) < len(seeds)
         ):
-            raise self._fail((*path, "seeds"), "must be a list of different whole numbers, at least one")
-        if not self._mapping((*path, "variants"), None, set()):
-            raise self._fail((*path, "variants"), "names no variant")
-        for variant in experiment["variants"]:
+            raise self._fault((*path, "seeds"), "must be a list of different whole numbers, at least one")
+        for variant in self._named((*path, "variants"), "variant"):
             if variant not in self.raw["variants"]:
                 known = ", ".join(self.raw["variants"])
-                raise self._fail((*path, "variants", variant), f"unknown variant; variants has: {known}")
+                raise self._fault((*path, "variants", variant), f"unknown variant; variants has: {known}")
             self._mapping((*path, "variants", variant), set(), {"model", "training"})
 
-    def _resolve(self, dataset: str, variant: str) -> RunConfig:
-        origin: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
+    def _dataset(self, name: str) -> DatasetConfig:
+        path = ("datasets", name)
+        try:
+            return DatasetConfig.model_validate(self._mapping(path, None, set()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._fault((*path, *first["loc"]), wording(first)) from None
+
+    def _resolve(self, experiment: str, variant: str) -> RunConfig:
         merged: dict[str, Any] = {}
+        origin: dict[KeyPath, KeyPath] = {}
         for source in (
             ("defaults",),
-            ("experiments", dataset),
+            ("experiments", experiment),
             ("variants", variant),
-            ("experiments", dataset, "variants", variant),
+            ("experiments", experiment, "variants", variant),
         ):
-            section: Any = self.raw
+            place: Any = self.raw
             for key in source:
-                section = section[key]
-            for part in RunConfig.model_fields:
-                if part in section:
-                    self._mapping((*source, part), None, set())
-                    _merge(merged.setdefault(part, {}), section[part], (part,), (*source, part), origin)
+                place = place[key]
+            for section in RunConfig.model_fields:
+                if section in place:
+                    self._mapping((*source, section), None, set())
+                    target = merged.setdefault(section, {})
+                    _merge(target, place[section], (section,), (*source, section), origin)
         try:
             return RunConfig.model_validate(merged)
         except ValidationError as error:
             first = error.errors()[0]
-            location = tuple(first["loc"])
-            raise self._fail(_origin(location, origin), wording(first)) from None
+            raise self._fault(_origin(tuple(first["loc"]), origin), wording(first)) from None
 
 
 def _merge(
     into: dict[str, Any],
     new: Mapping[str, Any],
-    at: tuple[str | int, ...],
-    source: tuple[str | int, ...],
-    origin: dict[tuple[str | int, ...], tuple[str | int, ...]],
+    at: KeyPath,
+    source: KeyPath,
+    origin: dict[KeyPath, KeyPath],
 ) -> None:
+    """Merge `new`, found at `source`, over `into`, and note in `origin` where each merged key stands in the file."""
     for key, value in new.items():
         origin[(*at, key)] = (*source, key)
         if isinstance(value, dict) and isinstance(into.get(key), dict):
@@ -208,9 +265,8 @@ def _merge(
             into[key] = value
 
 
-def _origin(
-    location: tuple[str | int, ...], origin: dict[tuple[str | int, ...], tuple[str | int, ...]]
-) -> tuple[str | int, ...]:
+def _origin(location: KeyPath, origin: dict[KeyPath, KeyPath]) -> KeyPath:
+    """Return where in the file a merged key stands, or the nearest key above it."""
     for cut in range(len(location), 0, -1):
         if location[:cut] in origin:
             return (*origin[location[:cut]], *location[cut:])

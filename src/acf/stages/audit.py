@@ -1,4 +1,4 @@
-"""The command `acf audit`: the models of a data set on disk, their audits as JSON and Markdown."""
+"""The command `acf audit`: the trained models of an experiment, their audits as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from acf.flows.storage import CONFIG, load, read_record
 from acf.reporting.audit_table import markdown
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically
-from acf.settings.params import Params, Run
+from acf.settings.params import Run
+from acf.stages.cached import json_bytes
+from acf.stages.project import Project
 
 IMAGES = 64
 SEED = 0
 
 
 def audit_models(
-    dataset: str,
+    experiment: str,
     variant: str | None = None,
     seed: int | None = None,
     images: int = IMAGES,
     device: str = "auto",
     root: Path = Path("."),
 ) -> None:
-    """Audit the trained models of `dataset` and write docs/tables/audit-<dataset>.{json,md}.
+    """Audit the trained models of `experiment` and write docs/tables/audit-<experiment>.{json,md}.
 
     Args:
-        dataset: key under `experiments` in params.yaml.
+        experiment: key under `experiments` in params.yaml.
         variant: only this one; by default all of the experiment that have a model.
         seed: only this one; by default all that have a model.
         images: first test images used, at least two.
@@ -50,15 +52,18 @@ def audit_models(
             proof. The message names model and block.
         AcfError: bad configuration, missing data or model.
     """
+    project = Project(root)
     place = select_device(device)
     place = torch.device("cpu") if place.type == "mps" else place
-    runs = _trained(dataset, variant, seed, root)
-    models = [_audit_model(run, images, place, root) for run in runs]
+    runs = _trained(project, experiment, variant, seed)
+    dataset = project.params.dataset(experiment)
+    models = [_audit_model(project, run, dataset, images, place) for run in runs]
     table = {
-        "command": _command(dataset, variant, seed, images),
+        "command": _command(experiment, variant, seed, images),
+        "experiment": experiment,
         "dataset": dataset,
         "how": {
-            "images": min(images, read_manifest(dataset, root / "data").counts["test"]),
+            "images": min(images, read_manifest(dataset, project.data).counts["test"]),
             "steps": STEPS,
             "seed": SEED,
             "dtype": "float64",
@@ -67,34 +72,34 @@ def audit_models(
         },
         "models": models,
     }
-    path = root / "docs" / "tables" / f"audit-{dataset}.json"
-    write_atomically(path, (json.dumps(table, indent=2, allow_nan=False) + "\n").encode())
+    path = project.root / "docs" / "tables" / f"audit-{experiment}.json"
+    write_atomically(path, json_bytes(table))
     write_atomically(path.with_suffix(".md"), markdown(table).encode())
     print(f"wrote {path} and {path.with_suffix('.md').name}", flush=True)
     _require_none_refuted(models, path)
 
 
-def _trained(dataset: str, variant: str | None, seed: int | None, root: Path) -> list[Run]:
+def _trained(project: Project, experiment: str, variant: str | None, seed: int | None) -> list[Run]:
     """Return the runs that have a model, in the order of params.yaml."""
-    params = Params(root / "params.yaml")
+    params = project.params
     if variant is not None:
-        params.resolve(dataset, variant)  # says which variants there are, if this is none of them
-    folder = root / "models" / dataset
+        params.resolve(experiment, variant)  # says which variants there are, if this is none of them
+    folder = project.root / "models" / experiment
     runs = []
-    for name in [variant] if variant is not None else params.variants(dataset):
+    for name in [variant] if variant is not None else params.variants(experiment):
         numbers = [file.parent.name.removeprefix("seed") for file in folder.glob(f"{name}/seed*/{CONFIG}")]
-        runs += [Run(dataset, name, int(number)) for number in sorted(filter(str.isdecimal, numbers), key=int)]
+        runs += [Run(experiment, name, int(number)) for number in sorted(filter(str.isdecimal, numbers), key=int)]
     runs = [run for run in runs if seed is None or run.seed == seed]
     if not runs:
         wanted = f"{variant or '*'}/seed{'*' if seed is None else seed}"
-        raise DataError(f"no trained model at {folder / wanted}; run acf train --dataset {dataset} first")
+        raise DataError(f"no trained model at {folder / wanted}; run acf train --experiment {experiment} first")
     return runs
 
 
-def _audit_model(run: Run, count: int, place: torch.device, root: Path) -> dict[str, Any]:
-    folder = root / "models" / run.folder
+def _audit_model(project: Project, run: Run, dataset: str, count: int, place: torch.device) -> dict[str, Any]:
+    folder = project.model(run)
     record, flow = read_record(folder), load(folder, place)
-    images = load_images(run.dataset, "test", root / "data", flow.config.levels)[:count]
+    images = load_images(dataset, "test", project.data, flow.config.levels)[:count]
     title = f"audit {run.folder.as_posix()}"
     number = len(flow.residual_blocks())
     print(f"{title}: {number} blocks, {len(images)} images", flush=True)
@@ -111,15 +116,14 @@ def _audit_model(run: Run, count: int, place: torch.device, root: Path) -> dict[
         "parameters": sum(p.numel() for p in flow.parameters()),
         "recipe": record.get("recipe"),
         "train_steps": record.get("train_steps"),
-        **_likelihood(run, record, root),
+        **_likelihood(project.metrics(run), record),
         "summary": summary(blocks),
         "blocks": [asdict(block) for block in blocks],
     }
 
 
-def _likelihood(run: Run, record: dict[str, Any], root: Path) -> dict[str, float | None]:
-    """Bits/dim and its standard error from metrics.json; None without one, or with that of another training."""
-    path = root / "results" / run.folder / "metrics.json"
+def _likelihood(path: Path, record: dict[str, Any]) -> dict[str, float | None]:
+    """Return bits/dim and its standard error from metrics.json; None without one, or with that of another training."""
     keys = ("bits_per_dim", "bits_per_dim_se")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -133,10 +137,10 @@ def _likelihood(run: Run, record: dict[str, Any], root: Path) -> dict[str, float
     return {key: metrics.get(key) for key in keys}
 
 
-def _command(dataset: str, variant: str | None, seed: int | None, images: int) -> str:
+def _command(experiment: str, variant: str | None, seed: int | None, images: int) -> str:
     options = {"variant": variant, "seed": seed, "images": None if images == IMAGES else images}
     given = [f"--{name} {value}" for name, value in options.items() if value is not None]
-    return " ".join([f"acf audit --dataset {dataset}", *given])
+    return " ".join([f"acf audit --experiment {experiment}", *given])
 
 
 def _require_none_refuted(models: list[dict[str, Any]], path: Path) -> None:

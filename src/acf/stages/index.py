@@ -1,4 +1,4 @@
-"""The stage `acf index`: one page that links to the report of every data set."""
+"""The stage `index`: one page that links to the report of every experiment."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pandas as pd
 
 from acf.reporting.page import render
 from acf.reporting.wording import BITS, GAIN, NAME, PARAMETERS, cells
-from acf.settings.params import PARAMS_FILE, Params
+from acf.runs.files import write_atomically
+from acf.stages.project import Project
 
 
 def index(root: Path = Path(".")) -> None:
-    """Write `reports/index.html` over the data sets in `params.yaml`, with or without a report yet."""
-    root = Path(root)
-    folder = root / "reports"
-    entries = [(name, _best(folder / name / "table.csv")) for name in Params(root / PARAMS_FILE).datasets]
-    folder.mkdir(exist_ok=True)
-    (folder / "index.html").write_text(render("index.html.j2", entries=entries), encoding="utf-8")
-    print(f"index: {folder / 'index.html'}")
+    """Write reports/index.html over the experiments in params.yaml, with or without a report yet."""
+    project = Project(root)
+    path = project.root / "reports" / "index.html"
+    entries = [(name, _best(project.report(name) / "table.csv")) for name in project.params.experiments]
+    write_atomically(path, render("index.html.j2", entries=entries).encode())
+    print(f"wrote {path}")
 
 
 def _best(path: Path) -> list[str] | None:

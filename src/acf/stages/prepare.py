@@ -1,4 +1,4 @@
-"""The stage `acf prepare`: from a data set's source to `data/<dataset>/{train,test}.pth` and its manifest."""
+"""The stage `prepare`: from a data set's source to `data/<dataset>/{train,test}.pth` and its manifest."""
 
 import math
 import shutil

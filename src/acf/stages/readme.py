@@ -1,4 +1,4 @@
-"""README's results tables, generated from `reports/<dataset>/table.csv` between two comments."""
+"""README's results tables, generated from `reports/<experiment>/table.csv` between two comments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pandas as pd
 from acf.errors import AcfError
 from acf.reporting.wording import README, markdown
 
-SECTION = re.compile(r"(<!-- results:(?P<dataset>[\w-]+) -->\n)(?P<table>.*?)(<!-- /results -->)", re.DOTALL)
+SECTION = re.compile(r"(<!-- results:(?P<experiment>[\w-]+) -->\n)(?P<table>.*?)(<!-- /results -->)", re.DOTALL)
 
 
 def tables(text: str) -> dict[str, str]:
-    """Return the tables that `text` holds between markers, by data set."""
-    return {section["dataset"]: section["table"] for section in SECTION.finditer(text)}
+    """Return the tables that `text` holds between markers, by experiment."""
+    return {section["experiment"]: section["table"] for section in SECTION.finditer(text)}
 
 
 def readme_table(csv: str) -> str:
@@ -30,11 +30,11 @@ def write_readme(root: Path = Path(".")) -> None:
     """Rewrite all tables of `README.md`.
 
     Raises:
-        AcfError: README has no marker, or the report of a data set it names is missing.
+        AcfError: README has no marker, or the report of an experiment it names is missing.
     """
     path, text = _readme(Path(root))
     read = _reports(Path(root))
-    new = SECTION.sub(lambda section: section[1] + readme_table(read(section["dataset"])) + section[4], text)
+    new = SECTION.sub(lambda section: section[1] + readme_table(read(section["experiment"])) + section[4], text)
     if new != text:
         path.write_text(new, encoding="utf-8")
     print(f"{path}: {'rewritten' if new != text else 'up to date'}")
@@ -44,7 +44,7 @@ def check_readme(root: Path = Path(".")) -> None:
     """Check that all tables of `README.md` are what `write_readme` would write.
 
     Raises:
-        AcfError: a table is stale (the message names the data set), or as for `write_readme`.
+        AcfError: a table is stale (the message names the experiment), or as for `write_readme`.
     """
     path, text = _readme(Path(root))
     read = _reports(Path(root))
@@ -61,10 +61,12 @@ def _readme(root: Path) -> tuple[Path, str]:
 
 
 def _reports(root: Path) -> Callable[[str], str]:
-    def read(dataset: str) -> str:
-        path = root / "reports" / dataset / "table.csv"
+    def read(experiment: str) -> str:
+        path = root / "reports" / experiment / "table.csv"
         if not path.is_file():
-            raise AcfError(f"{path} is missing; run: dvc repro report@{dataset} (or acf report --dataset {dataset})")
+            raise AcfError(
+                f"{path} is missing; run: dvc repro report@{experiment} (or acf report --experiment {experiment})"
+            )
         return path.read_text(encoding="utf-8")
 
     return read

@@ -5,20 +5,22 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from acf.data import load as load_images
-from acf.evaluation.grids import grey, tile
+from acf.evaluation.grids import grey, png, tile
 from acf.evaluation.likelihood import dequantise
 from acf.flows.storage import load, read_record, weights_hash
 from acf.runs.device import select_device
-from acf.runs.recipe import recipe
-from acf.runs.store import open_run
-from acf.settings.params import Params, Run
+from acf.runs.store import RunStore
+from acf.settings.params import Run
+from acf.stages.cached import Computation, Outputs
+from acf.stages.project import Project
+
+SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
 
 
-def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
-    """Write samples.png and reconstructions.png to samples/<dataset>/<variant>/seed<seed>.
+def sample(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
+    """Write samples.png and reconstructions.png to samples/<experiment>/<variant>/seed<seed>.
 
     All variants and seeds start from the same latent noise. The reconstructions are test images above f^-1(f(x)).
 
@@ -26,40 +28,30 @@ def draw_pictures(dataset: str, variant: str, seed: int, device: str = "auto", r
         NotContractiveError: a block is not proven contractive, so the flow is not inverted.
         AcfError: bad configuration, missing data or model.
     """
-    config = Params(root / "params.yaml").resolve(dataset, variant).sampling
-    run_folder = Run(dataset, variant, seed).folder
-    folder = root / "models" / run_folder
-    record = read_record(folder)
-    outputs = [root / "samples" / run_folder / name for name in ("samples.png", "reconstructions.png")]
+    project, run = Project(root), Run(experiment, variant, seed)
+    config = project.params.resolve(experiment, variant).sampling
+    model = project.model(run)
+    record = read_record(model)
     levels = record["model"]["levels"]
-    images = load_images(dataset, "test", root / "data", levels)[: config.reconstructions]
-    inputs = {
-        "weights": weights_hash(folder),
-        "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
-    }
-    key = recipe("sample", {"sampling": config.model_dump(mode="json"), "model": record["model"]}, inputs)
-    with open_run(key, root).locked() as store:
-        if store.restore(outputs):
-            return
-        flow = load(folder, select_device(device))
-        place = next(flow.parameters()).device
+    images = load_images(project.params.dataset(experiment), "test", project.data, levels)[: config.reconstructions]
+
+    def compute(store: RunStore) -> Outputs:
+        flow = load(model, select_device(device))
         noise = torch.Generator().manual_seed(config.seed)
-        samples = flow.sample(config.samples, config.temperature, noise)
-        x = dequantise(images, levels, noise).to(place)
+        samples = grey(flow.sample(config.samples, config.temperature, noise), levels)
+        x = dequantise(images, levels, noise).to(next(flow.parameters()).device)
         back = flow.inverse(flow.transform(x)).clamp(0, 1 - 1e-6)
-        for path, grid in zip(
-            outputs,
-            (
-                tile(grey(samples, levels), math.ceil(math.sqrt(len(samples)))),
-                tile(_pairs(x, back, levels), len(x)),
-            ),
-            strict=True,
-        ):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            grid.save(path)
-        store.keep(outputs)
-        print(f"wrote {outputs[0].parent}", flush=True)
+        pairs = torch.cat([grey(x, levels), grey(back, levels)])
+        columns = math.ceil(math.sqrt(len(samples)))
+        return Outputs({SAMPLES: png(tile(samples, columns)), RECONSTRUCTIONS: png(tile(pairs, len(x)))})
 
-
-def _pairs(x: Tensor, back: Tensor, levels: int) -> Tensor:
-    return torch.cat([grey(x, levels), grey(back, levels)])
+    Computation(
+        stage="sample",
+        settings={"sampling": config.model_dump(mode="json"), "model": record["model"]},
+        inputs={
+            "weights": weights_hash(model),
+            "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
+        },
+        folder=project.samples(run),
+        names=(SAMPLES, RECONSTRUCTIONS),
+    ).restore_or(compute, project.root)

@@ -1,0 +1,50 @@
+"""The command `acf graph`: dvc.yaml, written from its template for the experiments of params.yaml."""
+
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from acf.errors import ConfigError
+from acf.runs.files import write_atomically
+from acf.stages.project import Project
+
+TEMPLATE = Path("workflow/dvc.yaml.j2")
+GRAPH = Path("dvc.yaml")
+
+
+def write_graph(root: Path = Path(".")) -> None:
+    """Write dvc.yaml.
+
+    Raises:
+        ConfigError: params.yaml or the template is missing or wrong.
+    """
+    project = Project(root)
+    path, text = project.root / GRAPH, graph_text(project)
+    changed = not path.is_file() or path.read_text(encoding="utf-8") != text
+    if changed:
+        write_atomically(path, text.encode())
+    print(f"wrote {path}" if changed else f"{path}: up to date")
+
+
+def check_graph(root: Path = Path(".")) -> None:
+    """Check that dvc.yaml is what `write_graph` would write.
+
+    Raises:
+        ConfigError: it is not; the message says what to do.
+    """
+    project = Project(root)
+    path = project.root / GRAPH
+    if not path.is_file() or path.read_text(encoding="utf-8") != graph_text(project):
+        raise ConfigError(f"{path} is not the graph of {project.params.path}; run: acf graph")
+    print(f"{path}: up to date")
+
+
+def graph_text(project: Project) -> str:
+    """Return the content of dvc.yaml for the experiments in params.yaml."""
+    path = project.root / TEMPLATE
+    if not path.is_file():
+        raise ConfigError(f"{path} not found; run acf in the project's top folder")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+    return environment.from_string(path.read_text(encoding="utf-8")).render(experiments=project.params.experiments)

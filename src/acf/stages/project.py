@@ -1,0 +1,48 @@
+"""The folders of a project, as docs/architecture.md lists them."""
+
+from functools import cached_property
+from pathlib import Path
+
+from acf.settings.params import PARAMS_FILE, Params, Run
+
+
+class Project:
+    """Where things are below a project's top folder.
+
+    Attributes:
+        root: the top folder, which holds params.yaml.
+        data: folder of the prepared data sets.
+    """
+
+    def __init__(self, root: Path | str = Path(".")) -> None:
+        self.root = Path(root)
+        self.data = self.root / "data"
+
+    @cached_property
+    def params(self) -> Params:
+        """The settings of the study.
+
+        Raises:
+            ConfigError: params.yaml is missing or wrong; the message has key and line.
+        """
+        return Params(self.root / PARAMS_FILE)
+
+    def model(self, run: Run) -> Path:
+        """Folder of a trained model."""
+        return self.root / "models" / run.folder
+
+    def metrics(self, run: Run) -> Path:
+        """File of what was measured of a model."""
+        return self.root / "results" / run.folder / "metrics.json"
+
+    def baselines(self, experiment: str) -> Path:
+        """File of what was measured of the baselines of an experiment."""
+        return self.root / "results" / experiment / "baselines.json"
+
+    def samples(self, run: Run) -> Path:
+        """Folder of the pictures of a model."""
+        return self.root / "samples" / run.folder
+
+    def report(self, experiment: str) -> Path:
+        """Folder of the report on an experiment."""
+        return self.root / "reports" / experiment
