@@ -27,12 +27,35 @@ class Section(BaseModel):
 
 
 class LogDetConfig(Section):
-    """Estimator of log|det(I + J_g)|: exact leading terms of the power series, then Russian roulette."""
+    """The estimator of log|det(I + J_g)|: exact leading terms of the power series, then Russian roulette.
 
-    exact_terms: int = Field(default=2, ge=0)
-    distribution: Literal["poisson", "geometric"] = "poisson"
-    parameter: float = Field(default=2.0, gt=0, description="rate of the Poisson, success rate of the geometric")
-    probe: Literal["rademacher", "gaussian"] = "rademacher"
+    It is unbiased for every choice of these settings; they decide its variance and its cost.
+    """
+
+    exact_terms: int = Field(
+        default=2,
+        ge=0,
+        description="Number of leading terms of the power series that are always computed, before a random number of "
+        "further terms. The default of 2 is that of the code published with arXiv 1906.02735.",
+    )
+    distribution: Literal["poisson", "geometric"] = Field(
+        default="poisson",
+        description="Distribution of the number of further terms (arXiv 1906.02735, section 3.1). The Poisson "
+        "distribution is the default of the code published with that paper.",
+    )
+    parameter: float = Field(
+        default=2.0,
+        gt=0,
+        description="Rate of the Poisson distribution, which is the mean number of further terms, or success "
+        "probability p of the geometric distribution, which must lie below 1 and gives (1 - p) / p further terms on "
+        "average. The default is the rate of the code published with arXiv 1906.02735.",
+    )
+    probe: Literal["rademacher", "gaussian"] = Field(
+        default="rademacher",
+        description="Distribution of the random vector that estimates traces: independent signs, or independent "
+        "standard normal values. The default is this project's choice, because signs never have the larger variance "
+        "for the trace of a matrix.",
+    )
 
     @model_validator(mode="after")
     def _geometric_rate(self) -> Self:
@@ -42,13 +65,24 @@ class LogDetConfig(Section):
 
 
 class TrainingLogDetConfig(LogDetConfig):
-    """The estimator in training, with the way its gradient is formed (arXiv 1906.02735, section 3.2)."""
+    """The estimator in training, with the way its gradient is formed."""
 
-    neumann_gradient: bool = True
-    memory_efficient: bool = True
+    neumann_gradient: bool = Field(
+        default=True,
+        description="Whether the gradient comes from the Neumann series, whose memory does not grow with the number of "
+        "terms, instead of differentiating the estimate itself. Both are unbiased (arXiv 1906.02735, section 3.2).",
+    )
+    memory_efficient: bool = Field(
+        default=True,
+        description="Whether a residual block keeps little more than its input for the backward pass and computes its "
+        "branch again there, instead of keeping all intermediate results. This project's way to the memory that "
+        "arXiv 1906.02735, section 3.2, saves by computing gradients in the forward pass.",
+    )
     bfloat16: bool = Field(
         default=False,
-        description="compute products with Jacobians, and the gradient through branches without attention, in bfloat16",
+        description="Whether products with Jacobians, and the gradient through branches without attention, are "
+        "computed in bfloat16. It needs `neumann_gradient` and `memory_efficient`. This project's addition, measured "
+        "in docs/performance.md.",
     )
 
     @model_validator(mode="after")
@@ -59,16 +93,37 @@ class TrainingLogDetConfig(LogDetConfig):
 
 
 class EvaluationLogDetConfig(LogDetConfig):
-    """The estimator in evaluation; geometric lengths have finite variance for spectral radii below sqrt(1 - p).
+    """The estimator in evaluation.
 
-    At p = 0.5 that is 0.707; Poisson lengths never have (docs/mathematics.md, Proposition 10c).
+    With a geometric number of further terms its variance is finite where the spectral radius of the Jacobian lies below
+    sqrt(1 - p), which is 0.707 for p = 0.5. With a Poisson number it is infinite unless the Jacobian is nilpotent
+    (docs/mathematics.md, Proposition 10c).
     """
 
-    exact_terms: int = Field(default=20, ge=0)
-    distribution: Literal["poisson", "geometric"] = "geometric"
-    parameter: float = Field(default=0.5, gt=0)
+    exact_terms: int = Field(
+        default=20,
+        ge=0,
+        description="Number of leading terms of the power series that are always computed, before a random number of "
+        "further terms. The default of 20 is that of the code published with arXiv 1906.02735.",
+    )
+    distribution: Literal["poisson", "geometric"] = Field(
+        default="geometric",
+        description="Distribution of the number of further terms (arXiv 1906.02735, section 3.1). The geometric "
+        "distribution is this project's choice, because its variance can be finite (docs/mathematics.md, "
+        "Proposition 10c).",
+    )
+    parameter: float = Field(
+        default=0.5,
+        gt=0,
+        description="Success probability p of the geometric distribution, which must lie below 1 and gives (1 - p) / p "
+        "further terms on average, or rate of the Poisson distribution, which is the mean number of further terms. The "
+        "default is that of the code published with arXiv 1906.02735.",
+    )
     probes: Positive = Field(
-        default=1, description="probes of the first exact term; the k-th has probes // 2^(k-1), at least one"
+        default=1,
+        description="Number of random vectors for the first exact term; the k-th exact term uses this number divided "
+        "by 2^(k-1) and rounded down, but at least one. Several need at least one exact term. This project's addition, "
+        "after hierarchical probing (arXiv 1302.4018), measured in docs/tables/evaluation.md.",
     )
 
     @model_validator(mode="after")
@@ -79,18 +134,45 @@ class EvaluationLogDetConfig(LogDetConfig):
 
 
 class AttentionConfig(Section):
-    """Self-attention in the convolutional blocks: which, and how it joins them."""
+    """Self-attention over all positions of a feature map: which form, in which blocks, and how it is joined to them."""
 
-    kind: str = "none"
-    heads: Positive = 4
+    kind: str = Field(
+        default="none",
+        description="Form of attention, or `none` for a flow without attention. `l2` is the L2 form (arXiv 2006.04710, "
+        "used by arXiv 2109.12135), `dot` the dot-product form under Lipschitz normalisation (arXiv 2103.04886, used "
+        "by arXiv 2109.12135), `clip` softmax on clipped tokens and `sinkhorn` doubly stochastic weights, both this "
+        "project's (docs/mathematics.md, Theorems 1 to 4).",
+        json_schema_extra={"enum": ["none", *ATTENTIONS]},
+    )
+    heads: Positive = Field(
+        default=4,
+        description="Number of attention heads; it need not divide the number of channels. The default is this "
+        "project's choice.",
+    )
     join: str = Field(
         default="block",
-        description="before a branch's last convolution: convex, concatenate, split; or block: a block of its own",
+        description="How attention is joined to the flow. `block` makes it a residual block of its own after the "
+        "convolutional block. The others put it before the last convolution of the branch, where arXiv 2109.12135 has "
+        "it: `convex` mixes features and attention with a learnt weight, `concatenate` stacks both along the channels "
+        "with a learnt angle, and `split` applies attention to a part of the channels. All four are this project's, "
+        "measured in docs/tables/joins.md.",
+        json_schema_extra={"enum": ["block", *JOINS]},
     )
-    share: Fraction = Field(default=0.5, description="weight of attention at the start (split: share of the channels)")
-    every: Positive = Field(default=1, description="attention in every n-th convolutional block of a scale")
+    share: Fraction = Field(
+        default=0.5,
+        description="Weight of attention at the start of training for `convex` and `concatenate`, share of the "
+        "channels that attention works on for `split`; without effect for `block`. The default is this project's "
+        "choice.",
+    )
+    every: Positive = Field(
+        default=1,
+        description="Distance, in blocks, between the convolutional (or dense) blocks of a scale that get attention: "
+        "with 3, every third has it, with 1 all of them, as in arXiv 2109.12135.",
+    )
     max_tokens: Positive = Field(
-        default=4096, description="no attention in scales whose maps have more positions; cost grows with their square"
+        default=4096,
+        description="Largest number of positions (height times width) of a map that gets attention; scales with larger "
+        "maps have none, because cost grows with the square of that number. The default is this project's choice.",
     )
 
     @field_validator("kind")
@@ -105,30 +187,105 @@ class AttentionConfig(Section):
 
 
 class DenseConfig(Section):
-    """The dense branch: number of layers, and channels that each adds (arXiv 2102.02694)."""
+    """The densely connected branch of an i-DenseNet; used where `model.branch` is `dense`."""
 
-    depth: Positive = 3
-    growth: Positive = 172
+    depth: Positive = Field(
+        default=3,
+        description="Number of dense layers in a branch, each a 3x3 convolution whose result is concatenated to its "
+        "input. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
+    )
+    growth: Positive = Field(
+        default=172,
+        description="Number of channels that each dense layer adds; with `clipswish`, which doubles channels, it must "
+        "be even. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
+    )
 
 
 class ModelParams(Section):
-    """The architecture, free of the data set (arXiv 1906.02735, appendix E; arXiv 2109.12135)."""
+    """The architecture: everything about a flow that does not depend on its data set."""
 
-    blocks: list[Positive] = Field(default=[16, 16, 16], min_length=1)
-    idim: Positive = 512
-    kernels: list[Positive] = Field(default=[3, 1, 3], min_length=1)
-    branch: str = "conv"
-    activation: str = "lipswish"
-    coefficient: Fraction = 0.98
-    power_iterations: Positive = 5
-    actnorm: bool = True
-    fc_blocks: int = Field(default=4, ge=0)
-    fc_width: Positive = 128
-    factor_out: bool = False
-    squeeze_first: bool = False
-    logit_alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    attention: AttentionConfig = AttentionConfig()
-    dense: DenseConfig = DenseConfig()
+    blocks: list[Positive] = Field(
+        default=[16, 16, 16],
+        min_length=1,
+        description="Number of convolutional (or dense) residual blocks of each scale, one entry per scale; between "
+        "scales maps are halved in height and width. The default is that of arXiv 1906.02735, appendix E, for MNIST "
+        "and CIFAR-10.",
+    )
+    idim: Positive = Field(
+        default=512,
+        description="Number of channels between the convolutions of a branch; without effect on dense branches. The "
+        "default is that of arXiv 1906.02735, appendix E.",
+    )
+    kernels: list[Positive] = Field(
+        default=[3, 1, 3],
+        min_length=1,
+        description="Height and width of each convolution's kernel in a branch, in pixels and odd, one entry per "
+        "convolution; without effect on dense branches. The default is that of arXiv 1906.02735, appendix E.",
+    )
+    branch: str = Field(
+        default="conv",
+        description="Form of the branch g of a residual block x + g(x): `conv` alternates activations and convolutions "
+        "(arXiv 1906.02735), `dense` is densely connected (arXiv 2102.02694).",
+        json_schema_extra={"enum": [*BRANCHES]},
+    )
+    activation: str = Field(
+        default="lipswish",
+        description="Activation function in all branches: `lipswish` (arXiv 1906.02735, section 3.3), `elu`, which "
+        "the CelebA-HQ 256 model of that paper's code uses, or `clipswish` (arXiv 2102.02694), which doubles the "
+        "number of channels.",
+        json_schema_extra={"enum": [*ACTIVATIONS]},
+    )
+    coefficient: Fraction = Field(
+        default=0.98,
+        description="Largest spectral norm that a convolution or fully connected layer may have; a larger one is "
+        "scaled down to it (arXiv 1811.00995). The default is that of arXiv 1906.02735, appendix E.",
+    )
+    power_iterations: Positive = Field(
+        default=5,
+        description="Number of steps of power iteration that refresh the estimated spectral norms after each step of "
+        "the optimiser. This project's choice; the code published with arXiv 1906.02735 iterates to a tolerance "
+        "instead. The certificate does not rely on these estimates.",
+    )
+    actnorm: bool = Field(
+        default=True,
+        description="Whether activation normalisation (arXiv 1807.03039, section 3.1) stands at the start of a scale "
+        "and after each residual block, as in the image models of arXiv 1906.02735.",
+    )
+    fc_blocks: int = Field(
+        default=4,
+        ge=0,
+        description="Number of residual blocks with fully connected layers at the end of the last scale. The default "
+        "is that of arXiv 1906.02735, appendix E.",
+    )
+    fc_width: Positive = Field(
+        default=128,
+        description="Number of values in the two hidden layers of a fully connected block. The default is that of "
+        "arXiv 1906.02735, appendix E.",
+    )
+    factor_out: bool = Field(
+        default=False,
+        description="Whether half of the channels leave the flow after each scale but the last (arXiv 1605.08803, "
+        "section 3.6). The code published with arXiv 1906.02735 does so for ImageNet 64x64 and CelebA-HQ 256.",
+    )
+    squeeze_first: bool = Field(
+        default=False,
+        description="Whether images are halved in height and width, at four times the channels, before the first scale "
+        "as well as between scales. The code published with arXiv 1906.02735 does so for ImageNet 64x64 and "
+        "CelebA-HQ 256.",
+    )
+    logit_alpha: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="Offset a of the first transform, logit(a + (1 - 2a) x) for pixel values x between 0 and 1 "
+        "(arXiv 1605.08803, section 4.1). The default is that of arXiv 1906.02735, appendix E, which has 1e-6 for "
+        "MNIST.",
+    )
+    attention: AttentionConfig = Field(
+        default=AttentionConfig(),
+        description="Self-attention in the convolutional or dense blocks (arXiv 2109.12135).",
+    )
+    dense: DenseConfig = Field(default=DenseConfig(), description="Size of dense branches (arXiv 2102.02694).")
 
     @field_validator("branch")
     @classmethod
@@ -151,65 +308,176 @@ class ModelParams(Section):
 class ModelConfig(ModelParams):
     """Everything `acf.build` needs: the architecture, the data's form, the estimators."""
 
-    shape: tuple[Positive, Positive, Positive]
-    levels: int = Field(default=256, ge=2, le=256)
-    training_log_det: TrainingLogDetConfig = TrainingLogDetConfig()
-    evaluation_log_det: EvaluationLogDetConfig = EvaluationLogDetConfig()
+    shape: tuple[Positive, Positive, Positive] = Field(
+        description="Channels, height and width of an image, the latter two in pixels; a property of the data set."
+    )
+    levels: int = Field(
+        default=256, ge=2, le=256, description="Number of grey levels of an image; a property of the data set."
+    )
+    training_log_det: TrainingLogDetConfig = Field(
+        default=TrainingLogDetConfig(),
+        description="Estimator of log-determinants in training mode (arXiv 1906.02735, sections 3.1 and 3.2).",
+    )
+    evaluation_log_det: EvaluationLogDetConfig = Field(
+        default=EvaluationLogDetConfig(),
+        description="Estimator of log-determinants in evaluation mode (arXiv 1906.02735, section 3.1, and ours).",
+    )
 
 
 class TrainingConfig(Section):
     """The optimisation of one model."""
 
-    steps: Positive = 1000
-    batch_size: Positive = 64
-    accumulate: Positive = 1
-    learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(default=1000, ge=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip_norm: float = Field(default=1.0, gt=0)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    horizontal_flips: bool = False
-    validation_images: int = Field(default=1000, ge=2)
-    validate_every: Positive = 500
-    log_det: TrainingLogDetConfig = TrainingLogDetConfig()
+    steps: Positive = Field(
+        default=1000,
+        description="Length of the training, in steps of the optimiser. This project's choice; the code published with "
+        "arXiv 1906.02735 counts epochs.",
+    )
+    batch_size: Positive = Field(
+        default=64,
+        description="Number of images that pass through the flow together; a step of the optimiser sees this number "
+        "times `accumulate`. The default is that of the code published with arXiv 1906.02735.",
+    )
+    accumulate: Positive = Field(
+        default=1,
+        description="Number of batches whose gradients are averaged for one step of the optimiser. The code published "
+        "with arXiv 1906.02735 has 5 for CelebA-HQ 256 and 1 otherwise.",
+    )
+    learning_rate: float = Field(
+        default=1e-3,
+        gt=0,
+        description="Learning rate of Adam after the warm-up, for a loss in bits/dim. The default is that of the code "
+        "published with arXiv 1906.02735.",
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="Course of the learning rate after the warm-up: constant, as in the code published with "
+        "arXiv 1906.02735, or half a cosine down to 0 at the last step, which is this project's addition.",
+    )
+    warmup_steps: int = Field(
+        default=1000,
+        ge=0,
+        description="Number of steps in which the learning rate grows linearly to its full value. The default is that "
+        "of the code published with arXiv 1906.02735.",
+    )
+    betas: tuple[Fraction, Fraction] = Field(
+        default=(0.9, 0.99),
+        description="Decay rates of Adam's moving averages of the gradient and of its square. The default is that of "
+        "the code published with arXiv 1906.02735.",
+    )
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="Decoupled weight decay (arXiv 1711.05101), per step and unit of learning rate. The default is "
+        "that of the code published with arXiv 1906.02735.",
+    )
+    clip_norm: float = Field(
+        default=1.0,
+        gt=0,
+        description="Largest l2 norm of the gradient of the loss in bits/dim, over all parameters together; longer "
+        "gradients are scaled down to it. The default is that of the code published with arXiv 1906.02735.",
+    )
+    ema_decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Decay rate, per step, of the exponential moving average of the weights; the averaged weights are "
+        "the trained model. The default is that of the code published with arXiv 1906.02735.",
+    )
+    horizontal_flips: bool = Field(
+        default=False,
+        description="Whether each training image is mirrored left to right with probability 1/2. The code published "
+        "with arXiv 1906.02735 does so for CIFAR-10 and CelebA-HQ.",
+    )
+    validation_images: int = Field(
+        default=1000,
+        ge=2,
+        description="Number of training images that are held out for validation, the same ones for every seed. This "
+        "project's choice.",
+    )
+    validate_every: Positive = Field(
+        default=500,
+        description="Number of steps between two validations; a tenth of it is the number of steps between two rows of "
+        "`history.csv`. This project's choice.",
+    )
+    log_det: TrainingLogDetConfig = Field(
+        default=TrainingLogDetConfig(),
+        description="Estimator of log-determinants in training and validation (arXiv 1906.02735, sections 3.1, 3.2).",
+    )
 
 
 class DatasetConfig(Section):
     """What models see of a data set."""
 
     levels: int | None = Field(
-        default=None, ge=2, le=256, description="grey levels, a divisor of those stored; null: as stored"
+        default=None,
+        ge=2,
+        le=256,
+        description="Number of grey levels that models see, which must divide the number stored; `null` for as many as "
+        "are stored. 32 levels are the 5 bits that arXiv 1906.02735 uses for CelebA-HQ 256.",
     )
 
 
 class EvaluationConfig(Section):
     """How test bits/dim, its standard error and the reconstruction error are measured."""
 
-    draws: Positive = 1
-    images: int | None = Field(default=None, ge=2, description="first test images used; null: all")
-    batch_size: Positive = 256
-    seed: int = Field(default=0, ge=0)
-    log_det: EvaluationLogDetConfig = EvaluationLogDetConfig()
+    draws: Positive = Field(
+        default=1,
+        description="Number of independent draws of dequantisation and estimator noise per test image; more draws "
+        "lower the standard error at proportional cost. This project's choice.",
+    )
+    images: int | None = Field(
+        default=None,
+        ge=2,
+        description="Number of test images used, the first of the test set; `null` for all. This project's choice.",
+    )
+    batch_size: Positive = Field(
+        default=256,
+        description="Number of test images that pass through the flow together. This project's choice; memory grows "
+        "with it.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed of the dequantisation and estimator noise, the same for all models of an experiment. This "
+        "project's choice.",
+    )
+    log_det: EvaluationLogDetConfig = Field(
+        default=EvaluationLogDetConfig(),
+        description="Estimator of log-determinants on test images (arXiv 1906.02735, section 3.1, and ours).",
+    )
 
 
 class SamplingConfig(Section):
-    """The pictures of one model."""
+    """The pictures of one model: a grid of samples and a grid of reconstructions."""
 
-    samples: Positive = 64
-    reconstructions: Positive = 16
-    temperature: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    samples: Positive = Field(default=64, description="Number of images in the grid of samples. This project's choice.")
+    reconstructions: Positive = Field(
+        default=16,
+        description="Number of test images, the first of the test set, shown above what the inverse makes of their "
+        "latent vectors. This project's choice.",
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor on the standard normal noise that samples start from; 1 samples from the model's own "
+        "density, a smaller factor draws closer to the mode, as arXiv 1807.03039 does. The default is this "
+        "project's choice.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed of the noise that samples start from, the same for all models of an experiment. This "
+        "project's choice.",
+    )
 
 
 class RunConfig(Section):
     """All settings of one run, defaults and overrides merged."""
 
-    model: ModelParams
-    training: TrainingConfig
-    evaluation: EvaluationConfig
-    sampling: SamplingConfig
+    model: ModelParams = Field(description="Architecture of the flow (arXiv 1906.02735 and 2109.12135).")
+    training: TrainingConfig = Field(description="Optimisation (after the code published with arXiv 1906.02735).")
+    evaluation: EvaluationConfig = Field(description="Measurements on test images (this project's choices).")
+    sampling: SamplingConfig = Field(description="Pictures of samples and reconstructions (this project's choices).")
 
 
 def wording(error: Any) -> str:
