@@ -1,6 +1,6 @@
 """Time in which evaluation reaches a given standard error, against the published estimator.
 
-python benchmarks/evaluation.py [VARIANT ...], after `acf train --dataset digits --variant VARIANT --seed 0`; all that
+python benchmarks/evaluation.py [VARIANT ...], after `acf train --experiment digits --variant VARIANT --seed 0`; all that
 are trained by default. Writes results/evaluation.json beside this file and docs/tables/evaluation.md.
 
 Cost times variance is the time to a given standard error. Time is that of a flow's forward pass in evaluation mode, the
@@ -172,7 +172,7 @@ def fashion_flow() -> Flow:
 
 
 def main() -> None:
-    found = sorted(path.parent for path in (ROOT / "models/digits").glob("*/seed0/model.safetensors"))
+    found = sorted(path.parent for path in (ROOT / "models").glob("digits*/*/seed0/model.safetensors"))
     folders = [folder for folder in found if not sys.argv[1:] or folder.parent.name in sys.argv[1:]]
     digits, fashion = (data.load(name, "test", ROOT / "data") for name in ("digits", "fashion-mnist"))
     result = {"command": COMMAND, "date": datetime.now(UTC).isoformat(timespec="seconds"), "seed": SEED}

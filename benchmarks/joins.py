@@ -115,10 +115,10 @@ def project(dataset: str, name: str, work: Path) -> tuple[Path, int]:
 
     above = min(bisect_left(widths, target, key=count), len(widths) - 1)
     model["idim"] = min(widths[max(above - 1, 0) : above + 1], key=lambda width: abs(count(width) - target))
-    experiment = experiment | {"model": model, "variants": {"case": {}}, "seeds": [seed]}
+    experiment = experiment | {"model": model, "dataset": dataset, "variants": {"case": {}}, "seeds": [seed]}
     folder = work / dataset / name.replace(", ", "-").replace(" ", "_").replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
-    params |= {"variants": {"case": {}}, "experiments": {dataset: experiment}}
+    params |= {"datasets": {dataset: {}}, "variants": {"case": {}}, "experiments": {dataset: experiment}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     if not (folder / "data").exists():
         (folder / "data").symlink_to(ROOT / "data")
@@ -127,7 +127,7 @@ def project(dataset: str, name: str, work: Path) -> tuple[Path, int]:
 
 def trained(dataset: str, name: str, work: Path) -> acf.Flow:
     folder, seed = project(dataset, name, work)
-    command = [Path(sys.executable).parent / "acf", "train", "--dataset", dataset, "--variant", "case"]
+    command = [Path(sys.executable).parent / "acf", "train", "--experiment", dataset, "--variant", "case"]
     with (folder / "train.log").open("w") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([*command, "--seed", str(seed)], cwd=folder, env=environment, stdout=log, check=True)

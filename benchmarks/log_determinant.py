@@ -1,6 +1,6 @@
 """Bias, spread and cost of the estimators of the log-determinant, against exact values.
 
-python benchmarks/log_determinant.py, after `acf train --dataset digits ...` for the second table; writes
+python benchmarks/log_determinant.py, after `acf train --experiment digits ...` for the second table; writes
 results/log_determinant.json beside this file and docs/tables/log_determinant.md.
 
 The estimators see nothing of a block but its Jacobian J at a point. So J is computed densely once, the products
@@ -183,7 +183,7 @@ def measure_flow(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     torch.manual_seed(SEED)
-    folders = sorted(path.parent for path in (ROOT / "models/digits").glob("*/seed0/model.safetensors"))
+    folders = sorted(path.parent for path in (ROOT / "models").glob("digits*/*/seed0/model.safetensors"))
     result = {"command": COMMAND, "date": datetime.now(UTC).isoformat(timespec="seconds"), "seed": SEED}
     result |= {"counted": COUNTED, "flow_draws": IMAGES * FLOW_DRAWS, "images": IMAGES}
     result |= {"machine": describe_device(torch.device("cpu")), "torch": torch.__version__, "draws": STRONG_DRAWS}

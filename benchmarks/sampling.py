@@ -1,6 +1,6 @@
 """Evaluations of g that sampling takes: plain iteration as published, `invert`, and what no such method can beat.
 
-python benchmarks/sampling.py, after `acf train --dataset digits ...`; writes results/sampling.json beside this file and
+python benchmarks/sampling.py, after `acf train --experiment digits ...`; writes results/sampling.json beside this file and
 docs/tables/sampling.md.
 
 64 draws of noise go through every flow trained on digits. For each residual block the programme counts evaluations of g
@@ -221,7 +221,7 @@ def _mean(rows: dict[str, dict[str, float]], key: str) -> float:
 
 def main() -> None:
     torch.manual_seed(SEED)
-    folders = sorted(path.parent for path in (ROOT / "models/digits").glob("*/seed0/model.safetensors"))
+    folders = sorted(path.parent for path in (ROOT / "models").glob("digits*/*/seed0/model.safetensors"))
     result = {"command": COMMAND, "date": datetime.now(UTC).isoformat(timespec="seconds"), "seed": SEED}
     result |= {"machine": describe_device(torch.device("cpu")), "torch": torch.__version__}
     result |= {"samples": SAMPLES, "fitted": FITTED, "tolerances": TOLERANCES}
