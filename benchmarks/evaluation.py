@@ -1,7 +1,7 @@
 """Time in which evaluation reaches a given standard error, against the published estimator.
 
-python benchmarks/evaluation.py [VARIANT ...], after `acf train --experiment digits --variant VARIANT --seed 0`; all that
-are trained by default. Writes results/evaluation.json beside this file and docs/tables/evaluation.md.
+python benchmarks/evaluation.py [VARIANT ...], after `acf train --experiment digits --variant VARIANT --seed 0`; by
+default for all that are trained. Writes results/evaluation.json beside this file and docs/tables/evaluation.md.
 
 Cost times variance is the time to a given standard error. Time is that of a flow's forward pass in evaluation mode, the
 settings taking turns; variance is that of repeated draws at the same dequantised images, and with the dequantisation

@@ -1,7 +1,7 @@
 """Evaluations of g that sampling takes: plain iteration as published, `invert`, and what no such method can beat.
 
-python benchmarks/sampling.py, after `acf train --experiment digits ...`; writes results/sampling.json beside this file and
-docs/tables/sampling.md.
+python benchmarks/sampling.py, after `acf train --experiment digits ...`; writes results/sampling.json beside this file
+and docs/tables/sampling.md.
 
 64 draws of noise go through every flow trained on digits. For each residual block the programme counts evaluations of g
 per sample until the bound |r| / (1 - L) meets the tolerance, and computes floors from the Jacobians at the solutions

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
-from acf.settings import reference
+from acf.settings import document
 from acf.settings.config import AttentionConfig, ModelParams, RunConfig, Section
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +21,9 @@ def settings_classes(base: type[Section] = Section) -> Iterator[type[Section]]:
             yield from settings_classes(section)
 
 
-def test_committed_reference_is_up_to_date() -> None:
-    committed = (ROOT / reference.REFERENCE_FILE).read_text(encoding="utf-8")
-    assert committed == reference.reference(), "run: python -m acf.settings.reference"
+def test_the_committed_document_is_up_to_date() -> None:
+    committed = (ROOT / document.DOCUMENT).read_text(encoding="utf-8")
+    assert committed == document.text(), "run: python -m acf.settings.document"
 
 
 @pytest.mark.parametrize("section", sorted(set(settings_classes()), key=lambda c: c.__name__), ids=lambda c: c.__name__)
@@ -39,8 +39,9 @@ def test_every_settings_class_says_what_it_is() -> None:
 
 
 def test_every_section_of_a_run_has_one_table() -> None:
-    lines = reference.reference().splitlines()
+    lines = document.text().splitlines()
     headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    assert headings[0] == "datasets.D"
     assert [h for h in headings if "." not in h] == list(RunConfig.model_fields)
     assert {"model.attention", "model.dense", "training.log_det", "evaluation.log_det"} <= set(headings)
     assert len(headings) == len(set(headings))
@@ -77,8 +78,8 @@ def test_a_section_that_is_added_is_described(monkeypatch: pytest.MonkeyPatch) -
     class Run(Section):
         added: Added = Field(description="Added.")
 
-    monkeypatch.setattr(reference, "RunConfig", Run)
-    text = reference.reference()
+    monkeypatch.setattr(document, "RunConfig", Run)
+    text = document.text()
     assert "## added\n\nAn added section.\n" in text
     assert "| `size` | whole number > 0, < 5 | required | How large. |" in text
     assert "| `place` | list of 2: whole number; number or `null` | `null` | Where. |" in text
