@@ -86,7 +86,8 @@ class Trainer:
     def run(self) -> tuple[Flow, Certificate]:
         """Train to the last step, and return the averaged flow and its certificate.
 
-        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept.
+        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept. A call after
+        a signal to stop goes on where training stopped.
 
         Raises:
             TrainingError: a value is not finite (names the layer), or SIGTERM or SIGINT asked training to stop.
@@ -181,6 +182,7 @@ class Trainer:
         self._clock.leave_out()
 
     def _write_checkpoint(self) -> None:
+        self._random_state = random_state(self.device)
         content = {
             "step": self.step,
             "seconds": self.seconds,
@@ -188,7 +190,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history.state_dict(),
-            "random_state": random_state(self.device),
+            "random_state": self._random_state,
         }
         write_checkpoint(self.folder, content)
         self._clock.checkpoint_written()

@@ -13,7 +13,7 @@ from acf.training.random_state import seeded
 
 @torch.no_grad()
 def validation_bits_per_dim(flow: Flow, images: Tensor, config: TrainingConfig, device: torch.device) -> Tensor:
-    """Return the bits/dim (N,) of each image, in float64 on `device`, under training's estimator of log-determinants.
+    """Return the bits/dim (N,) of each image in float64, with training's estimator of log-determinants.
 
     The noise of dequantisation and estimator is the same in each call, and torch's generators are left as they were.
 
@@ -30,7 +30,10 @@ def validation_bits_per_dim(flow: Flow, images: Tensor, config: TrainingConfig, 
             for batch in images.split(config.batch_size)
         ]
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)
-    return torch.cat(batches).double()
+    values = torch.cat(batches)
+    if device.type == "mps":  # which has no float64
+        values = values.cpu()
+    return values.double()
 
 
 def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
