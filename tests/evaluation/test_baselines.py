@@ -14,10 +14,10 @@ from acf.evaluation.baselines import (
     PixelHistogram,
     Uniform,
     density_bits,
-    evaluate_baselines,
 )
 from acf.evaluation.likelihood import dequantise
 from acf.settings.config import EvaluationConfig
+from acf.stages.baselines import evaluate_baselines
 
 LEVELS = 5
 
