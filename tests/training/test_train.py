@@ -20,7 +20,7 @@ from acf.lipschitz import L2SelfAttention
 from acf.registry import ATTENTIONS
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.stages.train import train
-from acf.training.batches import Batches
+from acf.training.batches import Batches, training_input
 from acf.training.checkpoint import read_checkpoint
 from acf.training.trainer import Trainer
 
@@ -130,14 +130,46 @@ def test_validation_does_not_change_training(tmp_path: Path) -> None:
     assert all(close)
 
 
+def test_validation_takes_place_when_asked_whatever_the_rows(tmp_path: Path) -> None:
+    run = trainer(tmp_path, steps=22, validate_every=21)
+    run.run()
+    assert [row["step"] for row in run.history.rows] == [*range(2, 21, 2), 21, 22]
+    assert [row["step"] for row in run.history.rows if row["validation_bits_per_dim"]] == [21, 22]
+
+
+def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    original = run._gradient_step
+
+    def interrupted(rate: float) -> None:
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        original(rate)
+
+    run._gradient_step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"^test: stopped by SIGINT after step 3\. Run the same command again"):
+        run.run()
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    resumed, whole = trainer(tmp_path), trainer(tmp_path / "whole")
+    assert resumed.step == 3
+    assert resumed.seconds == run.seconds
+    assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
+    assert same(run.run()[0].state_dict(), whole.average.module.state_dict())
+    without_seconds = [
+        [{**row, "seconds": None} for row in history.rows] for history in (resumed.history, whole.history)
+    ]
+    assert without_seconds[0] == without_seconds[1]
+
+
 def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
     """Without noise in the log-determinant (dense Jacobian would be exact) the gradients agree in the mean."""
-    parts = trainer(tmp_path / "a", batch_size=4, accumulate=3, steps=1)
+    accumulated = trainer(tmp_path / "a", batch_size=4, accumulate=3, steps=1)
     whole = trainer(tmp_path / "b", batch_size=12, accumulate=1, steps=1)
-    for t in (parts, whole):
+    for t in (accumulated, whole):
         t.run()
-    assert parts.history.rows[-1]["images"] == whole.history.rows[-1]["images"] == 12
-    assert torch.equal(parts.batches.take(0, 12), whole.batches.take(0, 12))
+    assert accumulated.history.rows[-1]["images"] == whole.history.rows[-1]["images"] == 12
+    assert torch.equal(accumulated.batches.batch_at(0, 12), whole.batches.batch_at(0, 12))
 
 
 def test_the_average_is_exponential(tmp_path: Path) -> None:
@@ -158,11 +190,10 @@ def test_the_average_is_exponential(tmp_path: Path) -> None:
         torch.testing.assert_close(p, e)
 
 
-def test_flips_are_drawn_per_image(tmp_path: Path) -> None:
-    run = trainer(tmp_path, horizontal_flips=True)
+def test_flips_are_drawn_per_image() -> None:
     images = torch.zeros(400, 1, 8, 8, dtype=torch.uint8)
     images[..., 0] = 16
-    x = run._prepare(images)
+    x = training_input(images, levels=17, horizontal_flips=True)
     flipped = x[:, 0, 0, 7] > 0.5
     assert torch.equal(flipped, x[:, 0, 0, 0] < 0.5)
     assert 140 < int(flipped.sum()) < 260
@@ -181,8 +212,8 @@ def test_training_lowers_bits_per_dim(study: Study) -> None:
 
 def test_values_that_are_not_finite_stop_training_and_name_the_layer(tmp_path: Path) -> None:
     run = trainer(tmp_path)
-    name, layer = next((n, m) for n, m in run.flow.named_modules() if n.endswith("parts.2.branch.2"))
-    original = run._train_step
+    name, layer = next((n, m) for n, m in run.flow.named_modules() if n.endswith("bijections.2.branch.2"))
+    original = run._gradient_step
 
     def break_later(rate: float) -> None:
         if run.step == 6:
@@ -190,7 +221,7 @@ def test_values_that_are_not_finite_stop_training_and_name_the_layer(tmp_path: P
                 layer.bias.fill_(float("nan"))
         original(rate)
 
-    run._train_step = break_later  # type: ignore[method-assign]
+    run._gradient_step = break_later  # type: ignore[method-assign]
     with pytest.raises(TrainingError) as caught:
         run.run()
     message = str(caught.value)

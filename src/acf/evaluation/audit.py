@@ -1,4 +1,7 @@
-"""What is proven, what is found and what attention does, residual block by residual block."""
+"""Checks of a flow's certificate, and measures of what its attention does, for each residual block.
+
+The proven bound of a block's Lipschitz constant is set against the largest norms of its Jacobian that a search finds.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,37 @@ from acf.lipschitz.bounds.attack import largest_gain, power_norm
 from acf.lipschitz.join import Join
 
 STEPS = 30
-"""Steps of gradient ascent in each of an attack's two climbs."""
+"""Number of steps of gradient ascent in each of an attack's two climbs."""
 
-# Inputs that climb, or whose gains are measured, at a time: attention on 784 tokens keeps GiB for their derivatives.
+# Number of inputs that ascend, or whose gains are measured, at a time. Attention on 784 tokens keeps GiB for the
+# derivatives of so many.
 BATCH = 16
-# Up to this many inputs a Jacobian is formed whole; its rows need as many copies of the input.
+# Jacobians of maps of up to this many values are formed whole, which takes a copy of the input for each of their rows.
 EXACT_INPUTS = 256
-# Maps of more tokens are probed at some of them only: each probe costs a call of the attention.
+# On maps of more than ALL_TOKENS tokens, dependence is measured at SOME_TOKENS random ones only, because each costs an
+# evaluation of the attention.
 ALL_TOKENS, SOME_TOKENS = 64, 16
 
 
 @dataclass(frozen=True)
 class BlockAudit:
-    """One residual block x + g(x).
+    """The audit of one residual block x + g(x), with l2 norms.
 
     Attributes:
         name: as in `Flow.residual_blocks`.
-        tokens: positions of the block's maps.
+        tokens: number of positions H W of the block's maps.
         upper: proven upper bound of Lip(g).
-        local: largest norm of g's Jacobian at the test images' activations.
-        found: largest norm of g's Jacobian met at all, by gradient ascent from those activations and from the
-            inputs an attack makes up (`acf.lipschitz.bounds.attack`).
+        local: largest norm of g's Jacobian at the activations of the given images.
+        found: largest norm of g's Jacobian that was found, at those activations or by gradient ascent from them and
+            from the inputs that an attack starts from by itself (`acf.lipschitz.bounds.attack`).
         ratio: found / upper; above 1 the bound is refuted.
-        attention: class of the attention within g; None without one, as are the following then.
-        share: that of attention (`Join.share`); None for attention in a block of its own.
-        weight: part of the joined features' spread that attention brings (`attention_weight`); None as `share`.
-        dependence: how much attention's output depends on other tokens (`token_dependence`); None if it is constant.
+        attention: name of the class of the attention within g. It is None if there is no attention, and then so are
+            the following three.
+        share: learnt share of attention (`Join.share`); None for attention in a block of its own.
+        weight: part of the joined features' spread that is due to attention (`attention_weight`); None for attention
+            in a block of its own, and if the joined features are constant.
+        dependence: dependence of the attention's output on other tokens (`token_dependence`); None if the output is
+            constant.
     """
 
     name: str
@@ -71,14 +79,14 @@ def audit(
     """Audit every residual block of `flow`, in float64 on a copy, in the order of the flow.
 
     Args:
-        flow: in any mode, on a device that has float64; it is left as it is.
+        flow: in any mode, on a device that has float64; it is not changed.
         images: uint8 (B, C, H, W), at least two.
-        steps: of gradient ascent in each of an attack's two climbs.
+        steps: number of steps of gradient ascent in each of an attack's two climbs.
         seed: of dequantisation, attack and the choice of tokens.
         on_block: called with the name of each block when it is done.
 
     Raises:
-        DataError: wrong type, shape, range or number of images.
+        DataError: the images have the wrong type, shape or range, or there are fewer than two.
         NotContractiveError: a bound is not below 1; names the block.
         TrainingError: a block's derivative at the images is not finite; names the block.
     """
@@ -131,7 +139,7 @@ def _audit_block(
 
 
 class _Silent(nn.Module):
-    """The attention that says nothing."""
+    """The attention A(x) = 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
@@ -139,10 +147,17 @@ class _Silent(nn.Module):
 
 @torch.no_grad()
 def attention_weight(join: Join, x: Tensor) -> float | None:
-    """Return std(y - y_0) / (std(y_0) + std(y - y_0)) of y = join(x), y_0 = join(x) with A = 0; x (B, C, H, W).
+    """Return std(y - y_0) / (std(y_0) + std(y - y_0)), where y = join(x) and y_0 is join(x) with attention A(x) = 0.
 
-    std is the root mean square distance of a token from the mean over all tokens of all images. For a convex share this
-    is s std(A) / ((1 - s) std(x) + s std(A)). None if both parts are constant.
+    std is the root mean square l2 distance of a token from the mean over all tokens of all images. For a convex share s
+    the formula is s std(A) / ((1 - s) std(x) + s std(A)).
+
+    Args:
+        join: the join of features with attention; it is not changed.
+        x: features (B, C, H, W).
+
+    Returns:
+        A number from 0 to 1; None if both y_0 and y - y_0 are constant.
     """
     silent = copy.deepcopy(join)
     silent.inner = _Silent()
@@ -154,14 +169,17 @@ def attention_weight(join: Join, x: Tensor) -> float | None:
 
 @torch.no_grad()
 def token_dependence(attention: nn.Module, x: Tensor, seed: int = 0) -> float | None:
-    """How much attention's output at a token depends on the other tokens: 0 not at all, about 1 on nothing else.
+    """Return how much attention's output at a token depends on the other tokens.
 
-    sqrt( mean |A(x)_i - A(x')_i|^2 / (2 mean |A(x)_i - mean A|^2) ), where x' keeps token i of x and takes all others
-    from another image: the change of the output in units of that between two tokens drawn at random.
+    This is sqrt( mean |A(x)_i - A(x')_i|^2 / (2 mean |A(x)_i - mean A|^2) ), where x' has token i of x and all other
+    tokens from another image. The numerator is the mean squared change of the output at i; the denominator is the mean
+    squared difference between the outputs at two tokens drawn at random. So the value is 0 if the output depends on
+    token i alone, and about 1 if it depends on the other tokens alone.
 
     Args:
-        attention: A, a map (B, C, H, W) -> (B, C, H, W) whose samples do not see each other.
-        x: features (B, C, H, W), B >= 2; on maps of more than 64 tokens, 16 random ones per image play token i.
+        attention: A, a map (B, C, H, W) -> (B, C, H, W) that treats the B samples independently.
+        x: features (B, C, H, W), B >= 2. The means are over all images and tokens i; on maps of more than 64 tokens the
+            numerator's is over 16 random tokens of each image.
         seed: of the pairs of images and the choice of tokens.
 
     Returns:
@@ -187,7 +205,12 @@ def token_dependence(attention: nn.Module, x: Tensor, seed: int = 0) -> float | 
 
 
 def summary(blocks: Sequence[BlockAudit]) -> dict[str, Any]:
-    """Return a model's extremes over its blocks; share, weight and dependence as {mean, lowest, highest} or None."""
+    """Return the audit of a model as a whole.
+
+    Returns:
+        The largest `upper`, `local`, `found` and `ratio` of all blocks; None without blocks. `share`, `weight` and
+        `dependence` as {"mean", "lowest", "highest"} over the blocks that have one; None if no block has.
+    """
     result: dict[str, Any] = {
         key: max((getattr(block, key) for block in blocks), default=None)
         for key in ("upper", "local", "found", "ratio")
@@ -201,7 +224,7 @@ def summary(blocks: Sequence[BlockAudit]) -> dict[str, Any]:
 
 
 def _variance(x: Tensor) -> float:
-    """Mean squared distance of the tokens of x (B, C, ...) from their mean over all images and positions."""
+    """Return the mean squared distance of the tokens of x (B, C, ...) from their mean over images and positions."""
     tokens = x.flatten(2).transpose(1, 2).flatten(0, 1)
     return float((tokens - tokens.mean(0)).square().sum(1).mean())
 
@@ -212,7 +235,7 @@ def _within(module: nn.Module, kind: type | tuple[type, ...]) -> list[Any]:
 
 @torch.no_grad()
 def _inputs(flow: Flow, x: Tensor, modules: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
-    """What each of `modules` receives while the flow transforms x (B, C, H, W)."""
+    """Return the input of each of `modules` while the flow transforms x (B, C, H, W)."""
     seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs: seen[module].append(inputs[0])) for module in modules

@@ -1,6 +1,7 @@
-"""Densities without a network that every flow has to beat, fitted in closed form.
+"""Densities fitted in closed form, without a network, that every flow has to beat.
 
-Data: dequantised images x = (k + u) / levels, grey level k and u uniform in [0, 1): all live on [0, 1)^D.
+They are densities of dequantised images x = (k + u) / levels on [0, 1)^D, where D = C H W, k are the grey levels of an
+image and u is uniform in [0, 1)^D (arXiv 1511.01844).
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from acf.registry import BASELINES, resolve
 from acf.settings.config import EvaluationConfig
 
 CHUNK = 2**24
-"""Values worked on at a time; bounds the memory beside the fitted numbers."""
+"""Number of grey levels read at a time while fitting, which bounds the memory beside that of the fitted numbers."""
 
 
 class Density(Protocol):
-    """What `measure_baselines` needs of a baseline."""
+    """The methods that `measure_baselines` calls of a baseline."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers were fitted."""
+        """Number of fitted values that are free to vary."""
 
     @classmethod
     def fit(cls, images: Images) -> Self:
-        """Fit to images.
+        """Return the density of this class that is fitted to `images`.
 
         Raises:
-            DataError: the images cannot be fitted to; says why.
+            DataError: the density cannot be fitted to these images; says why.
         """
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -42,13 +43,13 @@ class Density(Protocol):
 
 
 class Uniform:
-    """The uniform density: log2(levels) bits/dim on any image."""
+    """The density p(x) = 1, which has log2(levels) bits/dim on any image."""
 
     parameters = 0
 
     @classmethod
     def fit(cls, images: Images) -> Self:
-        """Fit nothing."""
+        """Return the uniform density; the images are not looked at."""
         return cls()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -57,82 +58,97 @@ class Uniform:
 
 
 class PixelHistogram:
-    """Independent pixels, each with a histogram over the grey levels, one pseudo-count per level."""
+    """The density of independent values with a histogram over the grey levels for each.
+
+    With n_dk the number of the N training images that have level k at value d (of D = C H W), the density at value d is
+    levels (n_dk + 1) / (N + levels) in the bin [k / levels, (k + 1) / levels). The 1 is Laplace's: without it, a level
+    that value d never had in training would have density 0.
+
+    Args:
+        log_density: (D, levels), log of the density in each bin.
+    """
 
     def __init__(self, log_density: Tensor) -> None:
-        """`log_density` (D, levels): log of the density within each bin."""
         self.log_density = log_density
 
     @property
     def parameters(self) -> int:
-        """D (levels - 1): the bins of a pixel sum to one."""
+        """D (levels - 1), as the probabilities of a value's levels sum to one."""
         pixels, levels = self.log_density.shape
         return pixels * (levels - 1)
 
     @classmethod
     def fit(cls, images: Images) -> Self:
-        """Count the levels of each pixel; Laplace's +1 keeps unseen levels possible."""
+        """Return the histograms of `images`, counted piece by piece."""
         pixels, levels = images[0].numel(), images.levels
         offset = torch.arange(pixels) * levels
         counts = torch.ones(pixels * levels, dtype=torch.float64)
-        for chunk in _chunks(images):
-            counts += torch.bincount((chunk + offset).flatten(), minlength=len(counts))
+        for piece in _flattened_pieces(images):
+            counts += torch.bincount((piece + offset).flatten(), minlength=len(counts))
         probability = counts.view(pixels, levels) / (len(images) + levels)
         return cls(torch.log(probability * levels))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the sum over pixels of the log density of the bin each lies in."""
+        """Return the sum over d of the log density, in nats, of the bin that x_d lies in, (B,), for x (B, C, H, W)."""
         levels = self.log_density.shape[1]
         bins = (x.flatten(1) * levels).floor().long().clamp(0, levels - 1)
         return self.log_density.gather(1, bins.T).sum(0)
 
 
 class FullGaussian:
-    """The maximum-likelihood Gaussian with full covariance of the dequantised training images.
+    """The Gaussian with the mean and full covariance of the dequantised training images.
 
-    Its mean and covariance are exact expectations over u, so 1 / (12 levels^2) on the diagonal keeps the
-    covariance regular even for pixels that never change. The mass outside [0, 1)^D is not renormalised. There must be
-    more images than values in one: with fewer, the covariance says nothing about most directions.
+    Both are exact expectations over u: the mean is (mean k + 1/2) / levels, the covariance (cov k + I / 12) / levels^2
+    with cov k divided by N, so it is regular even for values that never change. The density is not divided by the
+    Gaussian's mass on [0, 1)^D, which makes its bits/dim an upper bound of those of the truncated Gaussian.
+
+    Args:
+        mean: (D,).
+        cholesky: (D, D), lower Cholesky factor of the covariance.
     """
 
     def __init__(self, mean: Tensor, cholesky: Tensor) -> None:
-        """`mean` (D,); `cholesky` (D, D): lower factor of the covariance."""
         self.mean, self.cholesky = mean, cholesky
 
     @property
     def parameters(self) -> int:
-        """D of the mean and D (D + 1) / 2 of the covariance."""
+        """D of the mean plus D (D + 1) / 2 of the covariance."""
         D = len(self.mean)
         return D + D * (D + 1) // 2
 
     @classmethod
     def fit(cls, images: Images) -> Self:
-        """Accumulate the mean, then the centred second moments, in float64."""
+        """Return the Gaussian of `images`, from sums over pieces of them, the second moments in float64.
+
+        Raises:
+            DataError: there are no more images than values in one, so that the covariance of the grey levels is
+                singular.
+        """
         N, D, levels = len(images), images[0].numel(), images.levels
         if N <= D:
             raise DataError(f"{N} images are too few for the covariance of {D} values")
         mean = torch.zeros(D, dtype=torch.int64)
-        for chunk in _chunks(images):
-            mean += chunk.sum(0, dtype=torch.int64)
+        for piece in _flattened_pieces(images):
+            mean += piece.sum(0, dtype=torch.int64)
         mean = mean.double() / N
         covariance = torch.zeros(D, D, dtype=torch.float64)
-        for chunk in _chunks(images):
-            centred = chunk.double() - mean
+        for piece in _flattened_pieces(images):
+            centred = piece.double() - mean
             covariance.addmm_(centred.T, centred)
         covariance /= N * levels**2
         covariance.diagonal().add_(1 / (12 * levels**2))
         return cls((mean + 0.5) / levels, torch.linalg.cholesky(covariance))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log density by one triangular solve."""
+        """Return the log density in nats (B,) of x (B, C, H, W) in float64."""
         centred = (x.flatten(1) - self.mean).T
         white = torch.linalg.solve_triangular(self.cholesky, centred, upper=False)
         constant = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.cholesky.diagonal().log().sum()
         return -0.5 * white.square().sum(0) - constant
 
 
-def _chunks(images: Images) -> Iterator[Tensor]:
-    """Yield images (B, D), a few at a time."""
+def _flattened_pieces(images: Images) -> Iterator[Tensor]:
+    """Yield all images, flattened to uint8 (B, D), with about `CHUNK` values at a time."""
     for piece in images.pieces(max(1, CHUNK // images[0].numel())):
         yield piece.flatten(1)
 
@@ -144,11 +160,11 @@ def measure_baselines(dataset: str, train: Images, test: Images, config: Evaluat
         dataset: name of the data set, for messages.
         train: images that the densities are fitted to.
         test: images that bits/dim is measured on.
-        config: number of test images, of draws of the dequantisation noise, and its seed.
+        config: number of test images, draws of the dequantisation noise, images at a time, and the seed.
 
     Returns:
-        `test_images`, `draws`, `baselines` (bits/dim, standard error and parameters by name) and `not_available` (the
-        reason by name of a baseline that cannot be fitted).
+        `test_images` and `draws` (numbers), `baselines` (by name: `bits_per_dim`, `bits_per_dim_se`, `parameters`) and
+        `not_available` (by name of a baseline that cannot be fitted: the reason).
 
     Raises:
         DataError: fewer than two test images.
@@ -178,11 +194,20 @@ def measure_baselines(dataset: str, train: Images, test: Images, config: Evaluat
 def density_bits(
     densities: dict[str, Density], images: Images | Tensor, levels: int, config: EvaluationConfig
 ) -> dict[str, Tensor]:
-    """Return per density -log2 p(x) / D (N,) of images (N, C, H, W), means over `config.draws` draws.
+    """Return -log2 p(x) / D of each image under each density, as means over draws of the dequantisation noise.
 
-    Bits/dim is this plus log2(levels), left out here so that the uniform density has exactly that, without error.
+    Bits/dim is this plus log2(levels). The sum is left to the caller, because the uniform density has exactly 0 here
+    and its bits/dim are then log2(levels) without rounding. All densities see the same noise, from a generator seeded
+    by `config.seed`; `evaluate_flow` draws the same for flows.
 
-    All densities and all flows see the same noise, from a generator seeded by `config.seed`.
+    Args:
+        densities: by name.
+        images: uint8 (N, C, H, W).
+        levels: number of grey levels.
+        config: number of draws, images at a time, and the seed.
+
+    Returns:
+        By name of the density, (N,) in float64.
     """
     generator = torch.Generator().manual_seed(config.seed)
     nats = {name: torch.zeros(len(images), dtype=torch.float64) for name in densities}

@@ -1,4 +1,4 @@
-"""Grids of images, pixel by pixel."""
+"""Pictures of images side by side."""
 
 import io
 import math
@@ -9,15 +9,29 @@ from PIL import Image
 from torch import Tensor
 
 BACKGROUND = 128
+"""Grey value of the lines between images."""
 
 
 def grey(x: Tensor, levels: int) -> Tensor:
-    """Turn x in [0, 1) into the uint8 picture of its grey level, black at level 0 and white at the highest."""
+    """Return round(255 k / (levels - 1)) with k = floor(x levels), so that level 0 is black and the highest white.
+
+    Args:
+        x: values in [0, 1), any shape, on any device.
+        levels: number of grey levels, at least 2.
+
+    Returns:
+        uint8 of the shape of x, on the CPU.
+    """
     return ((x * levels).floor() * (255 / (levels - 1))).round().to(torch.uint8).cpu()
 
 
 def tile(images: Tensor, columns: int) -> Image.Image:
-    """Lay out uint8 images (N, C, H, W), C = 1 or 3, row by row with lines of one pixel between them."""
+    """Return one picture of all images, row by row, with lines of one pixel between and around them.
+
+    Args:
+        images: uint8 (N, C, H, W) on the CPU, C = 1 (grey) or 3 (red, green, blue).
+        columns: number of images in a row.
+    """
     count, channels, height, width = images.shape
     rows = math.ceil(count / columns)
     shape = (rows * (height + 1) + 1, columns * (width + 1) + 1, channels)

@@ -1,4 +1,4 @@
-"""Bits/dim of images under a flow."""
+"""Bits/dim of images under a flow, and what it is made of."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def check_images(flow: Flow, images: Tensor) -> None:
     """Do nothing if `images` are uint8 (B, C, H, W) of the flow's shape with values below its levels.
 
     Raises:
-        DataError: anything else; says what was expected.
+        DataError: type, shape or a value is another; says what was expected and what was given.
     """
     expected = f"uint8 images (B, {', '.join(map(str, flow.shape))})"
     if images.dtype != torch.uint8 or images.dim() != 4 or tuple(images.shape[1:]) != flow.shape:
@@ -29,18 +29,19 @@ def check_images(flow: Flow, images: Tensor) -> None:
 
 
 def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Bits/dim of each image, (B,), from one uniform dequantisation draw.
+    """Return the bits/dim (B,) of each image, from one draw of the dequantisation noise.
 
-    -log2 p(x) / D + log2(levels), x = (k + u) / levels; its mean over u bounds the negative log2-probability of the
-    discrete image from above (arXiv 1511.01844). The log-determinant follows the flow's mode: an unbiased estimate.
+    With grey levels k, u uniform in [0, 1)^D, x = (k + u) / levels and D = C H W it is -log2 p(x) / D + log2(levels).
+    Its mean over u is at least -log2 P(k) / D, where P(k) is the probability of the image's grey levels
+    (arXiv 1511.01844). The log-determinant in log2 p(x) is an unbiased estimate.
 
     Args:
-        flow: any mode; use `flow.eval()` for the estimator meant for measuring.
+        flow: in evaluation mode it uses the estimator meant for measuring, in training mode that of training.
         images: uint8 (B, C, H, W), values below the flow's levels.
         generator: source of the dequantisation noise on the CPU; torch's global one by default.
 
     Raises:
-        DataError: wrong type, shape or range.
+        DataError: the images have the wrong type, shape or range.
     """
     check_images(flow, images)
     parameter = next(flow.parameters())
@@ -50,7 +51,15 @@ def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None =
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Measured bits/dim: each (draws, images) in float64 on the CPU; the three parts add up to the whole."""
+    """The bits/dim of each image in each draw of the noise, as the sum of three terms.
+
+    With D = C H W and z = f(x):
+
+    Attributes:
+        log_prob_z: -log2 p(z) / D, (draws, images), float64 on the CPU.
+        log_abs_det: -log2 |det dz/dx| / D, (draws, images), float64 on the CPU.
+        dequantisation: log2(levels).
+    """
 
     log_prob_z: Tensor
     log_abs_det: Tensor
@@ -58,14 +67,18 @@ class Likelihood:
 
     @property
     def bits_per_dim(self) -> Tensor:
-        """All parts together."""
+        """Sum of the three terms, (draws, images)."""
         return self.log_prob_z + self.log_abs_det + self.dequantisation
 
     def summary(self) -> dict[str, object]:
-        """Mean, standard error over images, the share of it that more draws would remove, and the parts' means.
+        """Return means and standard errors over draws and images, under the keys of metrics.json.
 
-        The standard error is that of the mean over images of each image's mean over draws; it contains the noise of
-        dequantisation and of the estimator, which are independent between images.
+        Returns:
+            `bits_per_dim`: mean over draws and images. `bits_per_dim_se`: std over images of each image's mean over
+            draws, divided by sqrt(images). As the noise of dequantisation and estimator is independent between images,
+            its effect is included. `bits_per_dim_se_draws`: sqrt(mean over images of the variance over draws /
+            (draws images)), the standard error due to that noise alone. `parts`: means of the three terms. A standard
+            error is None if there is one image, or one draw.
         """
         values = self.bits_per_dim
         draws, images = values.shape
@@ -83,25 +96,30 @@ class Likelihood:
 
 @torch.no_grad()
 def measure(flow: Flow, images: Images | Tensor, draws: int, batch_size: int, generator: torch.Generator) -> Likelihood:
-    """Measure bits/dim of `images` with `draws` independent draws of dequantisation and estimator noise each.
+    """Measure the bits/dim of each image `draws` times, with independent noise of dequantisation and estimator.
 
     Args:
         flow: in evaluation mode.
         images: uint8 (N, C, H, W).
         draws: number of draws per image.
-        batch_size: images at a time.
-        generator: source of the dequantisation noise, on the CPU.
+        batch_size: number of images at a time.
+        generator: source of the dequantisation noise, on the CPU. The estimator's noise comes from torch's global one.
+
+    Raises:
+        DataError: the images have the wrong type or shape.
     """
     check_images(flow, images[:0])
     parameter = next(flow.parameters())
-    unit = math.prod(flow.shape) * math.log(2)
-    parts = torch.empty(2, draws, len(images), dtype=torch.float64)
+    nats_per_bit_per_dim = math.prod(flow.shape) * math.log(2)
+    log_prob_z = torch.empty(draws, len(images), dtype=torch.float64)
+    log_abs_det = torch.empty(draws, len(images), dtype=torch.float64)
     for draw in range(draws):
         start = 0
         for x in dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype):
-            here = slice(start, start + len(x))
+            batch = slice(start, start + len(x))
             start += len(x)
-            z, log_abs_det = flow(x.to(parameter.device))
-            parts[0, draw, here] = -flow.base_log_prob(z).double().cpu() / unit
-            parts[1, draw, here] = -log_abs_det.double().cpu() / unit
-    return Likelihood(parts[0], parts[1], math.log2(flow.config.levels))
+            z, nats = flow(x.to(parameter.device))
+            # To the CPU first, as MPS has no float64.
+            log_prob_z[draw, batch] = -flow.base_log_prob(z).cpu().double() / nats_per_bit_per_dim
+            log_abs_det[draw, batch] = -nats.cpu().double() / nats_per_bit_per_dim
+    return Likelihood(log_prob_z, log_abs_det, math.log2(flow.config.levels))

@@ -1,4 +1,4 @@
-"""Everything that is measured of a flow: certificate, likelihood and reconstruction on test images."""
+"""The measurements that make up metrics.json: certificate, likelihood and reconstruction error of a flow."""
 
 import time
 from typing import Any
@@ -16,16 +16,27 @@ from acf.settings.config import EvaluationConfig
 
 
 def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig) -> dict[str, Any]:
-    """Certify `flow`, then measure likelihood and reconstruction on uint8 `images` (N, C, H, W).
+    """Certify `flow`, then measure its bits/dim and reconstruction error on `images`.
+
+    Args:
+        flow: left in evaluation mode, with the estimator of log-determinants of `config`.
+        images: uint8 (N, C, H, W).
+        config: number of draws per image, images at a time, seed of the noise, and the estimator.
+
+    Returns:
+        A part of metrics.json; docs/architecture.md describes its keys.
 
     Raises:
         NotContractiveError: a block is not proven contractive; names it.
-        TrainingError: the likelihood is not finite.
+        ConvergenceError: the inverse of a block did not reach its accuracy; names it.
+        DataError: the images have the wrong type or shape.
+        TrainingError: the bits/dim of an image is not finite.
     """
     certificate = certify(flow)
     certificate.require()
     flow.eval().use_evaluation_estimator(config.log_det)
-    # Two streams: torch's global one draws the estimator's noise, the other the dequantisation's.
+    # The noise of dequantisation has a generator of its own, so it is the same whatever the estimator draws from the
+    # global one; baselines see the same noise too.
     torch.manual_seed(config.seed + 2**31)
     noise = torch.Generator().manual_seed(config.seed)
     started = time.perf_counter()

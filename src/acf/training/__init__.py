@@ -1,1 +1,1 @@
-"""Training of one model: optimiser, moving average, checkpoints, the loop."""
+"""Training of one model: the loop, and a module for each of its concerns."""

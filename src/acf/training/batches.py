@@ -1,4 +1,4 @@
-"""The order in which training images are seen, as a function of seed and position alone."""
+"""Training images in random order, and their way into the flow."""
 
 import hashlib
 
@@ -6,45 +6,68 @@ import torch
 from torch import Tensor
 
 from acf.data.prepared.tensors import Images
+from acf.flows.dequantise import dequantise
 
 
 class Batches:
-    """An endless stream of uint8 images: one permutation after the other, cut into batches.
+    """An endless stream of uint8 images: random permutations of the training images, one after the other.
 
-    Any position can be reached without passing through the earlier ones, so a resumed run sees what an uninterrupted
-    one would have seen. A fixed part of the training set is held out for validation, the same for every seed.
+    A batch is a function of the seed and its position in the stream, not of the batches read before, so a resumed run
+    sees the images that an uninterrupted one would have seen. Some images are held out for validation, the same ones
+    for every seed; the stream does not contain them.
 
     Args:
-        images: training images, uint8 (N, C, H, W); only those of a batch are read.
-        held_out: number of validation images.
+        images: training images, uint8 (N, C, H, W); only those that are returned are read.
+        held_out: number of images held out for validation.
         seed: of the permutations.
+
+    Attributes:
+        validation: the images held out, uint8 (held_out, C, H, W).
     """
 
     def __init__(self, images: Images | Tensor, held_out: int, seed: int) -> None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        self._images, self._seed = images, seed
+        self._images = images
+        self._seed = seed
         self.validation = images[order[:held_out].sort().values]
         self._indices = order[held_out:].sort().values
         self._cached: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
-        """Number of images per epoch."""
+        """Return the number of images in an epoch."""
         return len(self._indices)
 
-    def take(self, start: int, count: int) -> Tensor:
-        """Return images number `start` to `start + count` of the stream, uint8 (count, C, H, W)."""
+    def batch_at(self, position: int, size: int) -> Tensor:
+        """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W)."""
         chosen = []
-        while count > 0:
-            epoch, offset = divmod(start, len(self))
-            part = self._permutation(epoch)[offset : offset + count]
-            chosen.append(part)
-            start, count = start + len(part), count - len(part)
+        while size > 0:
+            epoch, offset = divmod(position, len(self))
+            within_epoch = self._permutation(epoch)[offset : offset + size]
+            chosen.append(within_epoch)
+            position += len(within_epoch)
+            size -= len(within_epoch)
         return self._images[self._indices[torch.cat(chosen)]]
 
     def _permutation(self, epoch: int) -> Tensor:
         if self._cached is None or self._cached[0] != epoch:
-            # Torch's CPU generator uses 32 bits of its seed, so seed and epoch are mixed before.
+            # Torch's CPU generator uses 32 bits of its seed, so seed and epoch are hashed into so many.
             mixed = hashlib.sha256(f"{self._seed}/{epoch}".encode()).digest()[:4]
             generator = torch.Generator().manual_seed(int.from_bytes(mixed))
             self._cached = (epoch, torch.randperm(len(self), generator=generator))
         return self._cached[1]
+
+
+def training_input(images: Tensor, levels: int, horizontal_flips: bool) -> Tensor:
+    """Return dequantised images in [0, 1), of which each is mirrored with probability 1/2 if `horizontal_flips`.
+
+    Flips and noise are drawn from torch's global generator of the images' device, flips first.
+
+    Args:
+        images: uint8 (B, C, H, W) with values below `levels`.
+        levels: number of grey levels.
+        horizontal_flips: whether images may be mirrored left to right.
+    """
+    if horizontal_flips:
+        flip = torch.rand(len(images), device=images.device) < 0.5
+        images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
+    return dequantise(images, levels)

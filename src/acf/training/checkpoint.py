@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent."""
+"""Checkpoint files, which are complete or absent."""
 
 import io
 import pickle
@@ -24,7 +24,10 @@ def write_checkpoint(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the checkpoint in `folder`, on the CPU, or None if there is none that can be read."""
+    """Return the checkpoint in `folder`, its tensors on the CPU.
+
+    The result is None if there is no checkpoint, and if it is damaged, which is printed.
+    """
     path = folder / NAME
     if not path.exists():
         return None
@@ -33,22 +36,3 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         print(f"{path} is damaged ({str(error).splitlines()[0]}); training starts again", flush=True)
         return None
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the states of torch's generators that training draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Set torch's generators to states from `random_state`."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    if device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains."""
+"""The progress bar of a training run, and the lines above it."""
 
 import sys
 from types import TracebackType
@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingProgress:
-    """A bar with bits/dim, images/s and time left on a terminal; a line per validation elsewhere.
+    """A context that shows a bar with bits/dim, images/s and time left, on a terminal only.
 
     Args:
-        title: what is trained.
-        start: steps done before.
-        steps: steps in all.
+        title: name of the run.
+        start: number of steps done before.
+        steps: number of steps in all.
     """
 
     def __init__(self, title: str, start: int, steps: int) -> None:
@@ -41,11 +41,11 @@ class TrainingProgress:
         self._bar.stop()
 
     def update(self, step: int, bits_per_dim: float, images_per_second: float) -> None:
-        """Show the state after `step` steps."""
+        """Move the bar to `step` steps done, with training bits/dim and speed beside it."""
         state = f"{bits_per_dim:.3f} bits/dim  {images_per_second:.0f} images/s"
         self._bar.update(self._task, completed=step, state=state)
 
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
+    def print_line(self, line: str) -> None:
+        """Print a line that stays above the bar, or without one."""
         self._console.print(line, markup=False)
         sys.stdout.flush()

@@ -1,8 +1,9 @@
-"""The record of a training run, one row every few steps."""
+"""The table of a training run, with a row every few steps."""
 
 import csv
 import io
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 COLUMNS = (
     "step",
@@ -16,32 +17,64 @@ COLUMNS = (
 )
 
 
-class History:
-    """Rows of `history.csv`; training values are means over the steps since the row before."""
+@dataclass
+class Sums:
+    """Sums over the steps since the last row.
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None, sums: list[float] | None = None) -> None:
+    Attributes:
+        steps: number of steps.
+        bits_per_dim: sum of the steps' training bits/dim.
+        gradient_norm: sum of the steps' gradient norms.
+    """
+
+    steps: int = 0
+    bits_per_dim: float = 0.0
+    gradient_norm: float = 0.0
+
+
+class History:
+    """The rows of `history.csv`, and the sums from which the next one is made.
+
+    Attributes:
+        rows: a dictionary per row, with `COLUMNS` as keys; what was not measured is "".
+        sums: over the steps since the last row.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]] | None = None, sums: Sums | None = None) -> None:
         self.rows = rows or []
-        self.sums = sums or [0.0, 0.0, 0.0]
+        self.sums = sums or Sums()
 
     def observe(self, bits_per_dim: float, gradient_norm: float) -> None:
-        """Take note of one step."""
-        for index, value in enumerate((1.0, bits_per_dim, gradient_norm)):
-            self.sums[index] += value
+        """Add the training bits/dim and the gradient norm of one step."""
+        self.sums.steps += 1
+        self.sums.bits_per_dim += bits_per_dim
+        self.sums.gradient_norm += gradient_norm
 
-    def row(self, step: int, seconds: float, images: int, learning_rate: float) -> dict[str, Any]:
-        """End the row of all steps observed since the last one, and return it."""
-        count = max(self.sums[0], 1.0)
+    def end_row(self, step: int, seconds: float, images: int, learning_rate: float) -> None:
+        """Append a row with the means over the steps since the last one.
+
+        Args:
+            step: number of steps done.
+            seconds: seconds of training so far.
+            images: number of training images seen so far, repetitions included.
+            learning_rate: of the last step.
+        """
+        steps = max(self.sums.steps, 1)
         row = dict.fromkeys(COLUMNS, "") | {
             "step": step,
             "seconds": round(seconds, 3),
             "images": images,
-            "train_bits_per_dim": self.sums[1] / count,
-            "gradient_norm": self.sums[2] / count,
+            "train_bits_per_dim": self.sums.bits_per_dim / steps,
+            "gradient_norm": self.sums.gradient_norm / steps,
             "learning_rate": learning_rate,
         }
         self.rows.append(row)
-        self.sums = [0.0, 0.0, 0.0]
-        return row
+        self.sums = Sums()
+
+    def add_validation(self, bits_per_dim: float, standard_error: float) -> None:
+        """Write validation bits/dim and its standard error into the last row."""
+        self.rows[-1]["validation_bits_per_dim"] = bits_per_dim
+        self.rows[-1]["validation_se"] = standard_error
 
     def as_csv(self) -> str:
         """Return the table as text with a header line."""
@@ -50,3 +83,12 @@ class History:
         writer.writeheader()
         writer.writerows(self.rows)
         return text.getvalue()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return rows and sums as plain values, for a checkpoint."""
+        return {"rows": self.rows, "sums": asdict(self.sums)}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Self:
+        """Return the history whose `state_dict` is `state`."""
+        return cls(state["rows"], Sums(**state["sums"]))

@@ -9,7 +9,7 @@ from acf.settings.config import TrainingConfig
 
 
 def build_optimiser(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam; with `weight_decay` above 0 its decoupled form (arXiv 1711.05101)."""
+    """Return Adam (arXiv 1412.6980) over all parameters, with decoupled weight decay (arXiv 1711.05101)."""
     return torch.optim.AdamW(
         module.parameters(),
         lr=config.learning_rate,
@@ -19,10 +19,21 @@ def build_optimiser(module: nn.Module, config: TrainingConfig) -> torch.optim.Op
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Learning rate of step 0, 1, ...: linear warm-up, then constant or half a cosine down to 0 at the last step."""
+    """Return the learning rate of step 0, 1, ..., steps - 1.
+
+    With r = `learning_rate`, w = `warmup_steps` and n = `steps` it is r (step + 1) / w while step < w. Afterwards it is
+    r under the schedule `constant`, and r (1 + cos(pi (step - w) / (n - w))) / 2 under `cosine`, which would be 0 at
+    step n.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give all parameters of `optimiser` the learning rate `rate`."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate

@@ -1,45 +1,54 @@
-"""The training loop of one model on CPU, CUDA or MPS."""
+"""The training loop of one model, on CPU, CUDA or MPS."""
 
 import math
-import signal
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from acf.errors import AcfError, TrainingError
 from acf.flows.build import build
-from acf.flows.certificate import Certificate, tighten
-from acf.flows.dequantise import bits_per_dim_of, dequantise
+from acf.flows.certificate import Certificate
+from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.settings.config import ModelConfig, TrainingConfig
-from acf.training.batches import Batches
-from acf.training.checkpoint import random_state, read_checkpoint, restore_random_state, write_checkpoint
+from acf.training.average import build_average, certified_average
+from acf.training.batches import Batches, training_input
+from acf.training.checkpoint import read_checkpoint, write_checkpoint
+from acf.training.clock import Clock
 from acf.training.display import TrainingProgress
-from acf.training.health import require_finite_gradients
+from acf.training.finite import require_finite_step
 from acf.training.history import History
-from acf.training.optimiser import build_optimiser, learning_rate
+from acf.training.messages import advice, introduction, validation_line
+from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
+from acf.training.random_state import random_state, restore_random_state
+from acf.training.signals import StopSignals
+from acf.training.validation import mean_and_standard_error, validation_bits_per_dim
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+ROWS_PER_VALIDATION = 10
 
 
 class Trainer:
-    """State of one training run; `run` goes on from the last checkpoint in `folder` to the last step.
+    """One training run, which goes on from the checkpoint in `folder` if there is one.
 
-    Weights, moving average, optimiser, generators, position in the data and history are all in the checkpoint, so a
-    run that was interrupted ends with the same bits as one that was not (on one machine).
+    The checkpoint holds all that the run depends on, so a run that was interrupted and resumed ends with the same bits
+    as one that was not, on one machine.
 
     Args:
-        model: what to build.
-        config: how to train it.
-        batches: the images.
-        seed: of weights and noise.
+        model: configuration of the flow.
+        config: configuration of the training.
+        batches: training and validation images.
+        seed: of initial weights and noise.
         device: where to compute.
         folder: place of the checkpoint.
-        title: name of the run, for the progress bar.
+        title: name of the run, at the start of messages.
+
+    Attributes:
+        flow: the flow with the weights of the last step.
+        average: the moving average of its weights.
+        history: the rows of `history.csv`.
+        step: number of steps done.
     """
 
     def __init__(
@@ -52,179 +61,148 @@ class Trainer:
         folder: Path,
         title: str,
     ) -> None:
+        self.config = config
+        self.batches = batches
+        self.device = device
+        self.folder = folder
+        self.title = title
         torch.manual_seed(seed)
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
-        self.config, self.batches, self.device, self.folder, self.title = (
-            config,
-            batches,
-            device,
-            folder,
-            title,
-        )
         self.flow: Flow = build(model).to(device)
-        self.average = AveragedModel(self.flow, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.average = build_average(self.flow, config.ema_decay)
         self.optimiser = build_optimiser(self.flow, config)
         self.history = History()
-        self.step, self.seconds = 0, 0.0
-        self._stop: int | None = None
-        self._random = random_state(device)
-        self._restore()
-
-    def run(self) -> tuple[Flow, Certificate]:
-        """Train to the last step and return the averaged model, certified, with its certificate.
-
-        Raises:
-            TrainingError: a value that is not finite, naming the layer, or a signal to stop; the checkpoint is kept.
-            NotContractiveError: a block that is not contractive, naming the layer; the checkpoint is kept.
-        """
-        restore_random_state(self._random, self.device)
-        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            with TrainingProgress(self.title, self.step, self.config.steps) as progress:
-                progress.say(self._introduction())
-                self._loop(progress)
-            return self._certified_average()
-        except AcfError as error:
-            raise type(error)(f"{self.title}: {error}. {self._advice()}") from None
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def _loop(self, progress: TrainingProgress) -> None:
-        config = self.config
-        rows_every = max(1, config.validate_every // 10)
-        started, saved = time.perf_counter() - self.seconds, time.perf_counter()
-        images_before, row_started = self.step, time.perf_counter()
-        self.flow.train()
-        while self.step < config.steps:
-            rate = learning_rate(self.step, config)
-            self._train_step(rate)
-            self.step += 1
-            self.seconds = time.perf_counter() - started
-            last = self.step == config.steps
-            if self.step % rows_every == 0 or last:
-                row = self.history.row(self.step, self.seconds, self.step * self._images_per_step, rate)
-                speed = (self.step - images_before) * self._images_per_step / (time.perf_counter() - row_started)
-                progress.update(self.step, row["train_bits_per_dim"], speed)
-                if self.step % config.validate_every == 0 or last:
-                    row |= self._validate()
-                    progress.say(self._line(row, speed))
-                    started = time.perf_counter() - self.seconds  # validation is not training time
-                    self._save()
-                    saved = time.perf_counter()
-                images_before, row_started = self.step, time.perf_counter()
-            if self._stop is not None or time.perf_counter() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                self._save()
-                saved = time.perf_counter()
-            if self._stop is not None:
-                name = signal.Signals(self._stop).name
-                raise TrainingError(f"stopped by {name} after step {self.step}")
+        self.step = 0
+        self._clock = Clock()
+        self._random_state = random_state(device)
+        self._restore_checkpoint()
 
     @property
+    def seconds(self) -> float:
+        """Seconds of training, those of interrupted processes included and those of validation left out."""
+        return self._clock.seconds
+
+    def run(self) -> tuple[Flow, Certificate]:
+        """Train to the last step, and return the averaged flow and its certificate.
+
+        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept. A call after
+        a signal to stop goes on where training stopped.
+
+        Raises:
+            TrainingError: a value is not finite (names the layer), or SIGTERM or SIGINT asked training to stop.
+            NotContractiveError: a block cannot be proven contractive; names the layer.
+        """
+        restore_random_state(self._random_state, self.device)
+        with StopSignals() as signals:
+            try:
+                with TrainingProgress(self.title, self.step, self.config.steps) as progress:
+                    progress.print_line(introduction(self.title, self.flow, self.config, self.device, self.step))
+                    self._train(progress, signals)
+                return certified_average(self.average)
+            except AcfError as error:
+                what_to_do = advice(self.folder, stopped=signals.received is not None)
+                raise type(error)(f"{self.title}: {error}. {what_to_do}") from None
+
+    def _train(self, progress: TrainingProgress, signals: StopSignals) -> None:
+        self.flow.train()
+        self._clock.start()
+        while self.step < self.config.steps:
+            rate = learning_rate(self.step, self.config)
+            self._gradient_step(rate)
+            self.average.update_parameters(self.flow)
+            self.step += 1
+            self._clock.count_step()
+            if self._row_is_due():
+                self._end_row(rate, progress)
+            if self._validation_is_due():
+                self._validate(progress)
+            stop = signals.received  # read once: a signal from here on is for the next step
+            if self._checkpoint_is_due() or stop:
+                self._write_checkpoint()
+            if stop:
+                raise TrainingError(f"stopped by {stop.name} after step {self.step}")
+
+    def _gradient_step(self, rate: float) -> None:
+        """Change the weights by one step of the optimiser, then refresh the estimates of spectral norms."""
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for index in range(self.config.accumulate):
+            x = self._next_input(index)
+            loss = bits_per_dim_of(self.flow.log_prob(x), self.flow.config).mean() / self.config.accumulate
+            loss.backward()
+            total += loss.detach()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm))
+        bits_per_dim = float(total)
+        require_finite_step(self.flow, bits_per_dim, norm, self.step, x)
+        set_learning_rate(self.optimiser, rate)
+        self.optimiser.step()
+        self.flow.renormalise()
+        self.history.observe(bits_per_dim, norm)
+
+    def _next_input(self, index: int) -> Tensor:
+        """Return batch number `index` of the `accumulate` ones of this step, (B, C, H, W) in [0, 1)."""
+        position = (self.step * self.config.accumulate + index) * self.config.batch_size
+        images = self.batches.batch_at(position, self.config.batch_size).to(self.device)
+        return training_input(images, self.flow.config.levels, self.config.horizontal_flips)
+
+    def _row_is_due(self) -> bool:
+        steps_per_row = max(1, self.config.validate_every // ROWS_PER_VALIDATION)
+        return self.step % steps_per_row == 0 or self._validation_is_due()
+
+    def _validation_is_due(self) -> bool:
+        return self.step % self.config.validate_every == 0 or self.step == self.config.steps
+
+    def _checkpoint_is_due(self) -> bool:
+        old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
+        return self._validation_is_due() or old
+
     def _images_per_step(self) -> int:
         return self.config.batch_size * self.config.accumulate
 
-    def _train_step(self, rate: float) -> None:
-        config = self.config
-        self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for part in range(config.accumulate):
-            start = (self.step * config.accumulate + part) * config.batch_size
-            x = self._prepare(self.batches.take(start, config.batch_size))
-            loss = bits_per_dim_of(self.flow.log_prob(x), self.flow.config).mean() / config.accumulate
-            loss.backward()
-            total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip_norm)
-        value = float(norm)
-        require_finite_gradients(self.flow, value if math.isfinite(float(total)) else math.nan, self.step, x)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-        self.flow.renormalise()
-        self.average.update_parameters(self.flow)
-        self.history.observe(float(total), value)
+    def _images_per_second(self) -> float:
+        return self._clock.steps_per_second * self._images_per_step()
 
-    def _prepare(self, images: Tensor) -> Tensor:
-        images = images.to(self.device)
-        if self.config.horizontal_flips:
-            flip = torch.rand(len(images), device=self.device) < 0.5
-            images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
-        return dequantise(images, self.flow.config.levels)
+    def _end_row(self, rate: float, progress: TrainingProgress) -> None:
+        """Append a row to the history and move the progress bar."""
+        self._clock.end_row()
+        self.history.end_row(self.step, self.seconds, self.step * self._images_per_step(), rate)
+        progress.update(self.step, self.history.rows[-1]["train_bits_per_dim"], self._images_per_second())
 
-    def _certified_average(self) -> tuple[Flow, Certificate]:
-        flow: Flow = self.average.module  # type: ignore[assignment]
-        certificate = tighten(flow)
-        certificate.require()
-        return flow.eval(), certificate
-
-    @torch.no_grad()
-    def _validate(self) -> dict[str, Any]:
-        """Bits/dim of the averaged model on held-out training images, with noise that is the same every time."""
-        flow, _ = self._certified_average()
-        flow.use_evaluation_estimator(self.config.log_det)
-        state = random_state(self.device)
-        torch.manual_seed(0)
-        values = torch.cat(
-            [
-                bits_per_dim_of(flow.log_prob(dequantise(part.to(self.device), flow.config.levels)), flow.config)
-                for part in self.batches.validation.split(self.config.batch_size)
-            ]
-        ).double()
-        restore_random_state(state, self.device)
-        flow.use_evaluation_estimator(flow.config.evaluation_log_det)
-        if not torch.isfinite(values).all():
+    def _validate(self, progress: TrainingProgress) -> None:
+        """Write bits/dim of the averaged flow on the held-out images into the last row, and print the row."""
+        flow, _ = certified_average(self.average)
+        values = validation_bits_per_dim(flow, self.batches.validation, self.config, self.device)
+        mean, error = mean_and_standard_error(values)
+        if not math.isfinite(mean):
             raise TrainingError(f"step {self.step}: validation bits/dim is not finite")
-        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return {"validation_bits_per_dim": float(values.mean()), "validation_se": error}
+        self.history.add_validation(mean, error)
+        row = self.history.rows[-1]
+        progress.print_line(validation_line(self.title, row, self.config.steps, self._images_per_second()))
+        self._clock.leave_out()
 
-    def _save(self) -> None:
+    def _write_checkpoint(self) -> None:
+        self._random_state = random_state(self.device)
         content = {
             "step": self.step,
             "seconds": self.seconds,
             "flow": self.flow.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "random": random_state(self.device),
-            "rows": self.history.rows,
-            "sums": self.history.sums,
+            "history": self.history.state_dict(),
+            "random_state": self._random_state,
         }
         write_checkpoint(self.folder, content)
+        self._clock.checkpoint_written()
 
-    def _restore(self) -> None:
+    def _restore_checkpoint(self) -> None:
         content = read_checkpoint(self.folder)
         if content is None:
             return
-        self.step, self.seconds = content["step"], content["seconds"]
+        self.step = content["step"]
+        self._clock = Clock(content["seconds"])
         self.flow.load_state_dict(content["flow"])
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
-        self.history = History(content["rows"], content["sums"])
-        self._random = content["random"]
-
-    def _on_signal(self, number: int, _: object) -> None:
-        self._stop = number
-
-    def _introduction(self) -> str:
-        parameters = sum(p.numel() for p in self.flow.parameters())
-        log_det = self.config.log_det
-        gradient = "Neumann series" if log_det.neumann_gradient else "derivative of the estimate itself"
-        start = f"resumed after step {self.step}" if self.step else "from the start"
-        return (
-            f"{self.title}: {parameters:,} parameters on {self.device}, {start}; training bits/dim is an unbiased "
-            f"estimate ({log_det.exact_terms} exact terms, {log_det.distribution} roulette), gradient: {gradient}"
-        )
-
-    def _line(self, row: dict[str, Any], speed: float) -> str:
-        return (
-            f"{self.title}: step {row['step']}/{self.config.steps}  train {row['train_bits_per_dim']:.3f}  "
-            f"validation {row['validation_bits_per_dim']:.3f} ± {row['validation_se']:.3f} bits/dim  "
-            f"{speed:.0f} images/s"
-        )
-
-    def _advice(self) -> str:
-        if self._stop is not None:
-            return "Run the same command again to go on"
-        kept = read_checkpoint(self.folder)
-        where = f"The last good checkpoint (step {kept['step']}) is kept in {self.folder}" if kept else ""
-        return f"{where or 'There is no checkpoint yet'}; lower training.learning_rate or raise training.warmup_steps"
+        self.history = History.from_state_dict(content["history"])
+        self._random_state = content["random_state"]

@@ -1,0 +1,45 @@
+"""The lines that training prints, and the advice at the end of its error messages."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acf.flows.flow import Flow
+from acf.settings.config import TrainingConfig
+from acf.training.checkpoint import read_checkpoint
+
+
+def introduction(title: str, flow: Flow, config: TrainingConfig, device: torch.device, step: int) -> str:
+    """Return the first line of a run: size of the model, device, steps done before, and the training estimate."""
+    parameters = sum(p.numel() for p in flow.parameters())
+    log_det = config.log_det
+    gradient = "Neumann series" if log_det.neumann_gradient else "derivative of the estimate itself"
+    start = f"resumed after step {step}" if step else "from the start"
+    return (
+        f"{title}: {parameters:,} parameters on {device}, {start}; training bits/dim is an unbiased "
+        f"estimate ({log_det.exact_terms} exact terms, {log_det.distribution} roulette), gradient: {gradient}"
+    )
+
+
+def validation_line(title: str, row: dict[str, Any], steps: int, images_per_second: float) -> str:
+    """Return the line of one validation, from its row of the history; `steps` is the number of steps in all."""
+    return (
+        f"{title}: step {row['step']}/{steps}  train {row['train_bits_per_dim']:.3f}  "
+        f"validation {row['validation_bits_per_dim']:.3f} ± {row['validation_se']:.3f} bits/dim  "
+        f"{images_per_second:.0f} images/s"
+    )
+
+
+def advice(folder: Path, stopped: bool) -> str:
+    """Return what a person can do after an error, for the end of its message.
+
+    Args:
+        folder: place of the checkpoint.
+        stopped: whether a signal asked training to stop.
+    """
+    if stopped:
+        return "Run the same command again to go on"
+    kept = read_checkpoint(folder)
+    where = f"The last good checkpoint (step {kept['step']}) is kept in {folder}" if kept else ""
+    return f"{where or 'There is no checkpoint yet'}; lower training.learning_rate or raise training.warmup_steps"
