@@ -10,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from sources import CASES, CLASSES, shrink
+
+from tests.data.sources import CASES, CLASSES, shrink
+
+ROOT = Path(__file__).parents[2]
 
 
 class FileServer(ThreadingHTTPServer):
@@ -109,12 +112,12 @@ def acf(tmp_path: Path):
 
 @pytest.fixture
 def tried(tmp_path: Path, server: FileServer) -> Callable[[str, str, int], tuple[list[str], str]]:
-    """Run a script of this folder on a case in an empty folder: its complaints, and the last line it prints.
+    """Run a module of this folder on a case in an empty folder: its complaints, and the last line it prints.
 
     Source files lie in a mirror folder, or come from the server where the data set is one that is downloaded.
     """
 
-    def run(script: str, name: str, points: int) -> tuple[list[str], str]:
+    def run(module: str, name: str, points: int) -> tuple[list[str], str]:
         mirror, work = tmp_path / "mirror", tmp_path / "work"
         mirror.mkdir()
         work.mkdir()
@@ -125,9 +128,9 @@ def tried(tmp_path: Path, server: FileServer) -> Callable[[str, str, int], tuple
             server.files = {f"/{path.name}": path.read_bytes() for path in mirror.iterdir()}
             place = server.url
         result = subprocess.run(
-            [sys.executable, Path(__file__).parent / script, name, str(points), place],
+            [sys.executable, "-m", f"tests.data.{module}", name, str(points), place],
             cwd=work,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
             capture_output=True,
             text=True,
             timeout=600,

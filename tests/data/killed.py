@@ -1,7 +1,7 @@
 """Prepare a data set again and again, killed at points spread over the whole stage; run by test_killed.py.
 
-python killed.py NAME POINTS MIRROR, in an empty folder. Prints what went wrong, and the number of points at which the
-process was indeed killed. Children are forked, so that all their time is that of the stage.
+python -m tests.data.killed NAME POINTS MIRROR, in an empty folder. Prints what went wrong, and the number of points at
+which the process was indeed killed. Children are forked, so that all their time is that of the stage.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ import traceback
 from pathlib import Path
 
 import pytest
-import sources
 
 from acf.data import verify
 from acf.stages.prepare import prepare
+from tests.data import sources
 
 
 def files() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Prepare a data set where writing is refused; run by test_refused.py in an empty folder of its own.
 
-python refused.py NAME PARTS MIRROR. Files may not grow beyond a limit, as on a full disk, at PARTS limits spread over
-the size of the largest file; then the folder for data is read-only. Prints what went wrong, and how often writing was
-refused. Children are forked, so that imports cost time once.
+python -m tests.data.refused NAME PARTS MIRROR. Files may not grow beyond a limit, as on a full disk, at PARTS
+limits spread over the size of the largest file; then the folder for data is read-only. Prints what went wrong, and how
+often writing was refused. Children are forked, so that imports cost time once.
 """
 
 import os
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sources
-from killed import clean, files
 
 from acf.data.listing import overview
 from acf.errors import DataError
 from acf.stages.prepare import prepare
+from tests.data import sources
+from tests.data.killed import clean, files
 
 NOBODY = 65534
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import cut, flip, last, left_over, png, random_images, tar, written
 
 from acf.data import load
 from acf.errors import DataError
 from acf.stages.prepare import prepare
+from tests.data.sources import cut, flip, last, left_over, png, random_images, tar, written
 
 
 def members(path: Path) -> dict[str, bytes]:

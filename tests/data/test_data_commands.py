@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import flip, written
 from typer.testing import CliRunner
 
 from acf.cli import app
@@ -13,6 +12,7 @@ from acf.data.download.progress import shown
 from acf.errors import DataError
 from acf.registry import DATASETS
 from acf.stages.prepare import prepare
+from tests.data.sources import flip, written
 
 
 def test_the_list_follows_what_is_there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

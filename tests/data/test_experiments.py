@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 from _pytest.mark import ParameterSet
-from sources import CASES, shrink
 
 from acf.settings.params import Params
 from acf.stages.baselines import baselines
@@ -16,6 +15,7 @@ from acf.stages.evaluate import evaluate
 from acf.stages.prepare import prepare
 from acf.stages.sample import sample
 from acf.stages.train import train
+from tests.data.sources import CASES, shrink
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 1024

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import pytest
-from sources import CASES
+
+from tests.data.sources import CASES
 
 PARTS = 5
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_refused_writes(name: str, tried: Callable[[str, str, int], tuple[list[str], str]]) -> None:
-    faults, last = tried("refused.py", name, PARTS)
+    faults, last = tried("refused", name, PARTS)
     assert faults == []
     assert int(last.removeprefix("refused ")) == PARTS

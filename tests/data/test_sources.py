@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FileServer
-from sources import CASES, cut, last, left_over, png, random_images, write_imagenet_npz, written
 
 from acf.data import load, verify
 from acf.errors import DataError
 from acf.registry import DATASETS
 from acf.stages.prepare import prepare
+from tests.data.conftest import FileServer
+from tests.data.sources import CASES, cut, last, left_over, png, random_images, write_imagenet_npz, written
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"celebahq64"}))

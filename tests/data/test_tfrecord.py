@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from sources import example, last, random_images, record
 
 from acf.data.formats.tfrecord import feature, masked_checksum, records
 from acf.errors import DataError
+from tests.data.sources import example, last, random_images, record
 
 
 def test_checksum_is_that_of_the_format() -> None:

@@ -1,7 +1,8 @@
 """The real DVC and Snakemake: what runs again after a change, and what comes back without running."""
 
 import pytest
-from project import Project
+
+from tests.pipeline.project import Project
 
 DATA = ["baselines --experiment digits", "prepare --dataset digits", "report --experiment digits"]
 RATE = "experiments.digits.variants.acf-l2.training.learning_rate"

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from graphs import Stage, dvc_graph, snakemake_graph
 
 from acf.runs import CODE
 from acf.settings.params import Params
 from acf.stages.graph import check_graph
+from tests.pipeline.graphs import Stage, dvc_graph, snakemake_graph
 
 ROOT = Path(__file__).parents[2]
 

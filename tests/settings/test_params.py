@@ -9,7 +9,7 @@ from acf.registry import ATTENTIONS
 from acf.settings.config import ModelConfig, RunConfig, model_config_from
 from acf.settings.params import Params
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 TEXT = """\
 defaults:
