@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import acf
 from acf.errors import DataError, NotContractiveError
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
+from acf.lipschitz.layer import LipschitzLayer
 from acf.settings.config import EvaluationConfig
 from acf.stages.evaluate import evaluate, evaluate_flow
 from acf.stages.sample import draw_pictures, grey, tile
@@ -72,7 +72,7 @@ def test_same_latent_noise_same_samples(trained: Path) -> None:
     assert float(first.max()) < 1
 
 
-class Expanding(nn.Module):
+class Expanding(LipschitzLayer):
     """x + 3 A(x) with its honest bound."""
 
     def __init__(self, attention: L2SelfAttention) -> None:

@@ -10,19 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.errors import DataError, TrainingError
 from acf.evaluation.likelihood import check_images, dequantise
-from acf.flows.certificate import certify
-from acf.flows.flow import Flow
+from acf.flows.flow import Flow, certify
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.bounds.attack import largest_gain, power_norm
 from acf.lipschitz.join import Join
+from acf.lipschitz.layer import LipschitzLayer
 
 STEPS = 30
-"""Steps of gradient ascent in each of an attack's two climbs."""
+"""Steps of gradient ascent in each of an attack's two gradient ascents."""
 
-# Inputs that climb, or whose gains are measured, at a time: attention on 784 tokens keeps GiB for their derivatives.
+# Number of inputs that a gradient ascent improves, or whose gains are measured, at a time: attention on 784 tokens
+# keeps GiB for their derivatives.
 BATCH = 16
 # Up to this many inputs a Jacobian is formed whole; its rows need as many copies of the input.
 EXACT_INPUTS = 256
@@ -73,7 +75,7 @@ def audit(
     Args:
         flow: in any mode, on a device that has float64; it is left as it is.
         images: uint8 (B, C, H, W), at least two.
-        steps: of gradient ascent in each of an attack's two climbs.
+        steps: of gradient ascent in each of an attack's two gradient ascents.
         seed: of dequantisation, attack and the choice of tokens.
         on_block: called with the name of each block when it is done.
 
@@ -109,7 +111,7 @@ def _audit_block(
     best = x[gains.argsort(descending=True)[:BATCH]]
     shape = tuple(x.shape[1:])
     attack = largest_gain(
-        branch, shape, inputs=best, steps=steps, rounds=1, seed=seed, climbers=BATCH, exact_inputs=EXACT_INPUTS
+        branch, shape, inputs=best, steps=steps, rounds=1, seed=seed, candidates=BATCH, exact_inputs=EXACT_INPUTS
     )
     local = float(gains.max())
     found = max(local, attack.gain)
@@ -130,11 +132,15 @@ def _audit_block(
     )
 
 
-class _Silent(nn.Module):
-    """The attention that says nothing."""
+class _Zero(LipschitzLayer):
+    """The map A(x) = 0, which takes the place of attention."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
+
+    @override
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        return 0.0
 
 
 @torch.no_grad()
@@ -144,10 +150,10 @@ def attention_weight(join: Join, x: Tensor) -> float | None:
     std is the root mean square distance of a token from the mean over all tokens of all images. For a convex share this
     is s std(A) / ((1 - s) std(x) + s std(A)). None if both parts are constant.
     """
-    silent = copy.deepcopy(join)
-    silent.inner = _Silent()
+    without = copy.deepcopy(join)
+    without.inner = _Zero()
     joined = torch.cat([join(part) for part in x.split(BATCH)])
-    features = silent(x)
+    features = without(x)
     kept, mixed = math.sqrt(_variance(features)), math.sqrt(_variance(joined - features))
     return mixed / (kept + mixed) if kept + mixed > 0 else None
 

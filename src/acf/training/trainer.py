@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from acf.errors import AcfError, TrainingError
 from acf.flows.build import build
-from acf.flows.certificate import Certificate, tighten
+from acf.flows.certificate import Certificate
 from acf.flows.dequantise import bits_per_dim_of, dequantise
-from acf.flows.flow import Flow
+from acf.flows.flow import Flow, tighten
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.batches import Batches
 from acf.training.checkpoint import random_state, read_checkpoint, restore_random_state, write_checkpoint
