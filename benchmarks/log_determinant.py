@@ -145,10 +145,11 @@ def strong_jacobian() -> Tensor:
             part.converge_norm(1e-6, 2000)
     x = 0.1 * torch.randn(1, 1, 4, 4, dtype=torch.float64)
     j = jacobian(block.branch, x).detach()[0]
-    draw = RouletteEstimator(5, "poisson", 2.0, "gaussian").weighted_probe(x, per_sample=True)
-    _, value, _ = value_and_neumann(block.branch, x.requires_grad_(True), draw)
-    t = products(j, draw.probe.flatten(1), len(draw.weights))
-    torch.testing.assert_close((draw.weights * terms_of(t)).sum(0), value)  # this script computes what the package does
+    weighted_probe = RouletteEstimator(5, "poisson", 2.0, "gaussian").weighted_probe(x, per_sample=True)
+    _, value, _ = value_and_neumann(block.branch, x.requires_grad_(True), weighted_probe)
+    t = products(j, weighted_probe.probe.flatten(1), len(weighted_probe.weights))
+    # This script computes what the package does.
+    torch.testing.assert_close((weighted_probe.weights * terms_of(t)).sum(0), value)
     return j
 
 

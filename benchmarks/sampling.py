@@ -67,9 +67,8 @@ are means.
 
 def solutions(flow: acf.Flow, z: Tensor) -> dict[str, Solution]:
     """Solution of every residual block on the way back from noise z (B, D)."""
-    solved: dict[Any, Solution] = {}
-    flow.bijection.recorded_inverse(z, solved)
-    return {name: solved[block] for name, block in flow.residual_blocks().items()}
+    _, report = flow.bijection.inverse_with_report(z)
+    return {name: report.solutions[block] for name, block in flow.residual_blocks().items()}
 
 
 def krylov_residuals(operator: Tensor, r: Tensor, goal: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ def measure_floors(
     block: ResidualBlock, x: Tensor, others: Tensor, tolerance: float, rounding: float
 ) -> dict[str, Tensor]:
     """Counts per sample that the residual's derivative allows at best, for float64 solutions x and others."""
-    lipschitz = block.stored_lipschitz()
+    lipschitz = block.cached_lipschitz_bound()
     flat, shape = x.flatten(1), x.shape[1:]
     y, y_others = block.transform(x).flatten(1), block.transform(others).flatten(1)
     size = y.norm(dim=1).clamp_min(1)
@@ -144,7 +143,7 @@ def measure_floors(
 @torch.no_grad()
 def measure_block(block: ResidualBlock, exact: ResidualBlock, x: Tensor, tolerance: float) -> dict[str, Any]:
     """Evaluations per sample of the iterations in x's type, and how far their residuals are from the tolerance."""
-    lipschitz, y = block.stored_lipschitz(), block.transform(x)
+    lipschitz, y = block.cached_lipschitz_bound(), block.transform(x)
     plain = invert(block.branch, y, lipschitz, tolerance, memory=0).evaluations
     found = invert(block.branch, y, lipschitz, tolerance)
     goal = tolerance * y.flatten(1).norm(dim=1).clamp_min(1)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from acf import lipschitz
     from acf.evaluation.likelihood import bits_per_dim
     from acf.flows.build import build
-    from acf.flows.certificate import Certificate, certify, tighten
-    from acf.flows.flow import Flow
+    from acf.flows.certificate import Certificate
+    from acf.flows.flow import Flow, certify, tighten
     from acf.flows.storage import load, save
 
 _PLACES = {
@@ -19,10 +19,10 @@ _PLACES = {
     "Flow": "acf.flows.flow",
     "bits_per_dim": "acf.evaluation.likelihood",
     "build": "acf.flows.build",
-    "certify": "acf.flows.certificate",
+    "certify": "acf.flows.flow",
     "load": "acf.flows.storage",
     "save": "acf.flows.storage",
-    "tighten": "acf.flows.certificate",
+    "tighten": "acf.flows.flow",
 }
 
 __all__ = ["Certificate", "Flow", "bits_per_dim", "build", "certify", "lipschitz", "load", "save", "tighten"]

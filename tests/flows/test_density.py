@@ -34,8 +34,10 @@ def log_prob(flow: acf.Flow, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tens
     results = []
     for second in (1.0, -1.0):
         probe = torch.tensor([1.0, second], dtype=x.dtype).view(1, *flow.shape).expand_as(x)
-        draw = WeightedProbe(probe, torch.ones(TERMS, 1, dtype=x.dtype))
-        monkeypatch.setattr(RouletteEstimator, "draw", lambda self, x, per_sample, draw=draw: draw)
+        weighted_probe = WeightedProbe(probe, torch.ones(TERMS, 1, dtype=x.dtype))
+        monkeypatch.setattr(
+            RouletteEstimator, "weighted_probe", lambda self, x, per_sample, fixed=weighted_probe: fixed
+        )
         with torch.no_grad():
             results.append(flow.log_prob(x))
     monkeypatch.undo()

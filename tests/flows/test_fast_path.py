@@ -1,4 +1,4 @@
-"""The fast path against the published algorithm: the same numbers for the same draw, in float64."""
+"""The fast path against the published algorithm: the same numbers for the same probe, in float64."""
 
 import copy
 
@@ -8,11 +8,10 @@ from cases import KINDS, residual, unsettle
 from torch import Tensor, nn
 
 import acf
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, series, surrogate, value_and_neumann
-from acf.flows.power_series import estimate
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
+from acf.flows.power_series import value_and_log_det
 from acf.flows.reference import ReferenceBlock, as_reference
 from acf.flows.residual import ResidualBlock
-from acf.lipschitz.layer import effective_tensors, value_and_vjp
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.settings.config import TrainingLogDetConfig
 
@@ -58,10 +57,13 @@ def test_a_block_is_that_of_the_published_algorithm(kind: str, activation: str) 
 def test_each_sample_may_have_its_own_weight(kind: str) -> None:
     block, x = made(kind), inputs()
     torch.manual_seed(5)
-    draw = RouletteEstimator(30, "poisson", 1e-9, "rademacher").weighted_probe(x, per_sample=False)
+    weighted_probe = RouletteEstimator(30, "poisson", 1e-9, "rademacher").weighted_probe(x, per_sample=False)
     weights = torch.tensor([1.0, -0.5, 0.0, 2.0, 0.3], dtype=x.dtype)
     pairs = []
-    for function in (lambda x: block._with_gradient(x, draw)[1], lambda x: published(block, x, draw)):
+    for function in (
+        lambda x: block._value_and_log_det_in_training(x, weighted_probe)[1],
+        lambda x: published(block, x, weighted_probe),
+    ):
         leaf = x.clone().requires_grad_(True)
         pairs.append(
             torch.autograd.grad((weights * function(leaf)).sum(), [leaf, *block.parameters()], materialize_grads=True)
@@ -70,10 +72,10 @@ def test_each_sample_may_have_its_own_weight(kind: str) -> None:
         torch.testing.assert_close(a, b, **TIGHT)
 
 
-def published(block: ResidualBlock, x: Tensor, draw: WeightedProbe) -> Tensor:
+def published(block: ResidualBlock, x: Tensor, weighted_probe: WeightedProbe) -> Tensor:
     """value + surrogate - surrogate without gradient, all by automatic differentiation."""
-    y, value, neumann = value_and_neumann(block.branch, x, draw)
-    gradient = surrogate(y, x, draw.probe, neumann)
+    y, value, neumann = value_and_neumann(block.branch, x, weighted_probe)
+    gradient = surrogate(y, x, weighted_probe.probe, neumann)
     return value + gradient - gradient.detach()
 
 
@@ -113,9 +115,9 @@ def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.Monk
 def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
     block, x = made(kind), inputs(9)
     torch.manual_seed(6)
-    draws = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
-    y, value = estimate(block.branch, x, draws)
-    expected_y, expected = series(block.branch, x.clone().requires_grad_(True), draws)
+    weighted_probes = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
+    y, value = value_and_log_det(block.branch, x, weighted_probes)
+    expected_y, expected = value_and_series(block.branch, x.clone().requires_grad_(True), weighted_probes)
     torch.testing.assert_close(y, expected_y.detach(), **TIGHT)
     torch.testing.assert_close(value, expected.detach(), **TIGHT)
 
@@ -124,9 +126,9 @@ def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
 def test_products_of_the_first_samples_only(kind: str) -> None:
     block, x = made(kind), inputs()
     with torch.no_grad():
-        _, pull = value_and_vjp(block.branch, x, effective_tensors(block.branch))
+        _, vjp = block.branch.value_and_vjp(x, block.branch.effective_tensors(), x.dtype)
         v = torch.randn_like(x)
-        torch.testing.assert_close(pull(v[:2].clone()), pull(v.clone())[:2], **TIGHT)
+        torch.testing.assert_close(vjp(v[:2].clone()), vjp(v.clone())[:2], **TIGHT)
 
 
 @pytest.mark.parametrize("kind", ["conv", "dense", "fc"])

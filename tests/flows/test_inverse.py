@@ -101,7 +101,7 @@ def test_the_bounds_are_those_of_each_block():
         part.solve = lambda y, solve=solve, name=name: solve(inputs.setdefault(name, y))  # type: ignore[method-assign]
     found = made.invert(torch.randn(4, 16))
     for name, part in made.residual_blocks().items():
-        again = invert(part.branch, inputs[name], part.stored_lipschitz())
+        again = invert(part.branch, inputs[name], part.cached_lipschitz_bound())
         assert torch.equal(found.bounds[name], again.bound)
         assert torch.equal(found.evaluations[name], again.evaluations)
 

@@ -10,7 +10,14 @@ from cases import trained
 from scipy import stats
 from torch import Tensor
 
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, series, surrogate, value_and_neumann
+from acf.flows.logdet import (
+    RouletteEstimator,
+    WeightedProbe,
+    exact_log_det,
+    surrogate,
+    value_and_neumann,
+    value_and_series,
+)
 from acf.flows.residual import ResidualBlock
 from acf.registry import ATTENTIONS
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
@@ -51,13 +58,13 @@ def test_all_probes_and_a_long_series_give_the_exact_value_and_gradients(kind, n
     made, x = strong(kind, sign)
     leaf = x.clone().requires_grad_(True)
     # The mean over the probes is exact; 250 terms leave less than 0.95^250.
-    draw = WeightedProbe(all_probes(), torch.ones(250, 1, dtype=torch.float64))
+    weighted_probe = WeightedProbe(all_probes(), torch.ones(250, 1, dtype=torch.float64))
     many = leaf.expand(64, *SHAPE)
     if neumann:
-        y, value, vector = value_and_neumann(made.branch, many, draw)
-        differentiable = surrogate(y, many, draw.probe, vector)
+        y, value, vector = value_and_neumann(made.branch, many, weighted_probe)
+        differentiable = surrogate(y, many, weighted_probe.probe, vector)
     else:
-        y, value = series(made.branch, many, [draw])
+        y, value = value_and_series(made.branch, many, [weighted_probe])
         differentiable = value
     inputs = (leaf, *made.branch.parameters())
     found = flat(torch.autograd.grad(differentiable.mean(), inputs, allow_unused=True, materialize_grads=True))

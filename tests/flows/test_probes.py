@@ -54,13 +54,13 @@ def test_patterns_are_orthogonal_over_different_colours(shape: tuple[int, ...], 
     assert torch.equal(patterns(count, shape), patterns(2 * count, shape)[:count])
 
 
-def linear(j: Tensor, shape: tuple[int, ...], x: Tensor, draws: list[WeightedProbe]) -> Tensor:
+def linear(j: Tensor, shape: tuple[int, ...], x: Tensor, weighted_probes: list[WeightedProbe]) -> Tensor:
     """Mean of the estimates (B,) for g(x) = J x."""
 
     def g(value: Tensor) -> Tensor:
         return (value.flatten(1) @ j.T).view(-1, *shape)
 
-    return torch.stack([value_and_neumann(g, x, draw)[1] for draw in draws]).mean(0)
+    return torch.stack([value_and_neumann(g, x, probe)[1] for probe in weighted_probes]).mean(0)
 
 
 def contraction(values: int, norm: float = 0.6) -> Tensor:
@@ -69,9 +69,9 @@ def contraction(values: int, norm: float = 0.6) -> Tensor:
     return j * (norm / torch.linalg.matrix_norm(j, 2))
 
 
-def with_probe(draws: list[WeightedProbe], v: Tensor) -> list[WeightedProbe]:
+def with_probe(weighted_probes: list[WeightedProbe], v: Tensor) -> list[WeightedProbe]:
     """The same draws with the probe v in the place of the one drawn."""
-    return [WeightedProbe(v * draw.probe * draws[0].probe, draw.weights) for draw in draws]
+    return [WeightedProbe(v * one.probe * weighted_probes[0].probe, one.weights) for one in weighted_probes]
 
 
 def all_signs(shape: tuple[int, ...]) -> Tensor:
@@ -87,9 +87,11 @@ def test_the_mean_over_all_sign_vectors_is_exact(shape: tuple[int, ...], probes:
     j = contraction(math.prod(shape))
     v = all_signs(shape)
     x = torch.zeros_like(v).requires_grad_()
-    draws = RouletteEstimator(60, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
-    assert len(draws) == probes
-    found = linear(j, shape, x, with_probe(draws, v)).mean()
+    weighted_probes = RouletteEstimator(60, "poisson", NO_MORE, "rademacher", probes).weighted_probes(
+        x, per_sample=True
+    )
+    assert len(weighted_probes) == probes
+    found = linear(j, shape, x, with_probe(weighted_probes, v)).mean()
     expected = torch.linalg.slogdet(torch.eye(len(j), dtype=j.dtype) + j).logabsdet
     assert float(expected) < -0.3
     assert float(found) == pytest.approx(float(expected), abs=1e-10)
@@ -103,8 +105,8 @@ def test_what_is_left_of_the_variance_is_between_values_of_one_colour(probes: in
     j = contraction(8)
     v = all_signs(shape)
     x = torch.zeros_like(v).requires_grad_()
-    draws = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
-    found = linear(j, shape, x, with_probe(draws, v)).var(correction=0)
+    weighted_probes = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
+    found = linear(j, shape, x, with_probe(weighted_probes, v)).var(correction=0)
     colour = colours(shape).flatten() % probes
     pairs = (colour[:, None] == colour) & ~torch.eye(8, dtype=torch.bool)
     expected = 2 * (((j + j.T) / 2).square() * pairs).sum()
@@ -119,8 +121,10 @@ def test_couplings_between_colours_cancel_exactly(shape: tuple[int, ...]) -> Non
     j = contraction(16) * ((colour[:, None] != colour) | torch.eye(16, dtype=torch.bool))
     x = torch.zeros(50, *shape, dtype=torch.float64, requires_grad=True)
     for probes, cancelled in ((4, True), (2, False)):
-        draws = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
-        errors = linear(j, shape, x, draws) - j.trace()
+        weighted_probes = RouletteEstimator(1, "poisson", NO_MORE, "rademacher", probes).weighted_probes(
+            x, per_sample=True
+        )
+        errors = linear(j, shape, x, weighted_probes) - j.trace()
         assert (float(errors.abs().max()) < 1e-12) == cancelled
 
 
@@ -131,8 +135,8 @@ def test_estimates_are_unbiased(kind: str, probes: int) -> None:
     estimator = RouletteEstimator(2, "geometric", 0.4, "rademacher", probes)
     torch.manual_seed(3)
     many = x.expand(DRAWS, *x.shape[1:]).clone().requires_grad_()
-    draws = estimator.weighted_probes(many, per_sample=True)
-    values = torch.stack([value_and_neumann(block.branch, many, draw)[1] for draw in draws])
+    weighted_probes = estimator.weighted_probes(many, per_sample=True)
+    values = torch.stack([value_and_neumann(block.branch, many, probe)[1] for probe in weighted_probes])
     exact = float(exact_log_det(block.branch, x).detach())
     assert within(values.mean(0), exact)
     assert float(values.mean(0).std()) / math.sqrt(DRAWS) < 0.02 * abs(exact)
@@ -156,19 +160,23 @@ def within(values: Tensor, exact: float) -> bool:
 )
 def test_later_terms_have_fewer_probes(probes: int, exact_terms: int, expected: list[int]) -> None:
     x = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
-    draws = RouletteEstimator(exact_terms, "poisson", NO_MORE, "rademacher", probes).weighted_probes(x, per_sample=True)
-    assert [len(draw.weights) for draw in draws] == expected
+    weighted_probes = RouletteEstimator(exact_terms, "poisson", NO_MORE, "rademacher", probes).weighted_probes(
+        x, per_sample=True
+    )
+    assert [len(one.weights) for one in weighted_probes] == expected
     for k in range(exact_terms):
-        total = sum(float(draw.weights[k].max()) for draw in draws if len(draw.weights) > k)
+        total = sum(float(one.weights[k].max()) for one in weighted_probes if len(one.weights) > k)
         assert total == pytest.approx(probes)
 
 
 @pytest.mark.parametrize("law", ["rademacher", "gaussian"])
 def test_every_probe_has_the_law_of_the_first(law: str) -> None:
     torch.manual_seed(4)
-    draws = RouletteEstimator(1, "poisson", 1.0, law, 4).weighted_probes(torch.zeros(100_000, 1, 1, 3), per_sample=True)
-    for draw in draws:
-        v = draw.probe.flatten(1)
+    weighted_probes = RouletteEstimator(1, "poisson", 1.0, law, 4).weighted_probes(
+        torch.zeros(100_000, 1, 1, 3), per_sample=True
+    )
+    for weighted_probe in weighted_probes:
+        v = weighted_probe.probe.flatten(1)
         assert torch.allclose(v.T @ v / len(v), torch.eye(3), atol=0.025)
         assert (v.abs() == 1).all() == (law == "rademacher")
 
@@ -187,9 +195,9 @@ def test_samples_have_their_own_lengths_and_probes() -> None:
     torch.manual_seed(6)
     j = contraction(4)
     x = torch.zeros(20_000, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    draws = RouletteEstimator(1, "geometric", 0.3, "rademacher", 2).weighted_probes(x, per_sample=True)
-    lengths = (draws[0].weights > 0).double().sum(0).view(-1, 2)
-    values = linear(j, (1, 2, 2), x, draws).view(-1, 2)
+    weighted_probes = RouletteEstimator(1, "geometric", 0.3, "rademacher", 2).weighted_probes(x, per_sample=True)
+    lengths = (weighted_probes[0].weights > 0).double().sum(0).view(-1, 2)
+    values = linear(j, (1, 2, 2), x, weighted_probes).view(-1, 2)
     for pairs in (lengths, values):
         assert float(pairs.std()) > 0.01
         assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 4 / math.sqrt(len(pairs))

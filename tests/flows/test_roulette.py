@@ -9,7 +9,7 @@ import torch
 from cases import KINDS, attention, dense_jacobian, residual, strengthen, trained
 from torch import Tensor
 
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, series, surrogate, value_and_neumann
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
 from acf.flows.residual import ResidualBlock
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
 
@@ -40,17 +40,17 @@ Change = Callable[[WeightedProbe], WeightedProbe]
 
 
 def estimates(
-    block: ResidualBlock, x: Tensor, estimator: RouletteEstimator, neumann: bool, change: Change = lambda draw: draw
+    block: ResidualBlock, x: Tensor, estimator: RouletteEstimator, neumann: bool, change: Change = lambda probe: probe
 ) -> tuple[Tensor, Tensor]:
     """Values (DRAWS,) and gradients with respect to x (DRAWS, D), each from a draw of its own."""
     torch.manual_seed(7)
     many = x.expand(DRAWS, *SHAPE).clone().requires_grad_()
-    draw = change(estimator.weighted_probe(many, per_sample=True))
+    weighted_probe = change(estimator.weighted_probe(many, per_sample=True))
     if neumann:
-        y, value, vector = value_and_neumann(block.branch, many, draw)
-        (gradient,) = torch.autograd.grad(surrogate(y, many, draw.probe, vector).sum(), many)
+        y, value, vector = value_and_neumann(block.branch, many, weighted_probe)
+        (gradient,) = torch.autograd.grad(surrogate(y, many, weighted_probe.probe, vector).sum(), many)
     else:
-        _, value = series(block.branch, many, [draw])
+        _, value = value_and_series(block.branch, many, [weighted_probe])
         (gradient,) = torch.autograd.grad(value.sum(), many)
     return value.detach(), gradient.flatten(1)
 
@@ -107,12 +107,12 @@ def test_parameter_gradients_are_unbiased(kind: str, neumann: bool) -> None:
     means = []
     for _ in range(50):
         many = x.expand(DRAWS // 50, *SHAPE).clone().requires_grad_()
-        draw = estimator.weighted_probe(many, per_sample=True)
+        weighted_probe = estimator.weighted_probe(many, per_sample=True)
         if neumann:
-            y, _, vector = value_and_neumann(block.branch, many, draw)
-            value = surrogate(y, many, draw.probe, vector)
+            y, _, vector = value_and_neumann(block.branch, many, weighted_probe)
+            value = surrogate(y, many, weighted_probe.probe, vector)
         else:
-            _, value = series(block.branch, many, [draw])
+            _, value = value_and_series(block.branch, many, [weighted_probe])
         grads = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
         means.append(torch.cat([g.flatten() for g in grads]))
     expected = torch.cat(exact(block, x)[1][1:])
@@ -129,8 +129,8 @@ def test_a_truncated_series_is_biased_by_its_remainder(kind: str, probe: str, ne
     terms = 2
     estimator = RouletteEstimator(terms, "poisson", 2.0, probe)  # type: ignore[arg-type]
 
-    def cut(draw: WeightedProbe) -> WeightedProbe:
-        return WeightedProbe(draw.probe, draw.weights[:terms])
+    def cut(weighted_probe: WeightedProbe) -> WeightedProbe:
+        return WeightedProbe(weighted_probe.probe, weighted_probe.weights[:terms])
 
     values, gradients = estimates(block, x, estimator, neumann, cut)
     assert within(values, exact(block, x, terms)[0])
@@ -139,10 +139,13 @@ def test_a_truncated_series_is_biased_by_its_remainder(kind: str, probe: str, ne
         assert not within(values, exact(block, x)[0])
 
 
-def faulty(draw: WeightedProbe, factor: Callable[[int], float]) -> WeightedProbe:
+def faulty(weighted_probe: WeightedProbe, factor: Callable[[int], float]) -> WeightedProbe:
     """The draw with the weight of term k = 1, 2, ... multiplied by factor(k)."""
-    factors = [factor(k) for k in range(1, len(draw.weights) + 1)]
-    return WeightedProbe(draw.probe, draw.weights * torch.tensor(factors, dtype=draw.weights.dtype).view(-1, 1))
+    factors = [factor(k) for k in range(1, len(weighted_probe.weights) + 1)]
+    return WeightedProbe(
+        weighted_probe.probe,
+        weighted_probe.weights * torch.tensor(factors, dtype=weighted_probe.weights.dtype).view(-1, 1),
+    )
 
 
 FAULTS: dict[str, Callable[[RouletteEstimator], Change]] = {
@@ -215,9 +218,9 @@ def test_one_length_per_batch_is_unbiased_too(name: str, neumann: bool) -> None:
 def test_weights_have_mean_one(name: str) -> None:
     estimator = ESTIMATORS[name]
     torch.manual_seed(10)
-    draw = estimator.weighted_probe(torch.zeros(200000, 1, dtype=torch.float64), per_sample=True)
+    weighted_probe = estimator.weighted_probe(torch.zeros(200000, 1, dtype=torch.float64), per_sample=True)
     for k in range(estimator.exact_terms + 3):
-        assert within(draw.weights[k], torch.ones((), dtype=torch.float64))
+        assert within(weighted_probe.weights[k], torch.ones((), dtype=torch.float64))
 
 
 @every_kind

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from acf.lipschitz import NormalisedConv2d, NormalisedLinear
 from acf.lipschitz.branch import attention_branch, fc_branch
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
 from acf.settings.config import ModelConfig
@@ -20,7 +21,7 @@ MAP = (2, 2, 3)
 SIZES: list[tuple[Shape, int]] = [((1, 1, 2), 1), ((4, 2, 2), 2), ((4, 3, 3), 4), ((4, 1, 1), 1), ((3, 2, 3), 2)]
 
 
-class Core(nn.Module):
+class Core(LipschitzLayer):
     """An attention's core on projections (B, projections * heads * d, H, W) that nothing ties: 1-Lipschitz in all."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -68,7 +69,7 @@ def _attentions() -> Iterator[Block]:
         for tokens in (2, 5):
             yield f"core of {kind}, {tokens} tokens", *core(kind, tokens)
         for join in JOINS:
-            made = resolve(JOINS, join, "way of joining").over(partial(attention, kind), 2, 0.5)
+            made = resolve(JOINS, join, "way of joining").for_channels(partial(attention, kind), 2, 0.5)
             yield f"{kind}, {join}", made, (2, 2, 2)
 
 

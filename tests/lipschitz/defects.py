@@ -10,9 +10,10 @@ from acf.lipschitz import (
     dot_attention_constant,
     l2_attention_constant,
 )
+from acf.lipschitz.layer import LipschitzLayer
 
 
-class PublishedResidual(nn.Module):
+class PublishedResidual(LipschitzLayer):
     """x + gamma A(x), taken for a map of norm 1."""
 
     def __init__(self, inner: nn.Module, gamma: float = 0.5) -> None:
@@ -108,7 +109,7 @@ class ReshapedTokens(L2SelfAttention):
         return super().forward(misread).flatten(2).mT.reshape(x.shape)
 
 
-class ReshapedConv(nn.Conv2d):
+class ReshapedConv(nn.Conv2d, LipschitzLayer):
     """Convolution divided by five steps of power iteration on the kernel reshaped to a matrix."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class ReshapedConv(nn.Conv2d):
         return 0.98
 
 
-class FiveSteps(nn.Linear):
+class FiveSteps(nn.Linear, LipschitzLayer):
     """Dense layer divided by five steps of power iteration, always from the same vector."""
 
     def forward(self, x: Tensor) -> Tensor:

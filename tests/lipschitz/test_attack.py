@@ -33,12 +33,13 @@ from acf.lipschitz import (
     dot_attention_constant,
     l2_attention_constant,
 )
-from acf.lipschitz.bounds.attack import climb, jacobian_norm, largest_gain, power_norm
-from acf.lipschitz.bounds.starts import disturbed, starts
+from acf.lipschitz.bounds.attack import gradient_ascent, jacobian_norm, largest_gain, power_norm
+from acf.lipschitz.bounds.starting_points import perturbed, starting_points
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ATTENTIONS
 
-QUICK: dict[str, Any] = {"steps": 25, "rounds": 1, "climbers": 10}
+QUICK: dict[str, Any] = {"steps": 25, "rounds": 1, "candidates": 10}
 # The blocks are attacked at bounds that they attain: the last digits are rounding.
 ROUNDING = 1 + 1e-9
 
@@ -59,7 +60,7 @@ def test_no_building_block_exceeds_its_bound(module, shape, record_property):
 @ALL_ATTENTIONS
 def test_no_attention_on_many_tokens_exceeds_its_bound(kind):
     layer, shape = attention(kind, 4, heads=2), (4, 7, 7)
-    found = largest_gain(layer, shape, steps=15, rounds=1, climbers=6)
+    found = largest_gain(layer, shape, steps=15, rounds=1, candidates=6)
     assert 0 < found.gain <= found.bound <= 1
 
 
@@ -104,7 +105,7 @@ def settled(module: nn.Module) -> nn.Module:
 
 
 Make = Callable[[], nn.Module]
-OF_TOKENS: dict[str, Any] = {"steps": 60, "rounds": 1, "climbers": 12}
+OF_TOKENS: dict[str, Any] = {"steps": 60, "rounds": 1, "candidates": 12}
 IN_WEIGHTS = OF_TOKENS | {"over_weights": True}
 # (the wrong layer, the right one, shape, settings of the attack)
 DEFECTS: dict[str, tuple[Make, Make, tuple[int, ...], dict[str, Any]]] = {
@@ -124,13 +125,13 @@ DEFECTS: dict[str, tuple[Make, Make, tuple[int, ...], dict[str, Any]]] = {
         lambda: linear_of_slow_decay(FiveSteps),
         lambda: linear_of_slow_decay(NormalisedLinear),
         (512,),
-        {"steps": 2, "rounds": 0, "climbers": 10},
+        {"steps": 2, "rounds": 0, "candidates": 10},
     ),
     "five steps, iterated": (
         lambda: linear_of_slow_decay(FiveSteps),
         lambda: linear_of_slow_decay(NormalisedLinear),
         (512,),
-        {"steps": 2, "rounds": 0, "climbers": 10, "exact_inputs": 511},
+        {"steps": 2, "rounds": 0, "candidates": 10, "exact_inputs": 511},
     ),
     **{
         f"x + gamma {kind}(x)": (
@@ -160,7 +161,7 @@ def test_a_defect_is_caught_and_the_right_layer_is_not(name, record_property):
 
 def test_tokens_that_are_reshaped_break_the_symmetry_and_not_the_bound():
     torch.manual_seed(0)
-    layer, x = ReshapedTokens(4, 2).double(), starts((4, 2, 3), each=1)
+    layer, x = ReshapedTokens(4, 2).double(), starting_points((4, 2, 3), per_kind=1)
     assert largest_gain(layer, (4, 2, 3), **QUICK).ratio <= ROUNDING
     assert not torch.allclose(layer(x.flip(3)), layer(x).flip(3))
     right = L2SelfAttention(4, 2).double()
@@ -250,7 +251,7 @@ def test_weights_are_attacked_too_where_wished():
 
 
 def test_inputs_given_are_attacked():
-    place = 3 + starts((1, 2, 2), seed=9, each=1)[0]
+    place = 3 + starting_points((1, 2, 2), seed=9, per_kind=1)[0]
     assert largest_gain(Spike(place), (1, 2, 2), **QUICK).gain < 1.5
     near = place.unsqueeze(0) + 0.003
     assert largest_gain(Spike(place), (1, 2, 2), inputs=near.float(), **QUICK).gain > 10
@@ -259,8 +260,8 @@ def test_inputs_given_are_attacked():
 def test_an_input_where_the_attack_started_may_be_the_best():
     found = largest_gain(Squares(), (2, 3), inputs=torch.full((1, 2, 3), 1e6), steps=1, rounds=0)
     assert found.gain >= 1e6
-    x = starts((2, 3), each=1)
-    assert torch.equal(climb(Squares(), x, steps=0), x)
+    x = starting_points((2, 3), per_kind=1)
+    assert torch.equal(gradient_ascent(Squares(), x, steps=0), x)
 
 
 def test_inputs_of_another_shape_are_refused():
@@ -278,7 +279,7 @@ def test_a_map_without_finite_derivatives_is_refused():
 
 
 def test_a_map_that_is_constant_has_gain_zero():
-    class Constant(nn.Module):
+    class Constant(LipschitzLayer):
         def forward(self, x: Tensor) -> Tensor:
             return 0 * x
 
@@ -292,15 +293,15 @@ def test_a_map_that_is_constant_has_gain_zero():
 
 def test_climbing_raises_gains():
     layer = attention("l2", 2).double()
-    x = starts((2, 2, 2), each=2)
-    before, after = jacobian_norm(layer, x), jacobian_norm(layer, climb(layer, x, steps=40))
+    x = starting_points((2, 2, 2), per_kind=2)
+    before, after = jacobian_norm(layer, x), jacobian_norm(layer, gradient_ascent(layer, x, steps=40))
     assert after.max() > before.max()
     assert after.mean() > 1.1 * before.mean()
 
 
 def test_power_iteration_agrees_with_the_exact_norm_from_below():
     layer = attention("dot", 4, 2).double()
-    x = starts((4, 2, 3), each=2)
+    x = starting_points((4, 2, 3), per_kind=2)
     exact, iterated = jacobian_norm(layer, x, rows=7), power_norm(layer, x)
     assert (iterated <= exact * ROUNDING).all()
     assert torch.allclose(iterated, exact, rtol=0.01)
@@ -308,14 +309,14 @@ def test_power_iteration_agrees_with_the_exact_norm_from_below():
 
 def test_starts_and_disturbed_inputs_are_finite_of_many_scales_and_repeatable():
     for shape in ((5,), (3, 4), (2, 3, 4)):
-        x = starts(shape, each=6)
+        x = starting_points(shape, per_kind=6)
         assert x.shape == (48, *shape)
         sizes = x.flatten(1).norm(dim=1)
         assert x.isfinite().all()
         assert float(sizes.max() / sizes.min()) > 100
-        assert torch.equal(x, starts(shape, each=6))
-        assert not torch.equal(x, starts(shape, seed=1, each=6))
-        around = disturbed(x[:1], 8)
+        assert torch.equal(x, starting_points(shape, per_kind=6))
+        assert not torch.equal(x, starting_points(shape, seed=1, per_kind=6))
+        around = perturbed(x[:1], 8)
         assert around.shape == (8, *shape)
         assert float((around[1] - x[0]).norm() / x[0].norm()) < 0.01 * math.sqrt(x[0].numel())
 

@@ -99,8 +99,10 @@ def test_bound_is_the_product():
 
 
 def test_a_layer_without_bound_has_no_certificate():
-    with pytest.raises(TypeError, match="Tanh"):
-        Branch(NormalisedLinear(2, 2), nn.Tanh()).lipschitz_bound(1)
+    branch = Branch(NormalisedLinear(2, 2), nn.Tanh())
+    for refused in (lambda: branch.lipschitz_bound(1), branch.effective_tensors):
+        with pytest.raises(TypeError, match=r"Tanh has no lipschitz_bound.* the branch has no certificate"):
+            refused()
 
 
 def test_heads_need_not_divide_the_width():

@@ -9,13 +9,14 @@ from joint import noise
 from torch import Tensor, nn
 
 from acf.lipschitz import ChannelSplit, Concatenation, ConvexShare
+from acf.lipschitz.layer import LipschitzLayer
 from acf.registry import ATTENTIONS, JOINS, resolve
 
 NAMES = pytest.mark.parametrize("name", sorted(JOINS))
 VALUES = [-200.0, -8.0, -1.0, 0.0, 0.3, 1.5, math.pi / 2, 3.0, 200.0]
 
 
-class Times(nn.Module):
+class Times(LipschitzLayer):
     """factor x, which has the Lipschitz constant |factor|."""
 
     def __init__(self, factor: float) -> None:
@@ -30,7 +31,7 @@ class Times(nn.Module):
 
 
 def joined(name: str, inner: nn.Module, share: float = 0.5, channels: int = 4) -> nn.Module:
-    return resolve(JOINS, name, "way of joining").over(lambda _: inner, channels, share).double()
+    return resolve(JOINS, name, "way of joining").for_channels(lambda _: inner, channels, share).double()
 
 
 def norm(layer: nn.Module, x: Tensor) -> float:
@@ -98,7 +99,7 @@ def test_bound_holds_for_every_value_of_the_parameter(name, value, factor):
 def test_joined_attention_is_a_contraction_for_every_value(name, value, kind):
     torch.manual_seed(0)
     make = partial(resolve(ATTENTIONS, kind, "attention"), heads=2)
-    layer = resolve(JOINS, name, "way of joining").over(make, 4, 0.5).double()
+    layer = resolve(JOINS, name, "way of joining").for_channels(make, 4, 0.5).double()
     with torch.no_grad():
         for parameter in layer.parameters(recurse=False):
             parameter.fill_(value)

@@ -145,8 +145,8 @@ def test_adjoint(name):
     layer = make(name)
     x, y = inputs(layer, 1), torch.randn(layer.left.shape, dtype=torch.float64)
     with torch.no_grad():
-        value, pull = layer.value_and_vjp(x, (layer.weight,), x.dtype)
-        one, other = (value * y).sum(), (pull(y) * x).sum()
+        value, vjp = layer.value_and_vjp(x, (layer.weight,), x.dtype)
+        one, other = (value * y).sum(), (vjp(y) * x).sum()
     assert float(one) == pytest.approx(float(other), rel=1e-10)
 
 

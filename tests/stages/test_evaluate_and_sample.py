@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import acf
 from acf.errors import DataError, NotContractiveError
@@ -15,6 +14,7 @@ from acf.evaluation.grids import grey, tile
 from acf.evaluation.metrics import evaluate_flow
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
+from acf.lipschitz.layer import LipschitzLayer
 from acf.settings.config import EvaluationConfig
 from acf.stages.evaluate import evaluate
 from acf.stages.sample import sample
@@ -74,7 +74,7 @@ def test_same_latent_noise_same_samples(trained: Path) -> None:
     assert float(first.max()) < 1
 
 
-class Expanding(nn.Module):
+class Expanding(LipschitzLayer):
     """x + 3 A(x) with its honest bound."""
 
     def __init__(self, attention: L2SelfAttention) -> None:

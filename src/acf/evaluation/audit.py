@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.errors import DataError, TrainingError
 from acf.evaluation.likelihood import check_images, dequantise
-from acf.flows.certificate import certify
-from acf.flows.flow import Flow
+from acf.flows.flow import Flow, certify
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.bounds.attack import largest_gain, power_norm
 from acf.lipschitz.join import Join
+from acf.lipschitz.layer import LipschitzLayer
 
 STEPS = 30
-"""Number of steps of gradient ascent in each of an attack's two climbs."""
+"""Number of steps of gradient ascent in each of an attack's two ascents."""
 
 # Number of inputs that ascend, or whose gains are measured, at a time. Attention on 784 tokens keeps GiB for the
 # derivatives of so many.
@@ -81,7 +82,7 @@ def audit(
     Args:
         flow: in any mode, on a device that has float64; it is not changed.
         images: uint8 (B, C, H, W), at least two.
-        steps: number of steps of gradient ascent in each of an attack's two climbs.
+        steps: number of steps of gradient ascent in each of an attack's two ascents.
         seed: of dequantisation, attack and the choice of tokens.
         on_block: called with the name of each block when it is done.
 
@@ -117,7 +118,7 @@ def _audit_block(
     best = x[gains.argsort(descending=True)[:BATCH]]
     shape = tuple(x.shape[1:])
     attack = largest_gain(
-        branch, shape, inputs=best, steps=steps, rounds=1, seed=seed, climbers=BATCH, exact_inputs=EXACT_INPUTS
+        branch, shape, inputs=best, steps=steps, rounds=1, seed=seed, candidates=BATCH, exact_inputs=EXACT_INPUTS
     )
     local = float(gains.max())
     found = max(local, attack.gain)
@@ -138,11 +139,15 @@ def _audit_block(
     )
 
 
-class _Silent(nn.Module):
-    """The attention A(x) = 0."""
+class _Zero(LipschitzLayer):
+    """The map A(x) = 0, which takes the place of attention."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
+
+    @override
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        return 0.0
 
 
 @torch.no_grad()
@@ -159,10 +164,10 @@ def attention_weight(join: Join, x: Tensor) -> float | None:
     Returns:
         A number from 0 to 1; None if both y_0 and y - y_0 are constant.
     """
-    silent = copy.deepcopy(join)
-    silent.inner = _Silent()
+    without = copy.deepcopy(join)
+    without.inner = _Zero()
     joined = torch.cat([join(part) for part in x.split(BATCH)])
-    features = silent(x)
+    features = without(x)
     kept, mixed = math.sqrt(_variance(features)), math.sqrt(_variance(joined - features))
     return mixed / (kept + mixed) if kept + mixed > 0 else None
 

@@ -10,8 +10,7 @@ from acf.data.prepared.tensors import Images
 from acf.errors import TrainingError
 from acf.evaluation.likelihood import dequantised, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
-from acf.flows.certificate import certify
-from acf.flows.flow import Flow
+from acf.flows.flow import Flow, certify
 from acf.settings.config import EvaluationConfig
 
 

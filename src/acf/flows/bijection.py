@@ -1,22 +1,43 @@
 """The interface of all bijections."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.flows.fixed_point import Solution
 
-Solved: TypeAlias = dict[nn.Module, Solution]
-"""How each residual block was inverted."""
+
+@dataclass(frozen=True)
+class Report:
+    """How an inverse was computed.
+
+    Attributes:
+        solutions: for each bijection within whose inverse is iterative, the solution with its error bound and cost.
+    """
+
+    solutions: Mapping[Bijection, Solution] = field(default_factory=dict)
+
+    def merged(self, other: Report) -> Report:
+        """Return a report of both inverses together."""
+        return Report({**self.solutions, **other.solutions})
 
 
 class Bijection(nn.Module, ABC):
-    """An invertible map of batches with the logarithm of its absolute Jacobian determinant."""
+    """An invertible map f of batches with the logarithm of its absolute Jacobian determinant.
+
+    A new bijection must implement `forward` and `inverse`. It may implement `transform` where f(x) alone costs less
+    than `forward`, and `inverse_with_report` where its inverse is iterative or made of others.
+    """
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (y, log_abs_det): y = f(x) and log|det df/dx| in nats, shape (B,)."""
+        """Return (y, log_abs_det): y = f(x) and log|det df/dx| in nats, shape (B,), for x (B, ...)."""
 
     def transform(self, x: Tensor) -> Tensor:
         """Return f(x) alone, where the log-determinant is not needed."""
@@ -26,38 +47,56 @@ class Bijection(nn.Module, ABC):
     def inverse(self, y: Tensor) -> Tensor:
         """Return x with f(x) = y."""
 
-    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
-        """Return `inverse(y)`; every residual block enters its solution into `solved`."""
-        return self.inverse(y)
+    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+        """Return (x, report): x with f(x) = y, and how each iterative inverse within was found.
+
+        Raises:
+            NotContractiveError: a residual block has no proof of contraction.
+            UnsolvedBlockError: the iteration of a residual block did not converge; it carries that block.
+        """
+        return self.inverse(y), Report()
+
+
+class BijectionList(nn.ModuleList):
+    """An `nn.ModuleList` of bijections only."""
+
+    def __init__(self, bijections: Iterable[Bijection] = ()) -> None:
+        super().__init__(bijections)
+
+    @override
+    def __iter__(self) -> Iterator[Bijection]:
+        return cast(Iterator[Bijection], super().__iter__())
 
 
 class Chain(Bijection):
-    """Bijections one after the other; log-determinants add up."""
+    """Bijections one after the other, first to last; log-determinants add up."""
 
     def __init__(self, *bijections: Bijection) -> None:
         super().__init__()
-        self.bijections = nn.ModuleList(bijections)
+        self.bijections = BijectionList(bijections)
 
+    @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply all, first to last."""
         total = x.new_zeros(len(x))
-        for part in self.bijections:
-            x, log_abs_det = part(x)
+        for bijection in self.bijections:
+            x, log_abs_det = bijection(x)
             total = total + log_abs_det
         return x, total
 
+    @override
     def transform(self, x: Tensor) -> Tensor:
-        """Apply all, first to last."""
-        for part in self.bijections:
-            x = part.transform(x)  # type: ignore[operator]
+        for bijection in self.bijections:
+            x = bijection.transform(x)
         return x
 
+    @override
     def inverse(self, y: Tensor) -> Tensor:
-        """Undo all, last to first."""
-        return self.recorded_inverse(y, {})
+        return self.inverse_with_report(y)[0]
 
-    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
-        """Undo all, last to first."""
-        for part in reversed(self.bijections):
-            y = part.recorded_inverse(y, solved)  # type: ignore[operator]
-        return y
+    @override
+    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+        report = Report()
+        for bijection in reversed(list(self.bijections)):
+            y, solved = bijection.inverse_with_report(y)
+            report = report.merged(solved)
+        return y, report

@@ -29,18 +29,18 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     config = model_config_from(config)
     shape, scales, shapes = config.shape, [], []
     for index, blocks in enumerate(config.blocks):
-        parts: list[Bijection] = []
+        bijections: list[Bijection] = []
         if index > 0 or config.squeeze_first:
-            parts.append(Squeeze())
+            bijections.append(Squeeze())
             shape = _squeezed(shape, config)
         if config.actnorm:
-            parts.append(ActNorm(shape))
+            bijections.append(ActNorm(shape))
         for branch in _branches(config, shape, blocks, first=index == 0):
-            parts += _block(config, branch, shape)
+            bijections += _block(config, branch, shape)
         if index == len(config.blocks) - 1:
             for _ in range(config.fc_blocks):
-                parts += _block(config, fc_branch(config, shape), shape, per_value=True)
-        scales.append(Chain(*parts))
+                bijections += _block(config, fc_branch(config, shape), shape, per_value=True)
+        scales.append(Chain(*bijections))
         shapes.append(shape)
         if config.factor_out and index < len(config.blocks) - 1:
             shape = _halved(shape)

@@ -1,25 +1,25 @@
 """The proof of contraction of each residual block, computed from the stored weights."""
 
-from __future__ import annotations
-
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 
 from acf.errors import NotContractiveError
+from acf.flows.residual import ResidualBlock
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 
-if TYPE_CHECKING:
-    from acf.flows.flow import Flow
-    from acf.flows.residual import ResidualBlock
+Blocks: TypeAlias = Mapping[str, ResidualBlock]
+"""Residual blocks by their names, as `Flow.residual_blocks` returns them."""
 
-# What `tighten` leaves of the distance to 1: below it the inverse converges and errors stay within 100 residuals.
+# The bound that `tighten_blocks` aims at: the inverse converges, and its errors are at most 1 / (1 - 0.99) residuals.
 TARGET = 0.99
-# The search for the least tightening aims this little below the target and is content within twice as much.
-NEARLY = 1 - 1e-4
+# The search for the least tightening aims at the target times this factor, and stops within its square.
+AIM = 1 - 1e-4
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class BlockCertificate:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Certificates of all residual blocks of a flow."""
+    """Certificates of all residual blocks, in the order of the flow."""
 
     blocks: tuple[BlockCertificate, ...]
 
@@ -55,7 +55,7 @@ class Certificate:
         }
 
     def require(self) -> None:
-        """Do nothing if every bound is below 1.
+        """Check that every bound is below 1.
 
         Raises:
             NotContractiveError: names the first block that is not proven contractive.
@@ -73,58 +73,63 @@ def _require(name: str, upper: float) -> None:
         )
 
 
-def certify(flow: Flow) -> Certificate:
-    """Bound the Lipschitz constant of every branch from the present weights, in float64.
+def certify_blocks(blocks: Blocks) -> Certificate:
+    """Bound the Lipschitz constant of every block's branch from the present weights, in float64.
 
-    Convolutions by their norms on small maps and on a torus otherwise (Proposition 7), matrices by singular values,
-    activations by their largest slope, attention by its theorem; each linear map times 1 + 1e-4 for float32
-    rounding. docs/mathematics.md has the statements and proofs. Warns where a flow on CUDA would compute in TF32, which
-    that allowance does not cover.
+    A convolution is bounded by its norm on small maps and by the norm on a torus otherwise (Proposition 7), a matrix by
+    its largest singular value, an activation by its largest slope, attention by its theorem. The bound of each linear
+    map contains a factor 1 + 1e-4 for the rounding of float32. docs/mathematics.md has the statements and proofs. Warns
+    if blocks on CUDA would compute in TF32, whose rounding is larger than that factor.
     """
-    _warn_of_tf32(flow)
-    blocks = flow.residual_blocks()
-    return Certificate(tuple(BlockCertificate(name, block.bound()) for name, block in blocks.items()))
+    _warn_of_tf32(blocks)
+    return Certificate(tuple(BlockCertificate(name, block.lipschitz_bound()) for name, block in blocks.items()))
 
 
-def _warn_of_tf32(flow: Flow) -> None:
-    single = any(p.is_cuda and p.dtype == torch.float32 for p in flow.parameters())
+def _warn_of_tf32(blocks: Blocks) -> None:
+    single = any(p.is_cuda and p.dtype == torch.float32 for block in blocks.values() for p in block.parameters())
     if single and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
         warnings.warn(
             "TF32 is on, and rounds by more than the certificate allows for: set torch.backends.cudnn.allow_tf32 and "
             "torch.backends.cuda.matmul.allow_tf32 to False",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def certify_block_by_block(flow: Flow) -> None:
-    """Raise NotContractiveError, naming the block, unless all blocks are proven contractive; uses stored bounds."""
-    for name, block in flow.residual_blocks().items():
-        _require(name, block.stored_lipschitz())
-
-
-def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
-    """Scale the weights down by the last percents that a proof needs, and return the certificate.
-
-    Training normalises by power iteration, a lower estimate of each norm. This first iterates to convergence, then
-    raises the `slack` of a branch's maps, each in proportion to the logarithm of its own gap between proven bound and
-    estimate, as far as needed for a product of at most `target`. Branches below `target` are left as they are.
-
-    Args:
-        flow: changed in place (buffers only).
-        target: bound to reach, below 1.
-        max_factor: largest factor allowed between a branch's bound and `target`; a larger one means broken norms.
+def require_proven(blocks: Blocks) -> None:
+    """Check that every block is proven contractive; bounds are computed anew only for weights that have changed.
 
     Raises:
-        NotContractiveError: a branch needs more than `max_factor`, or has values that are not finite; names the layer.
+        NotContractiveError: names the first block that is not proven contractive.
     """
-    for name, block in flow.residual_blocks().items():
+    for name, block in blocks.items():
+        _require(name, block.cached_lipschitz_bound())
+
+
+def tighten_blocks(blocks: Blocks, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
+    """Scale weights down as far as the proofs of contraction need, and return the certificate.
+
+    Training normalises by power iteration, a lower estimate of each norm. This function first iterates to convergence.
+    Then it raises the `slack` of a branch's linear maps, each in proportion to the logarithm of its own gap between
+    proven bound and estimate, until the product of all bounds is at most `target`. Branches below `target` are left
+    as they are.
+
+    Args:
+        blocks: changed in place (buffers only).
+        target: bound to reach, below 1.
+        max_factor: largest allowed ratio of a branch's bound to `target`; a larger one means that norms are wrong.
+
+    Raises:
+        NotContractiveError: a branch needs more than `max_factor`, and the message names its worst layer; or it has
+            values that are not finite.
+    """
+    for name, block in blocks.items():
         maps = {key: m for key, m in block.branch.named_modules() if isinstance(m, Normalised)}
         _require_finite(name, block)
         for layer in maps.values():
             layer.slack.fill_(1.0)
             layer.converge_norm()
         _tighten_block(name, block, maps, target, max_factor)
-    return certify(flow)
+    return certify_blocks(blocks)
 
 
 def _require_finite(name: str, block: ResidualBlock) -> None:
@@ -136,7 +141,7 @@ def _require_finite(name: str, block: ResidualBlock) -> None:
 def _tighten_block(
     name: str, block: ResidualBlock, maps: dict[str, Normalised], target: float, max_factor: float
 ) -> None:
-    start = block.bound()
+    start = block.lipschitz_bound()
     if start <= target:
         return
     if start > target * max_factor:
@@ -145,30 +150,30 @@ def _tighten_block(
             f"its worst layer is {_worst_layer(block)}"
         )
     # slack = gap^t closes a share t of each gap; at t = 1 no norm is above its coefficient. The logarithm of a product
-    # is linear in t, so the false position is nearly right at once; every bound costs the norms of all layers.
+    # is nearly linear in t, so the first false position is nearly right; every bound costs the norms of all layers.
     gaps = {key: _gap(layer) for key, layer in maps.items()}
     low, high = (0.0, start), (1.0, _bound_at(1.0, block, maps, gaps))
     for _ in range(3):
         if not low[1] > target > high[1] > 0:
             break
-        share = low[0] + (high[0] - low[0]) * math.log(low[1] / (target * NEARLY)) / math.log(low[1] / high[1])
+        share = low[0] + (high[0] - low[0]) * math.log(low[1] / (target * AIM)) / math.log(low[1] / high[1])
         point = (min(share, high[0]), _bound_at(min(share, high[0]), block, maps, gaps))
         low, high = (low, point) if point[1] <= target else (point, high)
-        if high[1] >= target * NEARLY**2:
+        if high[1] >= target * AIM**2:
             break
     if _bound_at(high[0], block, maps, gaps) > target:
         raise NotContractiveError(
             f"block {name} cannot be proven to have a bound of at most {target}: with every layer's proven norm at its "
-            f"coefficient the bound is {block.bound():.4f}; lower model.coefficient"
+            f"coefficient the bound is {block.lipschitz_bound():.4f}; lower model.coefficient"
         )
 
 
 def _worst_layer(block: ResidualBlock) -> str:
     tokens = block.shape[1] * block.shape[2]
     bounds = {
-        f"{key} ({type(layer).__name__})": layer.lipschitz_bound(tokens)  # type: ignore[operator]
+        f"{key} ({type(layer).__name__})": layer.lipschitz_bound(tokens)
         for key, layer in block.branch.named_children()
-        if hasattr(layer, "lipschitz_bound")
+        if isinstance(layer, LipschitzLayer)
     }
     worst = max(bounds, key=lambda key: bounds[key])
     return f"{worst} with bound {bounds[worst]:.4f}"
@@ -177,10 +182,10 @@ def _worst_layer(block: ResidualBlock) -> str:
 def _gap(layer: Normalised) -> float:
     """Proven bound over estimate, both of the stored weight, at least 1."""
     estimate = float(layer.estimated_norm().detach())
-    return max(1.0, layer.stored_bound() / max(estimate, torch.finfo(layer.weight.dtype).tiny))
+    return max(1.0, layer.stored_norm_bound() / max(estimate, torch.finfo(layer.weight.dtype).tiny))
 
 
 def _bound_at(share: float, block: ResidualBlock, maps: dict[str, Normalised], gaps: dict[str, float]) -> float:
     for key, layer in maps.items():
         layer.slack.fill_(gaps[key] ** share)
-    return block.bound()
+    return block.lipschitz_bound()

@@ -11,18 +11,18 @@ from acf.flows.anderson import Anderson
 
 MEMORY = 8
 ROUNDING = 32
-"""A residual of this many machine epsilons, relative to x and y, is at the level of float arithmetic."""
+"""Residuals up to this many machine epsilons, relative to x and y, may be rounding errors alone."""
 ALLOWANCE = 4
 """Machine epsilons, relative to x and y, allowed for the rounding of the residual, a sum of three numbers."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What `invert` found.
+    """The solution of x + g(x) = y for a batch.
 
     Attributes:
         x: solution (B, ...).
-        bound: bound of |x - x*| in l2 per sample, (B,).
+        bound: upper bound (B,) of the l2 error |x - x*| of each sample.
         evaluations: number of evaluations of g per sample, (B,), integers.
     """
 
@@ -43,11 +43,11 @@ def invert(
     """Solve x + g(x) = y by a safeguarded Anderson iteration from x = y.
 
     With r = y - x - g(x) and Lip(g) <= L < 1, |x - x*| <= |r| / (1 - L) (docs/mathematics.md, Proposition 8). Each
-    sample stops when this bound, with an allowance for the rounding of r's own sum, is below `tolerance` times
-    max(1, |y|); an allowance of more than half the tolerance, as in float32, counts as half there, but in full in the
-    bound returned. Or it stops where rounding ends all progress: then the residual, which without rounding falls at
-    every step, is at the level of float arithmetic and no longer falls; the bound says so. Rounding within g comes on
-    top.
+    sample stops when this bound, plus an allowance for the rounding of the sum y - x - g(x), is below `tolerance` times
+    max(1, |y|). In this test the allowance counts for at most half the tolerance, which it exceeds in float32; the
+    bound returned contains it in full. A sample also stops when its residual is as small as rounding errors and no
+    longer falls, as it would at every step without rounding; its bound may then exceed the tolerance. The rounding
+    errors of g itself are not part of the bound.
 
     An accelerated point is taken only if its residual is at most L times the present one; otherwise the step is x + r,
     whose residual always is. So |r_n| <= L^n |r_0| after n steps of at most two evaluations each. A plain step that
@@ -58,12 +58,12 @@ def invert(
         y: right-hand side (B, ...).
         lipschitz: proven bound L of g.
         tolerance: relative l2 error asked for; by default 1e-12 in float64 and 1e-5 otherwise.
-        memory: secants the acceleration goes by; 0 for the plain iteration.
+        memory: number of secants that the acceleration uses; 0 for the plain iteration.
         max_evaluations: largest number of evaluations of g per sample.
 
     Raises:
         NotContractiveError: L >= 1.
-        ConvergenceError: a residual is not finite, refutes L, or neither met its goal nor the level of rounding.
+        ConvergenceError: a residual is not finite, or refutes L, or `max_evaluations` were not enough.
     """
     if not lipschitz < 1:
         raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
@@ -78,7 +78,7 @@ def invert(
 
 
 class _Iteration:
-    """All samples of one `invert`, as rows of (B, D); those that are done, or refused, leave `active`.
+    """All samples of one `invert`, as rows of (B, D); samples that are done or refused leave `active`.
 
     Attributes:
         active: indices of the samples still iterated; `point`, `plain` and `anderson` hold these only.
@@ -103,7 +103,7 @@ class _Iteration:
         self.anderson, self.started = Anderson(self.y, memory), False
 
     def evaluate(self) -> None:
-        """Evaluate g once for every active sample, judge the points and choose the next ones."""
+        """Evaluate g once for every active sample, accept or reject the points, and choose the next ones."""
         rows, point = self.active, self.point
         residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:])).flatten(1)
         norm, before = residual.norm(dim=1), self.norm[rows]
@@ -121,7 +121,7 @@ class _Iteration:
 
         self.evaluations[rows] += 1
         if self.started:
-            self.anderson.push(point - self.x[rows], residual - self.r[rows])
+            self.anderson.remember(point - self.x[rows], residual - self.r[rows])
         new = rows[taken]
         self.x[new], self.r[new], self.norm[new], self.unit[new] = (
             value[taken] for value in (point, residual, norm, unit)
@@ -136,10 +136,14 @@ class _Iteration:
             self.anderson.keep(stays)
         x, r = self.x[self.active], self.r[self.active]
         self.plain = ~taken | self.anderson.empty
-        self.point = torch.where(self.plain[:, None], x + r, self.anderson.suggest(x, r))
+        self.point = torch.where(self.plain[:, None], x + r, self.anderson.accelerated(x, r))
 
     def solution(self) -> Solution:
-        """Return what was found, if every sample is settled."""
+        """Return the solutions and their bounds.
+
+        Raises:
+            ConvergenceError: a sample is not settled.
+        """
         if not self.settled.all():
             raise ConvergenceError(f"cannot invert: {self._failures()}")
         bound = (self.norm + ALLOWANCE * self.unit) / (1 - self.lipschitz)
@@ -156,7 +160,7 @@ class _Iteration:
             f"promises; the map is no contraction or its bound is wrong": refuted,
             f"did not converge within {int(self.evaluations.max())} evaluations": unfinished,
         }
-        parts = [
+        messages = [
             f"{int(which.sum())} of {len(self.y)} samples {reason}" for reason, which in reasons.items() if which.any()
         ]
-        return "; ".join(parts)
+        return "; ".join(messages)

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from acf.errors import ConvergenceError
-from acf.flows.bijection import Solved
-from acf.flows.certificate import certify_block_by_block
+from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
-from acf.flows.residual import ResidualBlock
+from acf.flows.residual import ResidualBlock, UnsolvedBlockError
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.settings.config import LogDetConfig, ModelConfig
 
@@ -23,7 +22,8 @@ class Inversion:
     Attributes:
         x: images (B, C, H, W).
         bounds: per residual block, by the names of `Flow.residual_blocks`, the bound (B,) of the l2 error of that
-            block's solution for the input it was given; how errors pass through other blocks is not in it.
+            block's solution, for the right-hand side y that the block received. An error of y itself, which comes from
+            the blocks inverted before, is not part of it.
         evaluations: per residual block the number of evaluations of its branch for each sample, (B,).
     """
 
@@ -33,7 +33,7 @@ class Inversion:
 
 
 class Flow(nn.Module):
-    """Density of images x in [0, 1)^(C x H x W) as that of z = f(x), z standard normal.
+    """A density of images x in [0, 1)^(C x H x W): x has the law of f^-1(z) with z standard normal.
 
     Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator.
 
@@ -71,13 +71,13 @@ class Flow(nn.Module):
             raise ValueError(f"expected floating-point images in [0, 1), got {x.dtype}; see acf.bits_per_dim for uint8")
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, (B,), for x (B, C, H, W) in [0, 1)."""
+        """Return log p(x) (B,) in nats for x (B, C, H, W) in [0, 1): an unbiased estimate; errors as `forward`."""
         z, log_abs_det = self(x)
         return self.base_log_prob(z) + log_abs_det
 
     @staticmethod
     def base_log_prob(z: Tensor) -> Tensor:
-        """Log-density of the standard normal at z (B, D), in nats."""
+        """Return the log-density (B,) of the standard normal at z (B, D), in nats."""
         return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
     @torch.no_grad()
@@ -97,18 +97,18 @@ class Flow(nn.Module):
         values = math.prod(self.shape)
         if z.dim() != 2 or z.shape[1] != values:
             raise ValueError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
-        certify_block_by_block(self)
-        solved: Solved = {}
         blocks = self.residual_blocks()
+        require_proven(blocks)
         try:
-            x = self.logit.inverse(self.bijection.recorded_inverse(z, solved))
-        except ConvergenceError as error:
-            failed = next(name for name, block in reversed(blocks.items()) if block not in solved)
-            raise ConvergenceError(f"block {failed}: {error}") from None
+            y, report = self.bijection.inverse_with_report(z)
+        except UnsolvedBlockError as error:
+            name = next(name for name, block in blocks.items() if block is error.block)
+            raise ConvergenceError(f"block {name}: {error}") from None
+        solutions = {name: report.solutions[block] for name, block in blocks.items()}
         return Inversion(
-            x,
-            {name: solved[block].bound for name, block in blocks.items()},
-            {name: solved[block].evaluations for name, block in blocks.items()},
+            self.logit.inverse(y),
+            {name: solution.bound for name, solution in solutions.items()},
+            {name: solution.evaluations for name, solution in solutions.items()},
         )
 
     def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
@@ -126,7 +126,7 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Refresh the spectral norms after a step of the optimiser."""
+        """Update the estimated spectral norms of all layers, as is needed after each step of the optimiser."""
         renormalise((m for m in self.modules() if isinstance(m, Normalised)), self.config.power_iterations)
 
     def use_evaluation_estimator(self, config: LogDetConfig) -> None:
@@ -135,9 +135,31 @@ class Flow(nn.Module):
             block.evaluation_log_det = config
 
     def residual_blocks(self) -> dict[str, ResidualBlock]:
-        """All residual blocks in the order of the flow, by a name for people such as "scale 1, block 3"."""
+        """Return all residual blocks in the order of the flow by their names, such as "scale 1, block 3"."""
         return {
             f"scale {s}, block {b}": block
             for s, scale in enumerate(self.bijection.scales, start=1)
             for b, block in enumerate((m for m in scale.modules() if isinstance(m, ResidualBlock)), start=1)
         }
+
+
+def certify(flow: Flow) -> Certificate:
+    """Return the certificate of all residual blocks of a flow; see `acf.flows.certificate.certify_blocks`.
+
+    `Certificate.require` raises NotContractiveError where a bound is not below 1.
+    """
+    return certify_blocks(flow.residual_blocks())
+
+
+def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
+    """Scale weights down as far as the proofs of contraction need, and return the certificate.
+
+    Args:
+        flow: changed in place (buffers only); see `acf.flows.certificate.tighten_blocks`.
+        target: bound to reach, below 1.
+        max_factor: largest allowed ratio of a branch's bound to `target`.
+
+    Raises:
+        NotContractiveError: a branch needs more than `max_factor`, or has values that are not finite.
+    """
+    return tighten_blocks(flow.residual_blocks(), target, max_factor)

@@ -5,8 +5,8 @@ E[v v^T] = I, tr(A) = E[v^T A v], and the series is cut at a random length whose
 (Russian roulette), which keeps the mean exact (Residual Flows, arXiv 1906.02735, Theorem 1 and equation 6).
 
 The error is mostly the probe's, and mostly in the first term: terms fall like the k-th power of J's eigenvalues over k.
-`RouletteEstimator.weighted_probes` spends products accordingly: several probes that cancel each other's errors
-(`probes`) on the first terms, one on the rest.
+So `RouletteEstimator.weighted_probes` uses several probes that cancel each other's errors (`acf.flows.probes`) for the
+first terms, and one for the others.
 """
 
 from collections.abc import Callable
@@ -25,30 +25,30 @@ Function = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class WeightedProbe:
-    """The randomness of one estimate.
+    """A probe with weights of the terms: all the randomness of one estimate.
 
     Attributes:
         probe: v, of x's shape.
         weights: (terms, B) or (terms, 1): factor of the k-th term, 1 for the exact ones, then 1 / P(length >= k) as
-            far as the length drawn reaches, 0 beyond.
+            far as the random length reaches, 0 beyond.
     """
 
     probe: Tensor
     weights: Tensor
 
-    def order(self) -> Tensor | None:
-        """Samples from the longest series to the shortest, (B,); None where all are of one length."""
+    def longest_first(self) -> Tensor | None:
+        """Return the samples' indices (B,) from the longest series to the shortest; None if all have one length."""
         if self.weights.shape[1] == 1:
             return None
         return (self.weights != 0).sum(0).argsort(descending=True, stable=True)
 
-    def of(self, samples: slice | Tensor) -> Self:
-        """Return the same for some of the samples."""
+    def of_samples(self, samples: slice | Tensor) -> Self:
+        """Return probe and weights of some samples, given by a slice or by indices."""
         one = self.weights.shape[1] == 1
         return replace(self, probe=self.probe[samples], weights=self.weights if one else self.weights[:, samples])
 
-    def samples(self) -> list[int]:
-        """Per term the number of samples whose series reach it, which are the first ones if put in `order`."""
+    def samples_per_term(self) -> list[int]:
+        """Return for each term how many series reach it; in the order of `longest_first` those are the first ones."""
         if self.weights.shape[1] == 1:
             return [len(self.probe)] * len(self.weights)
         return [int(count) for count in (self.weights != 0).sum(1)]
@@ -56,10 +56,10 @@ class WeightedProbe:
 
 @dataclass(frozen=True)
 class RouletteEstimator:
-    """Exact leading terms, then a random number of further ones.
+    """Estimator with a fixed number of leading terms and a random number of further ones, by Russian roulette.
 
     Attributes:
-        exact_terms: terms that are always computed.
+        exact_terms: number of leading terms, which are always computed.
         distribution: law of the number of further terms on 0, 1, 2, ...
         parameter: rate of the Poisson law, or success probability of the geometric one.
         probe: law of v; Rademacher has the smaller variance.
@@ -79,7 +79,7 @@ class RouletteEstimator:
         return cls(config.exact_terms, config.distribution, config.parameter, config.probe, probes)
 
     def tail(self, k: int) -> float:
-        """P(number of further terms >= k)."""
+        """Return P(number of further terms >= k)."""
         if k <= 0:
             return 1.0
         if self.distribution == "poisson":
@@ -106,25 +106,29 @@ class RouletteEstimator:
         return WeightedProbe(self._probe(x), weights.to(x.device, x.dtype))
 
     def weighted_probes(self, x: Tensor, per_sample: bool) -> list[WeightedProbe]:
-        """Draw `probes` draws that belong together: the *mean* of their estimates is unbiased, one alone is not.
+        """Draw `probes` weighted probes whose estimates have an unbiased *mean*; a single one of them is biased.
 
         The probes are one random v times the patterns of `probes.patterns`. Exact term k is the mean over the first
         P_k = max(1, probes // 2^(k-1)) of them, so its weight there is probes / P_k, and the series of the others end
-        before it; further terms are the first probe's. Arguments as of `draw`, which is the case of one probe.
+        before it; further terms are estimated by the first probe alone. With `probes` = 1 this is `weighted_probe`.
+
+        Args:
+            x: as for `weighted_probe`.
+            per_sample: as for `weighted_probe`.
         """
         first = self.weighted_probe(x, per_sample)
         used = self._probes_of_terms()
         factors = torch.full((len(first.weights), 1), float(self.probes), dtype=x.dtype)
         factors[: len(used), 0] /= torch.tensor(used, dtype=x.dtype)
         factors = factors.to(x.device)
-        draws = [WeightedProbe(first.probe, factors * first.weights)]
+        weighted_probes = [WeightedProbe(first.probe, factors * first.weights)]
         for m, signs in enumerate(patterns(self.probes, tuple(x.shape[1:])).to(x.device, x.dtype)[1:], start=1):
             terms = sum(m < count for count in used)
-            draws.append(WeightedProbe(first.probe * signs, factors[:terms]))
-        return draws
+            weighted_probes.append(WeightedProbe(first.probe * signs, factors[:terms]))
+        return weighted_probes
 
     def _probes_of_terms(self) -> list[int]:
-        """P_k of the exact terms: the k-th needs fewer, as it falls like the k-th power of J's eigenvalues over k."""
+        """P_k of the exact terms; terms fall like the k-th power of J's eigenvalues over k, so later ones get fewer."""
         return [max(1, self.probes // 2**k) for k in range(self.exact_terms)]
 
     def _probe(self, x: Tensor) -> Tensor:
@@ -134,26 +138,26 @@ class RouletteEstimator:
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of each sample, (B,), for a and b (B, ...)."""
+    """Return the inner product (B,) of each sample of a and b (B, ...)."""
     return (a * b).flatten(1).sum(1)
 
 
-def series(g: Function, x: Tensor, draws: list[WeightedProbe]) -> tuple[Tensor, Tensor]:
-    """Return (g(x), mean (B,) of the draws' estimates), both with graph: every term can be differentiated again.
+def value_and_series(g: Function, x: Tensor, weighted_probes: list[WeightedProbe]) -> tuple[Tensor, Tensor]:
+    """Return (g(x), mean (B,) of the probes' estimates), both with graph: every term can be differentiated again.
 
-    The gradient of the estimate is an unbiased gradient too, at the memory of all terms. `x` must require grad.
+    The gradient of the estimate is unbiased too, but the graph keeps all terms in memory. `x` must require grad.
     """
     y = g(x)
     estimate = x.new_zeros(len(x))
-    for draw in draws:
-        vector = draw.probe
-        for k, weight in enumerate(draw.weights, start=1):
+    for weighted_probe in weighted_probes:
+        vector = weighted_probe.probe
+        for k, weight in enumerate(weighted_probe.weights, start=1):
             (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
-            estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, draw.probe)
-    return y, estimate / len(draws)
+            estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, weighted_probe.probe)
+    return y, estimate / len(weighted_probes)
 
 
-def value_and_neumann(g: Function, x: Tensor, draw: WeightedProbe) -> tuple[Tensor, Tensor, Tensor]:
+def value_and_neumann(g: Function, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor, Tensor]:
     """Return (g(x) with graph, estimate (B,), Neumann vector (B, ...)), the last two without graph.
 
     With r_0 = v, r_k = J^T r_(k-1) the estimate is sum_k (-1)^(k+1) c_k / k r_k . v, and the vector is
@@ -162,22 +166,22 @@ def value_and_neumann(g: Function, x: Tensor, draw: WeightedProbe) -> tuple[Tens
     `x` must require grad.
     """
     y = g(x)
-    estimate, vector, neumann = x.new_zeros(len(x)), draw.probe, draw.probe
-    for k, weight in enumerate(draw.weights, start=1):
+    estimate, vector, neumann = x.new_zeros(len(x)), weighted_probe.probe, weighted_probe.probe
+    for k, weight in enumerate(weighted_probe.weights, start=1):
         (vector,) = torch.autograd.grad(y, x, vector, retain_graph=True)
-        estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, draw.probe)
+        estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, weighted_probe.probe)
         neumann = neumann + (-1) ** k * weight.view(-1, *[1] * (x.dim() - 1)) * vector
     return y, estimate.detach(), neumann
 
 
 def surrogate(y: Tensor, x: Tensor, probe: Tensor, neumann: Tensor) -> Tensor:
     """Return w^T J v of shape (B,), whose gradient estimates that of the log-determinant; y = g(x) with graph."""
-    (pulled,) = torch.autograd.grad(y, x, neumann, create_graph=True)
-    return inner_product(pulled, probe)
+    (vjp,) = torch.autograd.grad(y, x, neumann, create_graph=True)
+    return inner_product(vjp, probe)
 
 
 def jacobian(g: Function, x: Tensor) -> Tensor:
-    """Dense Jacobian of each sample, (B, D, D); for small D, and for g that treats samples independently."""
+    """Return the dense Jacobian (B, D, D) of each sample; g must treat samples independently, and D be small."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         y = g(x).flatten(1)
@@ -189,6 +193,6 @@ def jacobian(g: Function, x: Tensor) -> Tensor:
 
 
 def exact_log_det(g: Function, x: Tensor) -> Tensor:
-    """log|det(I + J_g(x))| of each sample, (B,), from the dense Jacobian; differentiable in g's parameters."""
+    """Return log|det(I + J_g(x))| (B,) in nats from the dense Jacobian; differentiable in g's parameters."""
     j = jacobian(g, x)
     return torch.linalg.slogdet(torch.eye(j.shape[-1], dtype=j.dtype, device=j.device) + j).logabsdet

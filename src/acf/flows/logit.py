@@ -3,6 +3,7 @@
 import math
 
 from torch import Tensor
+from typing_extensions import override
 
 from acf.flows.bijection import Bijection
 
@@ -21,16 +22,17 @@ class Logit(Bijection):
         super().__init__()
         self.alpha = alpha
 
+    @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) in [0, 1] to the reals."""
         span = 1 - 2 * self.alpha
         log_s, log_rest = (self.alpha + span * x).log(), (self.alpha + span * (1 - x)).log()
         return log_s - log_rest, (math.log(span) - log_s - log_rest).flatten(1).sum(1)
 
+    @override
     def inverse(self, y: Tensor) -> Tensor:
-        """Map back; values whose s lies outside [a, 1 - a] land outside [0, 1]."""
+        """Return (sigmoid(y) - a) / (1 - 2a), which is outside [0, 1] where sigmoid(y) is outside [a, 1 - a]."""
         return (y.sigmoid() - self.alpha) / (1 - 2 * self.alpha)
 
+    @override
     def extra_repr(self) -> str:
-        """The offset."""
         return f"alpha={self.alpha}"

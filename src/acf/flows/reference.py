@@ -1,4 +1,4 @@
-"""The published algorithm of Residual Flows, written plainly: what the fast path is compared with.
+"""The published algorithm of Residual Flows, written plainly: tests and benchmarks compare the fast path with it.
 
 Every product with the Jacobian is one call of `torch.autograd.grad`, the gradient of the log-determinant is a second
 derivative taken in the forward pass ("backward in forward"), and the graph of g waits for the backward pass
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from acf.flows.flow import Flow
 from acf.flows.logdet import WeightedProbe, surrogate, value_and_neumann
@@ -21,11 +22,12 @@ from acf.lipschitz.normalised import Normalised, NormalisedConv2d
 
 
 class ReferenceBlock(ResidualBlock):
-    """A residual block that trains as published; the same value and gradient as any other for the same draw."""
+    """A residual block that trains as published; it has the same value and gradient as any other for the same probe."""
 
-    def _with_gradient(self, x: Tensor, draw: WeightedProbe) -> tuple[Tensor, Tensor]:
+    @override
+    def _value_and_log_det_in_training(self, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
         parameters = [p for p in self.branch.parameters() if p.requires_grad]
-        return cast(tuple[Tensor, Tensor], _BackwardInForward.apply(self.branch, draw, x, *parameters))
+        return cast(tuple[Tensor, Tensor], _BackwardInForward.apply(self.branch, weighted_probe, x, *parameters))
 
 
 def as_reference(flow: Flow) -> Flow:
@@ -41,34 +43,34 @@ def as_reference(flow: Flow) -> Flow:
 
 @torch.no_grad()
 def renormalise(flow: Flow) -> None:
-    """Refresh the spectral norms as published: layer by layer, a convolution and its transpose in every step."""
+    """Update the spectral norms as published: layer by layer, with a convolution and its transpose in every step."""
     for layer in flow.modules():
         if not isinstance(layer, Normalised):
             continue
         for _ in range(flow.config.power_iterations):
             if isinstance(layer, NormalisedConv2d):
                 padding = layer.weight.shape[-1] // 2
-                pushed = F.conv2d(layer.right, layer.weight, padding=padding)
-                layer.left.copy_(F.normalize(pushed.flatten(1)).view_as(pushed))
-                pulled = F.conv_transpose2d(layer.left, layer.weight, padding=padding)
+                image = F.conv2d(layer.right, layer.weight, padding=padding)
+                layer.left.copy_(F.normalize(image.flatten(1)).view_as(image))
+                preimage = F.conv_transpose2d(layer.left, layer.weight, padding=padding)
             else:
                 layer.left.copy_(F.normalize(layer.right @ layer.weight.T))
-                pulled = layer.left @ layer.weight
-            layer.right.copy_(F.normalize(pulled.flatten(1)).view_as(pulled))
+                preimage = layer.left @ layer.weight
+            layer.right.copy_(F.normalize(preimage.flatten(1)).view_as(preimage))
 
 
 class _BackwardInForward(torch.autograd.Function):
-    """The gradient of the sum of the log-determinants is ready after the forward pass, and scaled in the backward."""
+    """Compute the gradient of the sum of the log-determinants in the forward pass, scale it in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, branch: Branch, draw: WeightedProbe, x: Tensor, *parameters: nn.Parameter
+        ctx: Any, branch: Branch, weighted_probe: WeightedProbe, x: Tensor, *parameters: nn.Parameter
     ) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            y, value, neumann = value_and_neumann(branch, x, draw)
-            pulled = surrogate(y, x, draw.probe, neumann)
-            ctx.ready = torch.autograd.grad(pulled.sum(), (x, *parameters), retain_graph=True, allow_unused=True)
+            y, value, neumann = value_and_neumann(branch, x, weighted_probe)
+            gradient = surrogate(y, x, weighted_probe.probe, neumann)
+            ctx.ready = torch.autograd.grad(gradient.sum(), (x, *parameters), retain_graph=True, allow_unused=True)
         ctx.x, ctx.y, ctx.parameters = x, y, parameters
         return y.detach(), value
 

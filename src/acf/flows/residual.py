@@ -7,13 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
-from acf.flows.bijection import Bijection, Solved
+from acf.errors import ConvergenceError
+from acf.flows.bijection import Bijection, Report
 from acf.flows.fixed_point import Solution, invert
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, series, surrogate, value_and_neumann
-from acf.flows.power_series import estimate, with_gradient
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
+from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
 from acf.lipschitz.branch import Branch
 from acf.settings.config import LogDetConfig, TrainingLogDetConfig
+
+
+class UnsolvedBlockError(ConvergenceError):
+    """The inverse of a residual block did not converge.
+
+    Attributes:
+        block: that block.
+    """
+
+    def __init__(self, message: str, block: "ResidualBlock") -> None:
+        super().__init__(message)
+        self.block = block
 
 
 class ResidualBlock(Bijection):
@@ -39,47 +53,51 @@ class ResidualBlock(Bijection):
         super().__init__()
         self.branch, self.shape = branch, shape
         self.training_log_det, self.evaluation_log_det = training, evaluation
-        self._bound: tuple[bytes, float] | None = None
+        self._cached_bound: tuple[bytes, float] | None = None
 
+    @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W); the log-determinant is an unbiased estimate, and so is its gradient."""
+        """Return (f(x), log_abs_det); the latter is an unbiased estimate in nats, and so is its gradient."""
         config = self.training_log_det if self.training else self.evaluation_log_det
         estimator = RouletteEstimator.from_config(config)
-        draws = estimator.weighted_probes(x, per_sample=not self.training)
+        weighted_probes = estimator.weighted_probes(x, per_sample=not self.training)
         if not torch.is_grad_enabled():
-            y, value = estimate(self.branch, x, draws)
+            y, value = value_and_log_det(self.branch, x, weighted_probes)
         elif self.training:
-            y, value = self._with_gradient(x, draws[0])
+            y, value = self._value_and_log_det_in_training(x, weighted_probes[0])
         else:
-            y, value = series(self.branch, _differentiable(x), draws)
+            y, value = value_and_series(self.branch, _differentiable(x), weighted_probes)
         return x + y, value
 
-    def _with_gradient(self, x: Tensor, draw: WeightedProbe) -> tuple[Tensor, Tensor]:
+    def _value_and_log_det_in_training(self, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
         config = self.training_log_det
         if config.memory_efficient and config.neumann_gradient:
-            return with_gradient(self.branch, x, draw, config.bfloat16)
+            return differentiable_value_and_log_det(self.branch, x, weighted_probe, config.bfloat16)
         if config.memory_efficient:
             parameters = [p for p in self.branch.parameters() if p.requires_grad]
-            return _Recomputed.apply(self.branch, draw, x, *parameters)
+            return _Recomputed.apply(self.branch, weighted_probe, x, *parameters)
         x = _differentiable(x)
         if not config.neumann_gradient:
-            return series(self.branch, x, [draw])
-        y, value, neumann = value_and_neumann(self.branch, x, draw)
-        gradient = surrogate(y, x, draw.probe, neumann)
+            return value_and_series(self.branch, x, [weighted_probe])
+        y, value, neumann = value_and_neumann(self.branch, x, weighted_probe)
+        gradient = surrogate(y, x, weighted_probe.probe, neumann)
         return y, value + gradient - gradient.detach()
 
+    @override
     def transform(self, x: Tensor) -> Tensor:
-        """Return x + g(x) without the cost of the power series."""
         return x + self.branch(x)
 
+    @override
     def inverse(self, y: Tensor) -> Tensor:
-        """Return x (B, C, H, W) with x + g(x) = y; errors as `solve`."""
-        return self.solve(y).x
+        return self.inverse_with_report(y)[0]
 
-    def recorded_inverse(self, y: Tensor, solved: Solved) -> Tensor:
-        """Undo, noting this block's error bounds and evaluations in `solved`."""
-        solved[self] = solution = self.solve(y)
-        return solution.x
+    @override
+    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+        try:
+            solution = self.solve(y)
+        except ConvergenceError as error:
+            raise UnsolvedBlockError(str(error), self) from None
+        return solution.x, Report({self: solution})
 
     def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
         """Solve x + g(x) = y for y (B, C, H, W) by fixed-point iteration, with error bounds.
@@ -92,28 +110,28 @@ class ResidualBlock(Bijection):
             NotContractiveError: the proven bound of g is not below 1.
             ConvergenceError: the promised accuracy was not reached.
         """
-        return invert(self.branch, y, self.stored_lipschitz(), tolerance)
+        return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
 
-    def bound(self) -> float:
-        """Compute the proven upper bound of Lip(g) from the present weights; infinite if any value is not finite."""
+    def lipschitz_bound(self) -> float:
+        """Return the proven upper bound of Lip(g) for the present weights; infinite if any value is not finite."""
         if not all(tensor.isfinite().all() for tensor in self.branch.state_dict().values()):
             return math.inf
         upper = self.branch.lipschitz_bound(self.shape[1] * self.shape[2])
         return math.inf if math.isnan(upper) else upper
 
-    def stored_lipschitz(self) -> float:
-        """Proven upper bound of Lip(g), computed anew only after a weight or buffer has changed.
+    def cached_lipschitz_bound(self) -> float:
+        """Return `lipschitz_bound()`, computed anew only after a weight or buffer has changed.
 
-        Changes are seen in the content itself: torch's version counters miss what is written through `.data`.
+        A hash of all values finds the changes, as torch's version counters miss what is written through `.data`.
         """
         digest = hashlib.blake2b()
         for tensor in self.branch.state_dict().values():
             digest.update(str(tensor.dtype).encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         key = digest.digest()
-        if self._bound is None or self._bound[0] != key:
-            self._bound = (key, self.bound())
-        return self._bound[1]
+        if self._cached_bound is None or self._cached_bound[0] != key:
+            self._cached_bound = (key, self.lipschitz_bound())
+        return self._cached_bound[1]
 
 
 def _differentiable(x: Tensor) -> Tensor:
@@ -121,13 +139,15 @@ def _differentiable(x: Tensor) -> Tensor:
 
 
 class _Recomputed(torch.autograd.Function):
-    """Branch and log-determinant that keep x and the draw only; the backward pass runs the whole series again."""
+    """Branch and log-determinant that keep x and the weighted probe; the backward pass computes the series again."""
 
     @staticmethod
-    def forward(ctx: Any, branch: Branch, draw: WeightedProbe, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        y, value = estimate(branch, x, [draw])
+    def forward(
+        ctx: Any, branch: Branch, weighted_probe: WeightedProbe, x: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y, value = value_and_log_det(branch, x, [weighted_probe])
         ctx.branch = branch
-        ctx.save_for_backward(x, draw.probe, draw.weights, *parameters)
+        ctx.save_for_backward(x, weighted_probe.probe, weighted_probe.weights, *parameters)
         return y, value
 
     @staticmethod
@@ -136,7 +156,7 @@ class _Recomputed(torch.autograd.Function):
         x, probe, weights, *parameters = ctx.saved_tensors
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            y, value = series(ctx.branch, x, [WeightedProbe(probe, weights)])
+            y, value = value_and_series(ctx.branch, x, [WeightedProbe(probe, weights)])
             # A series of no terms is a constant.
             outputs = [(out, grad) for out, grad in ((y, grad_y), (value, grad_value)) if out.requires_grad]
             grads = torch.autograd.grad(

@@ -2,17 +2,21 @@
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from acf.flows.bijection import Bijection
 
 
 class Squeeze(Bijection):
-    """(B, C, H, W) -> (B, 4C, H/2, W/2): each 2 x 2 square becomes 4 channels (arXiv 1605.08803, section 3.6)."""
+    """(B, C, H, W) -> (B, 4C, H/2, W/2): each 2 x 2 square becomes 4 channels (arXiv 1605.08803, section 3.6).
 
+    The values are permuted, so the log-determinant is 0.
+    """
+
+    @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Permute the values; the log-determinant is 0."""
         return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
 
+    @override
     def inverse(self, y: Tensor) -> Tensor:
-        """Undo."""
         return F.pixel_shuffle(y, 2)

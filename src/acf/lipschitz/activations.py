@@ -1,7 +1,4 @@
-"""Activations with a proven bound of the slope.
-
-Each has `widening`, the number of output channels per input channel.
-"""
+"""Activations with a proven bound of the slope."""
 
 from typing import Any
 
@@ -9,72 +6,85 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from acf.lipschitz.kernels.scratch import empty_like
-from acf.lipschitz.layer import VJP, Tensors
+from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
 SWISH_SLOPE = 1.0998393202
 
 
-def _steepness(beta: Tensor) -> Tensor:
-    """softplus(beta), held where x sigmoid(b x) / b can be computed; the bound of the slope does not depend on b."""
-    return F.softplus(beta).clamp(1e-6, 1e6)
-
-
-class Swish(nn.Module):
-    """Base of activations outer * core(inner * x) with core made of silu(u) = u sigmoid(u), b = softplus(beta) learnt.
-
-    Both scales are 1-element tensors of their own in `effective_tensors`, so that linear maps before and after can take
-    them over (`acf.lipschitz.branch.Branch.effective_tensors`); an empty tuple stands for a scale that was taken over.
+class Activation(LipschitzLayer):
+    """Base of activations, which act elementwise or make several channels of one.
 
     Attributes:
-        size: outer = 1 / (size * b), inner = b.
+        widening: number of output channels per input channel.
     """
 
-    size = 1.0
+    widening = 1
     supports_bfloat16 = True
+
+
+class Swish(Activation):
+    """Base of activations outer * core(inner * x), where core is made of silu(u) = u sigmoid(u).
+
+    With b = softplus(beta) learnt, inner = b and outer = 1 / (divisor * b). Both scales are 1-element tensors of their
+    own in `effective_tensors`, so that linear maps before and after can absorb them
+    (`acf.lipschitz.branch.Branch.effective_tensors`); an empty tuple stands for a scale that was absorbed.
+
+    Attributes:
+        divisor: what outer * b is the reciprocal of, at least the largest slope of the core.
+    """
+
+    divisor = 1.0
 
     def __init__(self) -> None:
         super().__init__()
         self.beta = nn.Parameter(torch.tensor(0.5))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to any shape with at least two dimensions."""
         inner, outer = self.effective_tensors()
         u = inner * x
-        return self._combine(F.silu(u), u) * outer
+        return self._core(F.silu(u), u) * outer
 
+    @override
     def effective_tensors(self) -> Tensors:
-        """Inner and outer scale."""
-        b = _steepness(self.beta)
-        return b, 1 / (self.size * b)
+        """Return (inner, outer)."""
+        b = _bounded_softplus(self.beta)
+        return b, 1 / (self.divisor * b)
 
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Value, and product with the slopes; overwrites x where the scale before it was taken over."""
         inner, outer = tensors
         u = _scaled(x, inner)
         s = torch.sigmoid(u, out=empty_like(u))
         y = torch.mul(u, s, out=empty_like(u))
-        value = _scaled(self._combine(y, u), outer)
+        value = _scaled(self._core(y, u), outer)
         slope = s.addcmul_(s, u.sub_(y))
         if dtype != s.dtype:
             slope = empty_like(s, dtype).copy_(s)
-        return value, lambda v: _scaled(_scaled(self._separate(v, slope[: len(v)]), inner), outer)
+        return value, lambda v: _scaled(_scaled(self._core_adjoint(v, slope[: len(v)]), inner), outer)
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """Value and tangent, differentiable once."""
         inner, outer = tensors
         u = _scaled(z, inner)
-        return _scaled(self._combine(_SiluValueAndJVP.apply(u), u), outer)
+        return _scaled(self._core(_SiluValueAndJVP.apply(u), u), outer)
 
-    def _combine(self, y: Tensor, u: Tensor) -> Tensor:
+    def _core(self, y: Tensor, u: Tensor) -> Tensor:
         """The core, linear in y = silu(u) and u."""
         return y
 
-    def _separate(self, v: Tensor, slope: Tensor) -> Tensor:
-        """The adjoint of du -> combine(slope * du, du) applied to v, which may be overwritten."""
+    def _core_adjoint(self, v: Tensor, slope: Tensor) -> Tensor:
+        """The adjoint of du -> core(slope * du, du) applied to v, which may be overwritten."""
         return v.mul_(slope)
+
+
+def _bounded_softplus(beta: Tensor) -> Tensor:
+    """softplus(beta) within [1e-6, 1e6], where x sigmoid(b x) / b neither overflows nor loses its digits."""
+    return F.softplus(beta).clamp(1e-6, 1e6)
 
 
 def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
@@ -108,11 +118,11 @@ class _SiluValueAndJVP(torch.autograd.Function):
         grad_y, grad_dy = grad.chunk(2)
         torch.sub(u, t, alpha=2, out=t).sub_(2)
         bend = torch.ops.aten.sigmoid_backward.grad_input(t, s, grad_input=t).mul_(du)  # -silu'' du
-        pulled = empty_like(z)
-        pulled_u, pulled_du = pulled.chunk(2)
-        torch.mul(grad_dy, slope, out=pulled_du)
-        torch.mul(grad_y, slope, out=pulled_u).addcmul_(grad_dy, bend, value=-1)
-        return pulled
+        grad_z = empty_like(z)
+        grad_u, grad_du = grad_z.chunk(2)
+        torch.mul(grad_dy, slope, out=grad_du)
+        torch.mul(grad_y, slope, out=grad_u).addcmul_(grad_dy, bend, value=-1)
+        return grad_z
 
 
 class LipSwish(Swish):
@@ -121,37 +131,34 @@ class LipSwish(Swish):
     The slope does not depend on b: x sigmoid(b x) = silu(b x) / b. Its largest value is 1.09984 / 1.1 < 1.
     """
 
-    widening = 1
-    size = 1.1
+    divisor = 1.1
 
+    @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
-        """Largest slope."""
         return SWISH_SLOPE / 1.1
 
 
-class ELU(nn.ELU):
+class ELU(Activation):
     """x for x > 0, exp(x) - 1 otherwise; the slope lies in (0, 1]."""
 
-    widening = 1
-    supports_bfloat16 = True
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(x)
 
-    def __init__(self) -> None:
-        super().__init__()
-
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Value, and product with the slopes."""
         y = F.elu(x)
         slope = (y.clamp_max(0) + 1).to(dtype)
         return y, lambda v: v.mul_(slope[: len(v)])
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """Value and tangent."""
         x, dx = z.chunk(2)
         y = F.elu(x)
         return torch.cat([y, (y.clamp_max(0) + 1) * dx])
 
+    @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
-        """Largest slope."""
         return 1.0
 
 
@@ -167,16 +174,18 @@ class CLipSwish(Swish):
     """
 
     widening = 2
-    size = 1.1 * 1.004
+    divisor = 1.1 * 1.004
 
-    def _combine(self, y: Tensor, u: Tensor) -> Tensor:
+    @override
+    def _core(self, y: Tensor, u: Tensor) -> Tensor:
         """silu(-u) = silu(u) - u saves the second exponential."""
         return torch.cat([y, y - u], 1)
 
-    def _separate(self, v: Tensor, slope: Tensor) -> Tensor:
+    @override
+    def _core_adjoint(self, v: Tensor, slope: Tensor) -> Tensor:
         a, b = v.chunk(2, 1)
         return torch.add(a, b).mul_(slope).sub_(b)
 
+    @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
-        """Largest norm of the two slopes."""
         return PAIR_SLOPE / (1.1 * 1.004)

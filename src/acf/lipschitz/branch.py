@@ -5,17 +5,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.lipschitz.activations import Swish
-from acf.lipschitz.layer import (
-    VJP,
-    Tensors,
-    effective_tensors,
-    intermediate_values,
-    supports_bfloat16,
-    value_and_jvp,
-    value_and_vjp,
-)
+from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
 from acf.lipschitz.normalised import Normalised, NormalisedConv2d, NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
 from acf.settings.config import ModelConfig
@@ -23,66 +16,87 @@ from acf.settings.config import ModelConfig
 Shape = tuple[int, int, int]
 
 
-class Branch(nn.Sequential):
-    """Layers one after the other; the Lipschitz bound is the product of theirs."""
+class Branch(nn.Sequential, LipschitzLayer):
+    """Layers one after the other; the Lipschitz bound is the product of theirs.
 
-    def lipschitz_bound(self, n_tokens: int) -> float:
-        """Proven upper bound of the branch's l2 Lipschitz constant on maps with `n_tokens` positions."""
-        bound = 1.0
+    It is an `nn.Sequential`, so layers are read and replaced by their index; each must be a `LipschitzLayer`, which is
+    checked when a bound or a derivative is asked for.
+    """
+
+    def layers(self) -> list[LipschitzLayer]:
+        """Return all layers in order.
+
+        Raises:
+            TypeError: a module is no `LipschitzLayer`, so that the branch has no certificate.
+        """
+        layers: list[LipschitzLayer] = []
         for layer in self:
-            if not hasattr(layer, "lipschitz_bound"):
-                raise TypeError(f"{type(layer).__name__} has no lipschitz_bound, so the branch has no certificate")
-            bound *= layer.lipschitz_bound(n_tokens)  # type: ignore[operator]
+            if not isinstance(layer, LipschitzLayer):
+                raise TypeError(
+                    f"{type(layer).__name__} has no lipschitz_bound (it is no LipschitzLayer), so the branch has no "
+                    "certificate"
+                )
+            layers.append(layer)
+        return layers
+
+    @override
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        bound = 1.0
+        for layer in self.layers():
+            bound *= layer.lipschitz_bound(n_tokens)
         return bound
 
+    @override
     def effective_tensors(self) -> Tensors:
-        """Tensors of each layer, the scales of activations taken over by the linear maps beside them."""
-        tensors = [effective_tensors(layer) for layer in self]
-        for here, layer in enumerate(self):
+        """Return the tensors of each layer, the scales of activations absorbed by the linear maps beside them."""
+        layers = self.layers()
+        tensors = [layer.effective_tensors() for layer in layers]
+        for here, layer in enumerate(layers):
             if isinstance(layer, Swish):
                 inner, outer = tensors[here]
-                if here > 0 and isinstance(self[here - 1], Normalised):
+                if here > 0 and isinstance(layers[here - 1], Normalised):
                     tensors[here - 1] = tuple(inner * tensor for tensor in tensors[here - 1])
                     inner = ()
-                if here + 1 < len(self) and isinstance(self[here + 1], Normalised):
+                if here + 1 < len(layers) and isinstance(layers[here + 1], Normalised):
                     weight, *bias = tensors[here + 1]
                     tensors[here + 1] = (outer * weight, *bias)
                     outer = ()
                 tensors[here] = inner, outer
         return tuple(tensors)
 
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Value, and the layers' products in reverse order."""
-        pulls = []
-        for layer, own in zip(self, tensors, strict=True):
-            x, pull = value_and_vjp(layer, x, own, dtype)
-            pulls.append(pull)
+        """Return g(x), and the products J_1^T ... J_n^T v of the layers' Jacobians J_1, ..., J_n."""
+        vjps: list[VJP] = []
+        for layer, own in zip(self.layers(), tensors, strict=True):
+            x, layer_vjp = layer.value_and_vjp(x, own, dtype)
+            vjps.append(layer_vjp)
 
-        def pull_all(v: Tensor) -> Tensor:
-            for pull in reversed(pulls):
-                v = pull(v)
+        def vjp(v: Tensor) -> Tensor:
+            for layer_vjp in reversed(vjps):
+                v = layer_vjp(v)
             return v
 
-        return x, pull_all
+        return x, vjp
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """Value and tangent."""
-        for layer, own in zip(self, tensors, strict=True):
-            z = value_and_jvp(layer, z, own)
+        for layer, own in zip(self.layers(), tensors, strict=True):
+            z = layer.value_and_jvp(z, own)
         return z
 
     @property
+    @override
     def supports_bfloat16(self) -> bool:
-        """Whether all layers can be computed in bfloat16."""
-        return all(supports_bfloat16(layer) for layer in self)
+        return all(layer.supports_bfloat16 for layer in self.layers())
 
+    @override
     def intermediate_values(self, positions: int) -> int:
-        """Largest of the layers'."""
-        return max((intermediate_values(layer, positions) for layer in self), default=0)
+        return max((layer.intermediate_values(positions) for layer in self.layers()), default=0)
 
 
-class Reshape(nn.Module):
-    """(B, ...) -> (B, *shape)."""
+class Reshape(LipschitzLayer):
+    """(B, ...) -> (B, *shape), with the same number of values and the Lipschitz constant 1."""
 
     supports_bfloat16 = True
 
@@ -90,26 +104,26 @@ class Reshape(nn.Module):
         super().__init__()
         self.shape = shape
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape of the same number of values."""
         return x.reshape(-1, *self.shape)
 
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Value, and the cotangent in the shape of x."""
         before = x.shape[1:]
         return self(x), lambda v: v.reshape(-1, *before)
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """Value and tangent."""
         return self(z)
 
+    @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
-        """1: values stay what they are."""
         return 1.0
 
 
 def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:
-    """Activation and convolution in turns, with attention before the last convolution where configured.
+    """Build activations and convolutions in turns, with attention before the last convolution where configured.
 
     Args:
         config: width, kernels, activation, coefficient, attention.
@@ -119,7 +133,7 @@ def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> 
     channels, *size = shape
     activation = resolve(ACTIVATIONS, config.activation, "activation")
     last = len(config.kernels) - 1
-    layers: list[nn.Module] = []
+    layers: list[LipschitzLayer] = []
     width = channels
     for index, kernel in enumerate(config.kernels):
         if index > 0 or leading_activation:
@@ -135,17 +149,20 @@ def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> 
 
 
 def attention_branch(config: ModelConfig, shape: Shape) -> Branch:
-    """Attention as a block of its own; every head sees all channels, so wider projections could not do more."""
+    """Build a branch of attention alone; the tokens of every head have all C channels.
+
+    Wider heads could not compute more, as the product of two projections has rank C at most.
+    """
     channels = shape[0]
     return Branch(attention(config, channels, head_width=channels))
 
 
 def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
-    """Three dense layers over all values of the map, each after an activation (arXiv 1906.02735, appendix E)."""
+    """Build three dense layers over all values of the map, each after an activation (arXiv 1906.02735, appendix E)."""
     channels, height, width = shape
     values = channels * height * width
     activation = resolve(ACTIVATIONS, config.activation, "activation")
-    layers: list[nn.Module] = [Reshape(values)]
+    layers: list[LipschitzLayer] = [Reshape(values)]
     widths = [values, config.fc_width, config.fc_width, values]
     for inputs, outputs in itertools.pairwise(widths):
         layers += [
@@ -155,24 +172,25 @@ def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
     return Branch(*layers, Reshape(*shape))
 
 
-def joined_attention(config: ModelConfig, channels: int) -> list[nn.Module]:
-    """Attention within a branch, joined to the features there; nothing where none is configured."""
-    if not _within(config):
+def joined_attention(config: ModelConfig, channels: int) -> list[LipschitzLayer]:
+    """Return a list of the layer that joins attention to `channels` features; empty where none is configured."""
+    if not _is_joined(config):
         return []
     join = resolve(JOINS, config.attention.join, "way of joining")
-    return [join.over(partial(attention, config), channels, config.attention.share)]
+    return [join.for_channels(partial(attention, config), channels, config.attention.share)]
 
 
 def join_widening(config: ModelConfig) -> int:
-    """Factor by which `joined_attention` raises the number of channels."""
-    return int(resolve(JOINS, config.attention.join, "way of joining").widening) if _within(config) else 1
+    """Return the factor by which `joined_attention` raises the number of channels."""
+    return int(resolve(JOINS, config.attention.join, "way of joining").widening) if _is_joined(config) else 1
 
 
-def attention(config: ModelConfig, channels: int, head_width: int | None = None) -> nn.Module:
-    """Return the attention layer that is configured, for `channels` channels."""
+def attention(config: ModelConfig, channels: int, head_width: int | None = None) -> LipschitzLayer:
+    """Return the configured attention layer for maps of `channels` channels."""
     made = resolve(ATTENTIONS, config.attention.kind, "attention")
     return made(channels, config.attention.heads, config.coefficient, head_width)
 
 
-def _within(config: ModelConfig) -> bool:
+def _is_joined(config: ModelConfig) -> bool:
+    """Whether attention stands within branches, joined to their features."""
     return config.attention.kind != "none" and config.attention.join in JOINS

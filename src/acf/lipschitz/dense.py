@@ -1,10 +1,9 @@
 """The densely connected branch of i-DenseNets (Perugachi-Diaz, Tomczak, Bhulai, arXiv 2102.02694)."""
 
-from torch import nn
-
 from acf.errors import ConfigError
 from acf.lipschitz.branch import Branch, Shape, join_widening, joined_attention
 from acf.lipschitz.join import Concatenation
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import NormalisedConv2d
 from acf.registry import ACTIVATIONS, resolve
 from acf.settings.config import ModelConfig
@@ -22,22 +21,24 @@ class DenseLayer(Concatenation):
         activation: phi, elementwise or joining channels.
     """
 
-    def __init__(self, linear: NormalisedConv2d, activation: nn.Module) -> None:
+    inner: Branch
+
+    def __init__(self, linear: NormalisedConv2d, activation: LipschitzLayer) -> None:
         super().__init__(Branch(linear, activation))
 
     @property
-    def linear(self) -> nn.Module:
+    def linear(self) -> LipschitzLayer:
         """T."""
-        return self.inner[0]  # type: ignore[index]
+        return self.inner.layers()[0]
 
     @property
-    def activation(self) -> nn.Module:
+    def activation(self) -> LipschitzLayer:
         """phi."""
-        return self.inner[1]  # type: ignore[index]
+        return self.inner.layers()[1]
 
 
 def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:
-    """`depth` dense layers of 3x3 convolutions, each adding `growth` channels, then a 1x1 convolution.
+    """Build `depth` dense layers of 3x3 convolutions, each adding `growth` channels, then a 1x1 convolution.
 
     Attention, where configured, stands before the last convolution. There is no leading activation: the first layer
     applies its activation to new channels only, and passes the input on.
@@ -45,7 +46,7 @@ def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) ->
     Args:
         config: depth, growth, activation, coefficient, attention.
         shape: (C, H, W) of the block's input and output.
-        leading_activation: plays no part.
+        leading_activation: ignored.
     """
     channels, *size = shape
     place = (size[0], size[1])
@@ -53,7 +54,7 @@ def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) ->
     new, rest = divmod(config.dense.growth, activation.widening)
     if rest:
         raise ConfigError(f"dense.growth ({config.dense.growth}) must be a multiple of {activation.widening}")
-    layers: list[nn.Module] = []
+    layers: list[LipschitzLayer] = []
     width = channels
     for _ in range(config.dense.depth):
         layers.append(DenseLayer(NormalisedConv2d(width, new, 3, place, config.coefficient), activation()))

@@ -1,21 +1,6 @@
-"""Explicit derivatives of layers: what training and evaluation need of a branch, without differentiating twice.
+"""The base class of layers with a proven Lipschitz bound, and the explicit derivatives that a flow needs of them."""
 
-Three things describe a layer g(x; theta). Each is a method of that name on layers that know their derivatives in
-closed form, and every other `nn.Module` gets it from automatic differentiation:
-
-- `effective_tensors(layer)`: theta, the tensors the map is made of (a normalised weight, not the one stored), as a
-  nested tuple. They are computed once, with graph to the parameters, however often the map is used.
-- `value_and_vjp(layer, x, theta, dtype)`: (g(x), vjp) with vjp(v) = J(x)^T v for cotangents v of the first len(v)
-  samples, so that samples whose series has ended can be left out; v, of that dtype, may be overwritten. No graph:
-  products cost their arithmetic and nothing else.
-- `value_and_jvp(layer, z, theta)`: values x and tangents dx in one batch, z = [x; dx], to [g(x); J(x) dx], to be
-  differentiated once, backward: the gradient of w^T J v by reverse over forward, where the published code
-  differentiates twice backward.
-
-`intermediate_values(layer, positions)` is the number of values per sample in its largest intermediate result. A layer
-that can do products and `value_and_jvp` in bfloat16 says `supports_bfloat16 = True`.
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -24,65 +9,116 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 VJP: TypeAlias = Callable[[Tensor], Tensor]
+"""u -> J^T u, the product of cotangents with the transposed Jacobian."""
 Tensors: TypeAlias = tuple[Any, ...]
-"""Tensors and tuples of them."""
+"""A tuple of tensors and of such tuples."""
 
 
-def effective_tensors(layer: nn.Module) -> Tensors:
-    """Tensors that make up the map, with graph to the layer's parameters."""
-    if hasattr(layer, "effective_tensors"):
-        return layer.effective_tensors()  # type: ignore[operator]
-    return tuple(layer.parameters())
+class LipschitzLayer(nn.Module, ABC):
+    """A map g(x; theta) of batches (B, ...) whose samples do not see each other, with a proven bound of Lip(g) in l2.
 
+    **Implementing a layer.** A new layer MUST implement two methods:
 
-def value_and_vjp(
-    layer: nn.Module, x: Tensor, tensors: Tensors, dtype: torch.dtype | None = None
-) -> tuple[Tensor, VJP]:
-    """Return (g(x), pull) for x (B, ...); neither has a graph, and both are to be called under `torch.no_grad`.
+    - `forward(x)`: g(x) for x (B, ...). For the default derivatives it must be differentiable twice by autograd.
+    - `lipschitz_bound(n_tokens)`: an upper bound of Lip(g), proven for the weights that the layer has now.
 
-    Products are of x's type unless `dtype` says otherwise, which the layer has to allow (`supports_bfloat16`).
+    The log-determinant of a residual block also needs theta, J(x)^T u and J(x) dx. The base class has them from
+    automatic differentiation. A layer that knows its derivatives in closed form MAY implement them faster, then all
+    three together, because they share the meaning of `tensors`:
+
+    - `effective_tensors()`: theta, all tensors that g is computed from, such as the normalised weight instead of the
+      stored one. A caller takes them once and hands them to any number of calls of the other two methods.
+    - `value_and_vjp(x, tensors, dtype)`: g(x), and the function u -> J(x)^T u.
+    - `value_and_jvp(z, tensors)`: g(x) and J(x) dx for z = [x; dx].
+
+    It MAY further declare:
+
+    - `supports_bfloat16 = True`: the vjp and `value_and_jvp` keep a usable accuracy in bfloat16.
+    - `intermediate_values(positions)`: the size of the largest intermediate result, from which callers choose how many
+      samples to process at a time.
+
+    A layer that belongs into configurations also needs a line in `acf.registry`. The attack
+    `acf.lipschitz.bounds.attack.largest_gain` searches for inputs that refute the bound of a new layer.
     """
-    if hasattr(layer, "value_and_vjp"):
-        return layer.value_and_vjp(x, tensors, dtype or x.dtype)  # type: ignore[operator]
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        y = _call(layer, x, tensors)
 
-    def pull(v: Tensor) -> Tensor:
+    @abstractmethod
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        """Return a proven upper bound of Lip(g), in float64, from the present weights.
+
+        It is infinite or NaN where a parameter is not finite, and never relies on an estimate of a norm.
+
+        Args:
+            n_tokens: number of positions H W of the maps; layers whose bound does not depend on it ignore it.
+        """
+
+    @property
+    def supports_bfloat16(self) -> bool:
+        """Whether products and `value_and_jvp` may be computed in bfloat16; subclasses may set a class attribute."""
+        return False
+
+    def intermediate_values(self, positions: int) -> int:
+        """Return the number of values per sample in the largest intermediate result; 0 where it is not known.
+
+        Args:
+            positions: number of positions H W of the maps.
+        """
+        return 0
+
+    def effective_tensors(self) -> Tensors:
+        """Return theta with graph to the parameters; by default the parameters in the order of `named_parameters`."""
+        return tuple(self.parameters())
+
+    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
+        """Return g(x) and its vector-Jacobian product, both without graph, to be called under `torch.no_grad`.
+
+        Args:
+            x: (B, ...), which may be overwritten.
+            tensors: theta, as `effective_tensors` returns it.
+            dtype: type of the cotangents and of the products. It differs from x's only where `supports_bfloat16`.
+
+        Returns:
+            g(x), and vjp with vjp(u) = J(x)^T u for cotangents u of the first len(u) samples, in `dtype`. So samples
+            whose power series has ended can be left out. The function may overwrite u and may be called any number of
+            times.
+        """
         with torch.enable_grad():
-            used = y[: len(v)]
-        (pulled,) = torch.autograd.grad(used, x, v, retain_graph=True)
-        return pulled[: len(v)]
+            x = x.detach().requires_grad_(True)
+            y = self._call_with(tensors, x)
 
-    return y.detach(), pull
+        def vjp(u: Tensor) -> Tensor:
+            with torch.enable_grad():
+                used = y[: len(u)]
+            (product,) = torch.autograd.grad(used, x, u, retain_graph=True)
+            return product[: len(u)]
 
+        return y.detach(), vjp
 
-def value_and_jvp(layer: nn.Module, z: Tensor, tensors: Tensors) -> Tensor:
-    """Return [g(x); J(x) dx] (2 B, ...) for z = [x; dx], with graph to z and `tensors`."""
-    if hasattr(layer, "value_and_jvp"):
-        return layer.value_and_jvp(z, tensors)  # type: ignore[operator]
-    # Forward mode does not cover every map (nor its own derivative); J dx is also the derivative of u -> J^T u.
-    z = z if z.requires_grad else z.detach().requires_grad_(True)
-    x, dx = z.chunk(2)
-    y = _call(layer, x, tensors)
-    u = torch.zeros_like(y, requires_grad=True)
-    (pulled,) = torch.autograd.grad(y, x, u, create_graph=True)
-    (dy,) = torch.autograd.grad(pulled, u, dx, create_graph=True)
-    return torch.cat([y, dy])
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """Return [g(x); J(x) dx] (2 B, ...) for z = [x; dx] (2 B, ...), with graph to z and `tensors`.
 
+        The result needs to be differentiable once, backward. The gradient of w^T J v by this reverse over forward mode
+        takes one differentiation less than reverse over reverse.
 
-def supports_bfloat16(layer: nn.Module) -> bool:
-    """Whether all of the layer can be computed in bfloat16."""
-    return bool(getattr(layer, "supports_bfloat16", False))
+        Args:
+            z: values x and tangents dx, one after the other along dimension 0.
+            tensors: theta, as `effective_tensors` returns it.
+        """
+        # Forward mode does not cover every map (nor its own derivative); J dx is also the derivative of u -> J^T u.
+        z = z if z.requires_grad else z.detach().requires_grad_(True)
+        x, dx = z.chunk(2)
+        y = self._call_with(tensors, x)
+        u = torch.zeros_like(y, requires_grad=True)
+        (vjp,) = torch.autograd.grad(y, x, u, create_graph=True)
+        (dy,) = torch.autograd.grad(vjp, u, dx, create_graph=True)
+        return torch.cat([y, dy])
 
-
-def intermediate_values(layer: nn.Module, positions: int) -> int:
-    """Values per sample in the largest intermediate result on maps with `positions` positions; 0 if not known."""
-    return layer.intermediate_values(positions) if hasattr(layer, "intermediate_values") else 0  # type: ignore[operator]
+    def _call_with(self, tensors: Tensors, x: Tensor) -> Tensor:
+        names = (name for name, _ in self.named_parameters())
+        return functional_call(self, dict(zip(names, tensors, strict=True)), (x,))
 
 
 def flatten(tensors: Tensors) -> Iterator[Tensor]:
-    """All tensors of a nested tuple, in order."""
+    """Yield all tensors of a nested tuple, in order."""
     for entry in tensors:
         if isinstance(entry, tuple):
             yield from flatten(entry)
@@ -91,10 +127,5 @@ def flatten(tensors: Tensors) -> Iterator[Tensor]:
 
 
 def unflatten(like: Tensors, flat: Iterator[Tensor]) -> Tensors:
-    """Nested tuple of the form of `like` with the tensors of `flat`."""
+    """Return a nested tuple of the form of `like` with the tensors of `flat`."""
     return tuple(unflatten(entry, flat) if isinstance(entry, tuple) else next(flat) for entry in like)
-
-
-def _call(layer: nn.Module, x: Tensor, tensors: Tensors) -> Tensor:
-    names = (name for name, _ in layer.named_parameters())
-    return functional_call(layer, dict(zip(names, tensors, strict=True)), (x,))

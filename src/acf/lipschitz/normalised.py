@@ -1,25 +1,32 @@
 """Spectrally normalised linear maps: convolution and dense layer with a bounded l2 norm."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.lipschitz.bounds.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
 from acf.lipschitz.kernels.convolution import convolution, convolution_value_and_jvp, transposed
-from acf.lipschitz.kernels.power_iteration import Map, alike, iterate, stacked_convolutions, stacked_matrices
-from acf.lipschitz.layer import VJP, Tensors
+from acf.lipschitz.kernels.power_iteration import (
+    Map,
+    groups_of_equal_shapes,
+    iterate_singular_vectors,
+    stacked_convolutions,
+    stacked_matrices,
+)
+from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
 
 
-class Normalised(nn.Module, ABC):
+class Normalised(LipschitzLayer):
     """Linear map x -> T_W x + b with W scaled down to norm at most `coefficient`.
 
     The weight used is W / max(1, slack * sigma / coefficient), where sigma = <u, T_W v> is the estimate of |T_W| by
-    power iteration (arXiv 1802.05957), differentiated with respect to W, and u, v are refreshed by `renormalise`.
-    An estimate from power iteration is never above the true norm; `slack` >= 1, set by `acf.flows.certificate.tighten`,
-    covers the difference. `lipschitz_bound` never relies on the estimate.
+    power iteration (arXiv 1802.05957), differentiated with respect to W, and u, v are updated by `renormalise`.
+    An estimate from power iteration is never above the true norm; `slack` >= 1, set by `acf.tighten`, covers the
+    difference. `lipschitz_bound` never relies on the estimate.
     """
 
     supports_bfloat16 = True
@@ -38,65 +45,66 @@ class Normalised(nn.Module, ABC):
 
     @abstractmethod
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
-        """T_W x + b for the tensors of `effective_tensors`, differentiable; without the bias where it is left out."""
+        """Return T_W x + b, differentiable, for the tensors (W, b) or (W,); without b where it is left out."""
 
     @abstractmethod
-    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """T_W x + b, and the adjoint of T_W in `dtype`; without graph."""
-
-    @abstractmethod
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """T_W applied to values and tangents, and b added to the values."""
-
-    @abstractmethod
-    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
-        """T and its adjoint for stored weights (L, ...) of L maps of this layer's shape, each on its own vector."""
+    def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:
+        """Return T_W and its adjoint for L weights (L, ...) of this layer's shape, each applied to its own vector."""
 
     @abstractmethod
     def _norm_bound(self, weight: Tensor) -> float:
         """Proven upper bound of |T_W|."""
 
     def estimated_norm(self) -> Tensor:
-        """Estimate <u, T_W v> of the norm of the stored weight, a scalar with gradient."""
+        """Return <u, T_W v>, a lower estimate of the norm of the stored weight: a scalar with gradient."""
         return (self.left * self.value(self.right, (self.weight,))).sum()
 
     def effective_weight(self) -> Tensor:
         """Return the weight in use, of the stored weight's shape."""
         return self.weight / (self.slack * self.estimated_norm() / self.coefficient).clamp_min(1.0)
 
+    @override
     def effective_tensors(self) -> Tensors:
-        """Return the weight in use, and the bias if there is one."""
+        """Return (weight in use, bias), without the latter if there is none."""
         return (self.effective_weight(),) if self.bias is None else (self.effective_weight(), self.bias)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Return T_W x + b."""
         return self.value(x, self.effective_tensors())
 
-    def stored_bound(self) -> float:
-        """Proven upper bound of the norm of the stored weight, before scaling."""
+    def stored_norm_bound(self) -> float:
+        """Return a proven upper bound of the norm of the stored weight, before scaling."""
         return self._norm_bound(self.weight)
 
+    @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
-        """Proven upper bound of the norm of the map in use; `n_tokens` plays no part."""
         weight = self.effective_weight().detach()
         return self._norm_bound(weight)
 
     def renormalise(self, iterations: int = 1) -> None:
-        """Refresh u and v by `iterations` warm-started steps of power iteration; many layers: `renormalise`."""
+        """Update u and v by `iterations` warm-started steps of power iteration.
+
+        For many layers the function `renormalise` is faster, as it stacks those of one shape.
+        """
         renormalise([self], iterations)
 
     @torch.no_grad()
-    def _start(self, bound: float) -> None:
+    def _scale_to_coefficient(self, bound: float) -> None:
         """Scale the fresh weight so that its norm, now at most `bound`, is proven to be at most the coefficient."""
         self.weight.mul_(min(1.0, self.coefficient / bound))
-        iterate([self], 10)
+        iterate_singular_vectors([self], 10)
 
     @torch.no_grad()
     def converge_norm(self, tolerance: float = 1e-4, max_iterations: int = 1000) -> None:
-        """Iterate until ten further steps change the estimate by less than `tolerance`, at most `most` steps."""
+        """Iterate until ten further steps change the estimate by at most a relative `tolerance`.
+
+        Args:
+            tolerance: relative change at which the iteration stops.
+            max_iterations: largest number of steps.
+        """
         before = float(self.estimated_norm())
         for _ in range(max_iterations // 10):
-            iterate([self], 10)
+            iterate_singular_vectors([self], 10)
             now = float(self.estimated_norm())
             if abs(now - before) <= tolerance * abs(now):
                 return
@@ -105,16 +113,23 @@ class Normalised(nn.Module, ABC):
 
 @torch.no_grad()
 def renormalise(layers: Iterable[Normalised], iterations: int) -> None:
-    """Refresh u and v of all layers, after moving the weights of `OrthogonalLinear`s to equal singular values."""
+    """Update u and v of all layers by power iteration, and the weights of all `OrthogonalLinear`s.
+
+    The latter move to the nearest matrices all of whose singular values are the coefficient.
+
+    Args:
+        layers: in any order; layers of one shape are stacked.
+        iterations: number of steps, which start from the present u and v.
+    """
     layers = list(layers)
-    iterate(layers, iterations)
+    iterate_singular_vectors(layers, iterations)
     orthogonal = [layer for layer in layers if isinstance(layer, OrthogonalLinear)]
-    for group in alike(orthogonal):
+    for group in groups_of_equal_shapes(orthogonal):
         weights = torch.stack([layer.weight for layer in group])
         norms = torch.stack([layer.estimated_norm() for layer in group])
         for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
             layer.weight.copy_(layer.coefficient * weight)
-    iterate(orthogonal, 1)
+    iterate_singular_vectors(orthogonal, 1)
 
 
 def _unit_vector(*shape: int) -> Tensor:
@@ -147,43 +162,45 @@ class NormalisedConv2d(Normalised):
         self.size = size
         layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
         self.weight, self.bias = layer.weight, layer.bias
-        # All positions of a 1x1 convolution see the same matrix, so one of them will do.
-        place = size if kernel > 1 else (1, 1)
-        self.register_buffer("left", torch.zeros(1, out_channels, *place))
-        self.register_buffer("right", _unit_vector(in_channels, *place))
-        self._start(torus_norm_bound(self.weight, *size))
+        # A 1x1 convolution applies one matrix at all positions, so u and v of one position suffice.
+        vector_size = size if kernel > 1 else (1, 1)
+        self.register_buffer("left", torch.zeros(1, out_channels, *vector_size))
+        self.register_buffer("right", _unit_vector(in_channels, *vector_size))
+        self._scale_to_coefficient(torus_norm_bound(self.weight, *size))
 
+    @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
-        """Map (B, in, H, W) to (B, out, H, W)."""
         if torch.is_grad_enabled():
             weight, *bias = tensors
             return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
         return convolution(*tensors)(x)
 
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """(B, in, H, W) -> (B, out, H, W), and back."""
         return convolution(*tensors)(x), convolution(transposed(tensors[0].to(dtype)))
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """(2 B, in, H, W) -> (2 B, out, H, W)."""
         weight, *bias = tensors
         return convolution_value_and_jvp(z, weight, bias[0] if bias else None)
 
+    @override
     def intermediate_values(self, positions: int) -> int:
-        """Values of the wider side."""
+        """Return the number of values of the input or of the output, whichever is larger."""
         return max(self.weight.shape[:2]) * positions
 
-    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
-        """(L, in, H, W) -> (L, out, H, W), and back."""
+    @override
+    def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:
         if weights.shape[-1] == 1:
             return stacked_matrices(weights.flatten(2))
         return stacked_convolutions(weights)
 
+    @override
     def _norm_bound(self, weight: Tensor) -> float:
         return conv_norm_bound(weight, *self.size)
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes and coefficient."""
         out_channels, in_channels, kernel, _ = self.weight.shape
         return f"{in_channels}, {out_channels}, kernel={kernel}, size={self.size}, coefficient={self.coefficient}"
 
@@ -205,33 +222,34 @@ class NormalisedLinear(Normalised):
         self.bias = layer.bias
         self.register_buffer("left", torch.zeros(1, out_features))
         self.register_buffer("right", _unit_vector(in_features))
-        self._start(matrix_norm_bound(self.weight))
+        self._scale_to_coefficient(matrix_norm_bound(self.weight))
 
+    @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
-        """Map (..., in) to (..., out)."""
         return F.linear(x, *tensors)
 
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """(..., in) -> (..., out), and back."""
         weight = tensors[0].to(dtype)
         return self.value(x, tensors), lambda v: v @ weight
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """(2 B, ..., in) -> (2 B, ..., out)."""
         weight, *bias = tensors
         if not bias:
             return F.linear(z, weight)
         return torch.cat([F.linear(x, weight, b) for x, b in zip(z.chunk(2), (bias[0], None), strict=True)])
 
-    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
-        """(L, in) -> (L, out), and back."""
+    @override
+    def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:
         return stacked_matrices(weights)
 
+    @override
     def _norm_bound(self, weight: Tensor) -> float:
         return matrix_norm_bound(weight)
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes and coefficient."""
         out_features, in_features = self.weight.shape
         return f"{in_features}, {out_features}, coefficient={self.coefficient}"
 
@@ -239,20 +257,21 @@ class NormalisedLinear(Normalised):
 class OrthogonalLinear(NormalisedLinear):
     """Dense layer (..., in) -> (..., out) whose weight `renormalise` moves to the nearest with equal singular values.
 
-    Spectral normalisation only holds the largest singular value down. Steps of an optimiser that are large against the
-    weight leave one large value and many small ones, and then hardly anything passes; here all stay at `coefficient`.
-    Before `renormalise` and for averaged weights it is a `NormalisedLinear`, with the same bound.
+    Spectral normalisation alone limits the largest singular value only. Steps of an optimiser that are large against
+    the weight leave one large value and many small ones, and then the layer shrinks almost all inputs; here all
+    singular values stay at `coefficient`. Between a step of the optimiser and `renormalise`, and for averaged weights,
+    it acts as a `NormalisedLinear`, with the same bound.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, coefficient: float = 0.98) -> None:
         super().__init__(in_features, out_features, bias, coefficient)
         with torch.no_grad():
             nn.init.orthogonal_(self.weight)
-        self._start(matrix_norm_bound(self.weight))
+        self._scale_to_coefficient(matrix_norm_bound(self.weight))
 
 
 def nearest_isometry(weight: Tensor, norm: Tensor, iterations: int = 10) -> Tensor:
-    """U V^T of matrices with singular value decompositions U S V^T, by the Newton-Schulz iteration.
+    """Return U V^T of matrices with singular value decompositions U S V^T, by the Newton-Schulz iteration.
 
     Each step maps the singular values by s -> (3 s - s^3) / 2, which converges to 1 for 0 < s < sqrt(3); those below
     about 0.03 of the norm are not there yet after ten.

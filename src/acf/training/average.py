@@ -2,8 +2,8 @@
 
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from acf.flows.certificate import Certificate, tighten
-from acf.flows.flow import Flow
+from acf.flows.certificate import Certificate
+from acf.flows.flow import Flow, tighten
 
 
 def build_average(flow: Flow, decay: float) -> AveragedModel:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from acf.lipschitz.attention.kernel import KernelSelfAttention
 from acf.lipschitz.bounds.constants import dot_attention_constant
@@ -28,8 +29,9 @@ class DotProductSelfAttention(KernelSelfAttention):
     def __init__(self, channels: int, heads: int = 1, coefficient: float = 0.98, head_width: int | None = None) -> None:
         super().__init__(channels, heads, 3, coefficient, head_width)
 
+    @override
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries over the normaliser, values over the constant."""
+        """Return Q = q / c, K = k and V = v / Lambda'_N."""
         q, k, v = projected
         u = _root(q.square().sum((-1, -2), keepdim=True))
         longest_key = _root(k.square().sum(-1, keepdim=True).amax(-2, keepdim=True))

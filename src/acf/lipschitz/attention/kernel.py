@@ -6,8 +6,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from typing_extensions import override
 
-from acf.lipschitz.attention.self_attention import SelfAttention, maps, merge_heads, tokens
+from acf.lipschitz.attention.self_attention import (
+    SelfAttention,
+    merge_heads,
+    merge_projections,
+    split_heads,
+    split_projections,
+    to_maps,
+    to_tokens,
+)
 from acf.lipschitz.kernels.mixing import mix, mix_value_and_jvp, mix_value_and_vjp
 from acf.lipschitz.layer import VJP, Tensors
 
@@ -23,66 +32,67 @@ class KernelSelfAttention(SelfAttention):
 
     @abstractmethod
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, K, V of P V from the projections, each (B, heads, N, d), with all scales and constants within.
+        """Return the Q, K, V of P V, with all scales and constants of the attention multiplied in.
 
         The map from the projections to P V must be 1-Lipschitz in all of them jointly.
+
+        Args:
+            projected: `projections` tensors (B, heads, N, d).
+            scales: the tensors of `scales`.
+
+        Returns:
+            Q and K (B, heads, N, e) with any e, and V (B, heads, N, d).
         """
 
     def scales(self) -> tuple[Tensor, ...]:
-        """Learnt tensors of the core beside the projections."""
+        """Return the learnt parameters of the core, in the order in which the class defines them."""
         return tuple(self.parameters(recurse=False))
 
+    @override
     def core(self, *projected: Tensor) -> Tensor:
-        """Attend: each argument and the result (B, heads, N, d); in each head 1-Lipschitz in all arguments jointly."""
         return mix(*self.features(projected, self.scales()), self.balanced)
 
+    @override
     def effective_tensors(self) -> Tensors:
-        """Tensors of both projections, and the scales."""
+        """Return (tensors of `project`, scales, tensors of `output`)."""
         return self.project.effective_tensors(), self.scales(), self.output.effective_tensors()
 
+    @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Value, and its products in closed form but for the features, which are differentiated automatically."""
-        project, scales, output = tensors
-        projected, pull_project = self.project.value_and_vjp(tokens(x), project, dtype)
-        stacked = self._split(projected).detach()
-        self._start_scales(stacked)
+        """Return g(x) and its vjp, in closed form but for `features`, which are differentiated automatically."""
+        project_tensors, scales, output_tensors = tensors
+        flat, project_vjp = self.project.value_and_vjp(to_tokens(x), project_tensors, dtype)
+        projected = split_projections(flat, self.projections, self.heads).detach()
+        self._match_scales_once(projected)
         with torch.enable_grad():
-            stacked.requires_grad_(True)
-            features = self.features(stacked.unbind(), scales)
-        y, pull_core = mix_value_and_vjp(self.balanced, *(f.detach() for f in features))
-        value, pull_output = self.output.value_and_vjp(merge_heads(y), output, dtype)
+            projected.requires_grad_(True)
+            features = self.features(projected.unbind(), scales)
+        y, core_vjp = mix_value_and_vjp(self.balanced, *(f.detach() for f in features))
+        value, output_vjp = self.output.value_and_vjp(merge_heads(y), output_tensors, dtype)
 
-        def pull(v: Tensor) -> Tensor:
+        def vjp(v: Tensor) -> Tensor:
             samples, shape = len(v), v.shape
-            cotangents = pull_core(_heads(pull_output(tokens(v)), self.heads))
+            cotangents = core_vjp(split_heads(output_vjp(to_tokens(v)), self.heads))
             with torch.enable_grad():
                 used = [f[:samples] for f in features]
-            (pulled,) = torch.autograd.grad(used, stacked, cotangents, retain_graph=True)
-            return maps(pull_project(_stack(pulled[:, :samples])), shape)
+            (product,) = torch.autograd.grad(used, projected, cotangents, retain_graph=True)
+            return to_maps(project_vjp(merge_projections(product[:, :samples])), shape)
 
-        return maps(value, x.shape), pull
+        return to_maps(value, x.shape), vjp
 
+    @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """Value and tangent."""
-        project, scales, output = tensors
-        stacked, moved = (self._split(half) for half in self.project.value_and_jvp(tokens(z), project).chunk(2))
-        self._start_scales(stacked)
+        project_tensors, scales, output_tensors = tensors
+        halves = self.project.value_and_jvp(to_tokens(z), project_tensors).chunk(2)
+        projected, tangents = (split_projections(half, self.projections, self.heads) for half in halves)
+        self._match_scales_once(projected)
         with forward_ad.dual_level():
-            features = self.features(forward_ad.make_dual(stacked, moved).unbind(), scales)
-            values, tangents = zip(*(forward_ad.unpack_dual(f) for f in features), strict=True)
-        mixed = torch.cat(mix_value_and_jvp(self.balanced, *values, *tangents))
-        return maps(self.output.value_and_jvp(merge_heads(mixed), output), z.shape)
+            features = self.features(forward_ad.make_dual(projected, tangents).unbind(), scales)
+            qkv, qkv_tangents = zip(*(forward_ad.unpack_dual(f) for f in features), strict=True)
+        mixed = torch.cat(mix_value_and_jvp(self.balanced, *qkv, *qkv_tangents))
+        return to_maps(self.output.value_and_jvp(merge_heads(mixed), output_tensors), z.shape)
 
+    @override
     def intermediate_values(self, positions: int) -> int:
-        """Weights of all heads, or all projections."""
+        """Return the number of values of P in all heads, or of all projections if these are more."""
         return self.heads * max(positions**2, self.projections * self.head_width * positions)
-
-
-def _heads(tokens: Tensor, heads: int) -> Tensor:
-    """(B, N, heads * d) -> (B, heads, N, d)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _stack(stacked: Tensor) -> Tensor:
-    """(projections, B, heads, N, d) -> (B, N, projections * heads * d)."""
-    return stacked.permute(1, 3, 0, 2, 4).flatten(2)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.lipschitz.attention.ball import bounded_exp
 from acf.lipschitz.attention.kernel import KernelSelfAttention
@@ -27,18 +28,20 @@ class L2SelfAttention(KernelSelfAttention):
         super().__init__(channels, heads, 1, coefficient, head_width)
         self.log_bandwidth = nn.Parameter(torch.full((heads, 1, 1), -math.log(self.head_width)))
 
+    @override
     def match_scales(self, *projected: Tensor) -> None:
-        """Start with a bandwidth of one over the mean square distance of two tokens."""
+        """Set the bandwidths to one over the mean squared distance of two tokens."""
         spread = projected[0].var(2, correction=0).sum(-1).mean(0)
         self.log_bandwidth.copy_(-(2 * spread).clamp_min(1e-12).log().view(-1, 1, 1))
 
+    @override
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """2 b z, z with one more channel for -b |z|^2, and the tokens over the constant, z the centred tokens."""
+        """Return Q = [2 b z, 1], K = [z, -b |z|^2] and V = q / Lambda_N for centred tokens z = q - mean(q)."""
         (q,), (log_bandwidth,) = projected, scales
-        # Distances do not see what all tokens share, but differences of squares would lose digits to it.
+        # Centring keeps all distances; an offset of all tokens would cost digits in the differences of squares.
         z = q - q.mean(-2, keepdim=True)
         bandwidth = bounded_exp(log_bandwidth)
-        # |z_i|^2 is constant along a row, so the softmax does not see it.
+        # The term -b |z_i|^2 is constant along a row, so the softmax does not depend on it.
         keys = torch.cat([z, -bandwidth * z.square().sum(-1, keepdim=True)], -1)
         queries = torch.cat([2 * bandwidth * z, torch.ones_like(z[..., :1])], -1)
         return queries, keys, q / l2_attention_constant(q.shape[-2])

@@ -1,24 +1,27 @@
-"""What the attentions share: tokens are the positions of a feature map, channels are split into heads."""
+"""The base of all self-attentions: tokens are the positions of a feature map, channels are split into heads."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import OrthogonalLinear
 
 
-class SelfAttention(nn.Module, ABC):
+class SelfAttention(LipschitzLayer):
     """(B, C, H, W) -> (B, C, H, W): project, attend in each head, join the heads.
 
     With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and a `core` that is 1-Lipschitz in
     its arguments jointly, head by head, x -> output(core(project(x))) is 1-Lipschitz (Proposition 5 of
-    docs/mathematics.md). Any number of heads will do. Tokens of a head have ceil(C / heads) channels unless
-    `head_width` says otherwise; with C of them every head can compare tokens in any way there is.
+    docs/mathematics.md). The number of heads need not divide C: tokens of a head have ceil(C / heads) channels unless
+    `head_width` is given. With C channels a head can form every bilinear form of two tokens.
 
-    The first forward pass in training mode sets the scales of the core (bandwidth, radii) to those of its tokens, as
-    ActNorm does with its scales: at any other scale a head would start, and stay, blind to differences of tokens.
+    The first forward pass in training mode sets the scales of the core (bandwidth, radii) from its tokens, as ActNorm
+    does with its scales. At a scale far from that of the tokens all logits are nearly equal, or all tokens are clipped,
+    and the gradients that could change this nearly vanish.
 
     Args:
         channels: C.
@@ -49,54 +52,66 @@ class SelfAttention(nn.Module, ABC):
 
     @abstractmethod
     def core(self, *projected: Tensor) -> Tensor:
-        """Attend: each argument and the result (B, heads, N, d); in each head 1-Lipschitz in all arguments jointly."""
+        """Return the attention's output (B, heads, N, d) for its `projections` arguments (B, heads, N, d).
+
+        In each head it must be 1-Lipschitz in all arguments jointly.
+        """
 
     def match_scales(self, *projected: Tensor) -> None:
-        """Set the scales of the core to those of its arguments; nothing for a core that has none."""
+        """Set the scales of the core from its first arguments (B, heads, N, d); by default it has none."""
         return
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        stacked = self._split(self.project(tokens(x)))
-        self._start_scales(stacked)
-        return maps(self.output(merge_heads(self.core(*stacked))), x.shape)
-
-    def _split(self, projected: Tensor) -> Tensor:
-        """(B, N, projections * heads * d) -> (projections, B, heads, N, d)."""
-        return projected.unflatten(-1, (self.projections, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+        projected = split_projections(self.project(to_tokens(x)), self.projections, self.heads)
+        self._match_scales_once(projected)
+        return to_maps(self.output(merge_heads(self.core(*projected))), x.shape)
 
     @torch.no_grad()
-    def _start_scales(self, stacked: Tensor) -> None:
+    def _match_scales_once(self, projected: Tensor) -> None:
         if self.training and not self.initialised:
-            self.match_scales(*stacked.detach())
+            self.match_scales(*projected.detach())
             self.initialised.fill_(True)
 
+    @override
     def lipschitz_bound(self, n_tokens: int) -> float:
-        """Proven upper bound of the layer's l2 Lipschitz constant on maps with `n_tokens` positions.
-
-        Infinite where a learnt parameter of the core is not finite.
-        """
+        """Return the product of both projections' bounds; infinite where a parameter of the core is not finite."""
         if n_tokens < 1:
             raise ValueError(f"attention needs at least one token, got {n_tokens}")
         if not all(torch.isfinite(parameter).all() for parameter in self.parameters(recurse=False)):
             return math.inf
         return self.project.lipschitz_bound() * self.output.lipschitz_bound()
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes."""
         return f"{self.channels}, heads={self.heads}"
 
 
-def tokens(x: Tensor) -> Tensor:
+def to_tokens(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, N, C)."""
     return x.flatten(2).transpose(1, 2)
 
 
-def maps(tokens: Tensor, shape: torch.Size) -> Tensor:
+def to_maps(tokens: Tensor, shape: torch.Size) -> Tensor:
     """(B, N, C) -> (B, C, H, W)."""
     return tokens.transpose(1, 2).reshape(shape)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, N, heads * d) -> (B, heads, N, d)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(heads: Tensor) -> Tensor:
     """(B, heads, N, d) -> (B, N, heads * d)."""
     return heads.transpose(1, 2).flatten(2)
+
+
+def split_projections(tokens: Tensor, projections: int, heads: int) -> Tensor:
+    """(B, N, projections * heads * d) -> (projections, B, heads, N, d)."""
+    return tokens.unflatten(-1, (projections, heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+
+
+def merge_projections(projected: Tensor) -> Tensor:
+    """(projections, B, heads, N, d) -> (B, N, projections * heads * d)."""
+    return projected.permute(1, 3, 0, 2, 4).flatten(2)

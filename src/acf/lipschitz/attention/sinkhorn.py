@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
 from acf.lipschitz.attention.kernel import KernelSelfAttention
@@ -33,13 +34,15 @@ class SinkhornSelfAttention(KernelSelfAttention):
         self.sharpness = nn.Parameter(torch.zeros(heads, 1, 1))
         self.log_radius = nn.Parameter(torch.zeros(heads, 1, 1))
 
+    @override
     def match_scales(self, *projected: Tensor) -> None:
-        """Clip about half of the tokens to start with."""
+        """Set the radii to the root mean square length of the tokens, so that about half of them are clipped."""
         q, k, _ = projected
         self.log_radius.copy_(log_typical_length(q, k))
 
+    @override
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Clipped tokens; queries hold the sharpness over r^2."""
+        """Return Q = t q' / r^2, K = k' and V = v' for clipped tokens q', k', v'."""
         (q, k, v), (sharpness, log_radius) = projected, scales
         t = MAX_SHARPNESS * bounded_sigmoid(sharpness)
         radius = bounded_exp(log_radius)

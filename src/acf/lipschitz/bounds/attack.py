@@ -1,7 +1,7 @@
 """Search for the largest local gain of a map: gradient ascent over inputs, and weights if wished, on |J(x)|.
 
-What it finds is a lower bound of the map's Lipschitz constant: it can refute a certificate, never confirm one. It
-knows nothing of how a bound was derived. It needs autograd backward, twice at most, as training does.
+The gain it finds is a lower bound of the map's Lipschitz constant: it can refute a certificate, never confirm one. It
+does not use how a bound was derived. The map must be differentiable twice by autograd, backward, as for training.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.bounds.starts import disturbed, starts
+from acf.lipschitz.bounds.starting_points import perturbed, starting_points
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 
 Map = Callable[[Tensor], Tensor]
 
-# Up to this many inputs the Jacobian is formed and decomposed, which takes seconds.
+# Up to this many inputs the Jacobian is computed as a matrix and decomposed, which takes seconds.
 EXACT_INPUTS = 1500
-# Of the inputs with the largest estimated gains, as many are measured exactly.
+# The gains of this many inputs, those with the largest estimates, are computed exactly.
 FINALISTS = 6
-# Power iterations that tell promising inputs from others.
+# Number of power iterations by which the first candidates are chosen.
 SCREENING = 4
 
 
 @dataclass(frozen=True)
-class Found:
+class AttackResult:
     """The largest gain that an attack found.
 
     Attributes:
         gain: spectral norm of the Jacobian at `x`, exact for small maps, by power iteration (from below) for larger.
         x: the input, of the shape attacked.
-        bound: what the module claims, `lipschitz_bound(number of positions)`; None where it claims nothing.
+        bound: `lipschitz_bound(number of positions)` of the module; None if it is no `LipschitzLayer`.
         module: the copy that was attacked, with the weights at which the gain was found.
     """
 
@@ -45,7 +46,7 @@ class Found:
 
     @property
     def ratio(self) -> float | None:
-        """gain / bound: above 1 the bound is refuted."""
+        """Return gain / bound: above 1 the bound is refuted."""
         if self.bound is None:
             return None
         return self.gain / self.bound if self.bound > 0 else math.inf if self.gain > 0 else 0.0
@@ -61,23 +62,24 @@ def largest_gain(
     over_weights: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
-    climbers: int = 24,
+    candidates: int = 24,
     exact_inputs: int = EXACT_INPUTS,
-) -> Found:
-    """Attack `module`, a map (B, *shape) -> (B, ...) whose samples do not see each other; it is left as it is.
+) -> AttackResult:
+    """Search for the largest gain of `module`, a map (B, *shape) -> (B, ...) that treats samples independently.
 
-    Inputs of many kinds and scales are screened, the best of them climb, the best found is disturbed and climbs again.
+    Of inputs of many kinds and scales those with the largest gains are improved by gradient ascent. Then the best input
+    found is perturbed in many ways, and the results are improved again.
 
     Args:
-        module: the map, on any device; a copy of it is attacked in `dtype` and in the mode it is in.
+        module: the map, on any device and left as it is; a copy is attacked in `dtype` and in the module's mode.
         shape: of one input, channels first; positions along the other dimensions are taken for tokens.
         inputs: (B, *shape), further inputs to start from, such as images.
-        steps: of gradient ascent, in each climb.
-        rounds: how often the best input is disturbed and climbs again.
-        over_weights: whether to climb once more over inputs and parameters together, through the module's own norms.
+        steps: number of steps of each gradient ascent.
+        rounds: how often the best input is perturbed and improved again.
+        over_weights: whether a last ascent is over inputs and parameters together, through the module's own norms.
         seed: of all random draws.
-        dtype: in which to compute; float64 tells a refutation from rounding.
-        climbers: how many inputs climb at a time; memory grows with it.
+        dtype: in which to compute; in float64 a refutation cannot be mistaken for rounding.
+        candidates: number of inputs that one gradient ascent improves; memory grows with it.
         exact_inputs: number of inputs up to which the Jacobian norm is exact.
 
     Raises:
@@ -86,24 +88,24 @@ def largest_gain(
     made = copy.deepcopy(module).to(dtype).requires_grad_(False)
     like = next(made.parameters(), torch.empty(0) if inputs is None else inputs)
     x = _pool(shape, inputs, seed, dtype).to(like.device)
-    x = _best(made, x, climbers, climbers, SCREENING, seed)
-    x = torch.cat([x, climb(made, x, steps, 0.1, seed)])
+    x = _best(made, x, candidates, candidates, SCREENING, seed)
+    x = torch.cat([x, gradient_ascent(made, x, steps, 0.1, seed)])
     for turn in range(rounds):
-        best = _best(made, x, climbers, 1)
-        x = torch.cat([x, climb(made, disturbed(best, climbers, seed + turn), steps, seed=seed)])
-    found = _measured(made, x, climbers, exact_inputs)
+        best = _best(made, x, candidates, 1)
+        x = torch.cat([x, gradient_ascent(made, perturbed(best, candidates, seed + turn), steps, seed=seed)])
+    found = _measured(made, x, candidates, exact_inputs)
     if over_weights and any(True for _ in made.parameters()):
         other = copy.deepcopy(made)
-        x = climb(other, _best(made, x, climbers, climbers), steps, seed=seed, weights=other)
-        converge(other.requires_grad_(False), 1e-6, 2000)
-        found = max(found, _measured(other, x, climbers, exact_inputs), key=_merit)
+        x = gradient_ascent(other, _best(made, x, candidates, candidates), steps, seed=seed, weights=other)
+        converge_norms(other.requires_grad_(False), 1e-6, 2000)
+        found = max(found, _measured(other, x, candidates, exact_inputs), key=_merit)
     return found
 
 
-def climb(
+def gradient_ascent(
     f: Map, x: Tensor, steps: int = 100, rate: float = 0.05, seed: int = 0, weights: nn.Module | None = None
 ) -> Tensor:
-    """Raise the gain of each sample of x; with `weights` also over that module's parameters, through its own norms.
+    """Increase the gain of each sample of x by Adam; with `weights` also over the parameters of that module.
 
     Every sample moves in direction and, by a separate logarithm, in scale. Returns the best inputs met, x itself among
     them, by an estimate from below that one power iteration per step improves; `weights` ends with the parameters and
@@ -118,7 +120,7 @@ def climb(
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = rate * (1.02 - step / steps)
         if weights is not None:
-            converge(weights, 1e-4, 50)
+            converge_norms(weights, 1e-4, 50)
         now = z * _column(log_scale.exp(), x)
         gain, v = _gain(f, now, v)
         found, record = gain.detach().nan_to_num(0, 0, 0), float(best.max())
@@ -128,10 +130,10 @@ def climb(
             best_state = copy.deepcopy(weights.state_dict())
         if not gain.requires_grad:  # the map is linear
             break
-        # Adam does not mind the size of a sample's share, while the weights, which all samples have, follow the best.
-        share = (found / found.max()).nan_to_num(0).clamp_min(0.05) ** 4
+        # Adam's steps of z do not depend on a sample's factor, while those of the weights follow the best samples.
+        factor = (found / found.max()).nan_to_num(0).clamp_min(0.05) ** 4
         optimiser.zero_grad()
-        (-gain.clamp_min(torch.finfo(x.dtype).tiny).log() * share).sum().backward()
+        (-gain.clamp_min(torch.finfo(x.dtype).tiny).log() * factor).sum().backward()
         for leaf in (z, log_scale, *parameters):
             if leaf.grad is not None:
                 leaf.grad.nan_to_num_(0.0, 0.0, 0.0)
@@ -142,32 +144,32 @@ def climb(
 
 
 def jacobian_norm(f: Map, x: Tensor, rows: int = 256) -> Tensor:
-    """Exact spectral norm of the Jacobian of each sample, (B,); `rows` of it are computed at a time."""
+    """Return the exact spectral norm (B,) of each sample's Jacobian; `rows` of its rows are computed at a time."""
     norms = []
     for sample in x.detach():
         with torch.no_grad():
             outputs = f(sample.unsqueeze(0))[0]
-        pulled = []
-        # A row is the gradient of one output; one copy of the sample for each row needs no vmap of any layer.
+        blocks = []
+        # A row is the gradient of one output. A copy of the sample for each row also works for layers without vmap.
         for basis in torch.eye(outputs.numel(), dtype=x.dtype, device=x.device).split(rows):
             copies = sample.expand(len(basis), *sample.shape).clone().requires_grad_(True)
-            pulled.append(torch.autograd.grad(f(copies), copies, basis.view(-1, *outputs.shape))[0].flatten(1))
-        matrix = torch.cat(pulled)
+            blocks.append(torch.autograd.grad(f(copies), copies, basis.view(-1, *outputs.shape))[0].flatten(1))
+        matrix = torch.cat(blocks)
         finite = bool(matrix.isfinite().all())
         norms.append(torch.linalg.matrix_norm(matrix, 2) if finite else matrix.new_tensor(math.nan))
     return torch.stack(norms)
 
 
 def power_norm(f: Map, x: Tensor, iterations: int = 1000, tolerance: float = 1e-5, seed: int = 0) -> Tensor:
-    """Lower estimate of the spectral norm of each sample's Jacobian, (B,), by power iteration.
+    """Return a lower estimate (B,) of the spectral norm of each sample's Jacobian, by power iteration.
 
-    Stops when ten iterations raise no estimate by more than `tolerance` of it, or after `iterations`.
+    It stops when ten iterations raise no estimate by more than `tolerance` of it, or after `iterations`.
     """
-    push, pull = _linearised(f, x.detach())
+    jvp, vjp = _jvp_and_vjp(f, x.detach())
     v, before = _directions(x, seed), x.new_zeros(len(x))
     for iteration in range(1, iterations + 1):
-        pulled = pull(_unit(push(v)))
-        now, v = _length(pulled), _turned(v, pulled)
+        product = vjp(_unit(jvp(v)))
+        now, v = _length(product), _next_direction(v, product)
         if iteration % 10 == 0:
             if not bool((now > (1 + tolerance) * before).any()):
                 break
@@ -175,22 +177,28 @@ def power_norm(f: Map, x: Tensor, iterations: int = 1000, tolerance: float = 1e-
     return now
 
 
-def converge(module: nn.Module, tolerance: float = 1e-5, max_iterations: int = 200) -> None:
-    """Bring all spectral norms within `module` up to date."""
-    for part in module.modules():
-        if isinstance(part, Normalised):
-            part.converge_norm(tolerance, max_iterations)
+def converge_norms(module: nn.Module, tolerance: float = 1e-5, max_iterations: int = 200) -> None:
+    """Iterate the estimated norms of all normalised layers of `module` to convergence.
+
+    Args:
+        module: changed in place (buffers only).
+        tolerance: relative change of an estimate at which its iteration stops.
+        max_iterations: largest number of iterations for each layer.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Normalised):
+            layer.converge_norm(tolerance, max_iterations)
 
 
 def _gain(f: Map, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """|J^T u| (B,) for u = J v / |J v|, with gradient, and the direction J^T u: a step of power iteration."""
-    push, pull = _linearised(f, x)
-    pulled = pull(_unit(push(v)).detach(), True)
-    return _length(pulled), _turned(v, pulled.detach())
+    jvp, vjp = _jvp_and_vjp(f, x)
+    product = vjp(_unit(jvp(v)).detach(), True)
+    return _length(product), _next_direction(v, product.detach())
 
 
-def _linearised(f: Map, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]:
-    """v -> J v and u -> J^T u at x; the latter, on demand, with a graph.
+def _jvp_and_vjp(f: Map, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]:
+    """Return v -> J v and u -> J^T u at x; the latter with a graph if its second argument is true.
 
     u -> J^T u is linear, so J is the derivative of that map's own adjoint: no forward mode is needed.
     """
@@ -198,43 +206,42 @@ def _linearised(f: Map, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable
     y = f(x)
     u = torch.zeros_like(y, requires_grad=True)
 
-    def pull(u: Tensor, graph: bool = False) -> Tensor:
+    def vjp(u: Tensor, graph: bool = False) -> Tensor:
         return torch.autograd.grad(y, x, u, retain_graph=True, create_graph=graph, materialize_grads=True)[0]
 
-    pulled = pull(u, True)
+    jtu = vjp(u, True)
 
-    def push(v: Tensor) -> Tensor:
-        return torch.autograd.grad(pulled, u, v, retain_graph=True, materialize_grads=True)[0]
+    def jvp(v: Tensor) -> Tensor:
+        return torch.autograd.grad(jtu, u, v, retain_graph=True, materialize_grads=True)[0]
 
-    return push, pull
+    return jvp, vjp
 
 
 def _pool(shape: tuple[int, ...], inputs: Tensor | None, seed: int, dtype: torch.dtype) -> Tensor:
     """All inputs to start from, on the CPU."""
     if inputs is None:
-        return starts(shape, seed, dtype=dtype)
+        return starting_points(shape, seed, dtype=dtype)
     if inputs.shape[1:] != torch.Size(shape):
         raise ValueError(f"inputs must have the shape (B, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")
-    return torch.cat([inputs.detach().to("cpu", dtype), starts(shape, seed, dtype=dtype)])
+    return torch.cat([inputs.detach().to("cpu", dtype), starting_points(shape, seed, dtype=dtype)])
 
 
 def _best(f: Map, x: Tensor, batch: int, keep: int, iterations: int = 20, seed: int = 0) -> Tensor:
-    gains = torch.cat([power_norm(f, part, iterations, seed=seed) for part in x.split(batch)])
+    gains = torch.cat([power_norm(f, samples, iterations, seed=seed) for samples in x.split(batch)])
     return x[gains.nan_to_num(0, 0, 0).argsort(descending=True)[:keep]]
 
 
-def _measured(module: nn.Module, x: Tensor, batch: int, exact_inputs: int) -> Found:
+def _measured(module: nn.Module, x: Tensor, batch: int, exact_inputs: int) -> AttackResult:
     x = _best(module, x, batch, FINALISTS)
     norms = jacobian_norm(module, x) if x[0].numel() <= exact_inputs else power_norm(module, x)
     if not bool(norms.isfinite().any()):
         raise ValueError(f"{type(module).__name__} has no finite derivative at any input tried")
     best = int(norms.nan_to_num(0, 0, 0).argmax())
-    bound = getattr(module, "lipschitz_bound", None)
-    claimed = None if bound is None else float(bound(x[0, 0].numel()))
-    return Found(float(norms[best]), x[best].detach(), claimed, module)
+    claimed = float(module.lipschitz_bound(x[0, 0].numel())) if isinstance(module, LipschitzLayer) else None
+    return AttackResult(float(norms[best]), x[best].detach(), claimed, module)
 
 
-def _merit(found: Found) -> float:
+def _merit(found: AttackResult) -> float:
     return found.gain if found.ratio is None else found.ratio
 
 
@@ -242,10 +249,10 @@ def _directions(x: Tensor, seed: int) -> Tensor:
     return _unit(torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(x))
 
 
-def _turned(v: Tensor, pulled: Tensor) -> Tensor:
-    """The direction of `pulled`, or v where that is zero or not finite."""
-    length = _column(_length(pulled), pulled)
-    return torch.where((length > 0) & length.isfinite(), _unit(pulled), v)
+def _next_direction(v: Tensor, product: Tensor) -> Tensor:
+    """The direction of `product`, or v where that is zero or not finite."""
+    length = _column(_length(product), product)
+    return torch.where((length > 0) & length.isfinite(), _unit(product), v)
 
 
 def _length(v: Tensor) -> Tensor:

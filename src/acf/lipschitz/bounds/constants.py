@@ -15,7 +15,7 @@ ROUND_UP = 1 + 1e-9
 
 
 def _largest_ratio(n: int, power: float) -> float:
-    """Return max over 1 < D <= n of lam(D) / D**power, lam(D) = (D - 1) / D * ln((n - 1) / (D - 1)).
+    """Return the maximum over 1 < D <= n of lam(D) / D**power, lam(D) = (D - 1) / D * ln((n - 1) / (D - 1)).
 
     With x = D - 1 the logarithmic derivative has the sign of 1 - (1 + power) x / (1 + x) - 1 / ln((n - 1) / x),
     which falls strictly on (0, n - 1): the maximum is its only zero.
@@ -31,7 +31,7 @@ def _largest_ratio(n: int, power: float) -> float:
 
 @cache
 def l2_attention_constant(n_tokens: int) -> float:
-    """Upper bound of the Lipschitz constant of Q -> softmax_j(-b |q_i - q_j|^2) Q for every b > 0.
+    """Return an upper bound of the Lipschitz constant of Q -> softmax_j(-b |q_i - q_j|^2) Q for every b > 0.
 
     Lambda_N = N^(1/4) + 2 M + 2 sqrt(kappa), M = W_0((N - 1) / e) with Lambert's W, and
     kappa = min over T >= 0 of T sqrt(N) mu + (N - 1) nu exp(-1 - T), mu = max lam(D) / sqrt(D), nu = max lam(D) / D
@@ -50,7 +50,7 @@ def l2_attention_constant(n_tokens: int) -> float:
 
 @cache
 def dot_attention_constant(n_tokens: int) -> float:
-    """Upper bound of the joint Lipschitz constant in (Q, K, V) of dot-product attention under Lipschitz normalisation.
+    """Return an upper bound of the joint Lipschitz constant in (Q, K, V) of Lipschitz-normalised dot-product attention.
 
     The map is softmax(Q K^T / c) V with c = max(u v, u w, v w), u = |Q|_F, v = max |k_i|, w = max |v_i|
     (Theorem 2 of docs/mathematics.md; the layer of Dasoulas et al., arXiv 2103.04886). The constant is
@@ -69,7 +69,7 @@ def dot_attention_constant(n_tokens: int) -> float:
 
 
 def clipped_attention_constant(t: Tensor, ratio: Tensor) -> Tensor:
-    """Upper bound of the joint Lipschitz constant in (Q, K, V) of softmax attention on clipped tokens, elementwise.
+    """Return an upper bound of the joint Lipschitz constant in (Q, K, V) of attention on clipped tokens, elementwise.
 
     The map is softmax(t Q' K'^T / r^2) V' with queries and keys clipped to length r and values to length w, and
     ratio = t w / r. The bound sqrt(cosh(t)^2 + ratio^2 (1 + b(t)^2)) holds for every number of tokens (Theorem 3 of

@@ -24,9 +24,10 @@ CHUNK_BYTES = 16 * 2**20
 
 
 def matrix_norm_bound(weight: Tensor) -> float:
-    """Upper bound of the spectral norm of a matrix (out, in), infinite where an entry is not finite.
+    """Return an upper bound of the spectral norm of a matrix (out, in), infinite where an entry is not finite.
 
-    Up to 1024 rows or columns the norm itself, times the rounding allowance; commonly a relative 5e-6 above it beyond.
+    If the smaller side is at most 1024 it is the norm times the rounding allowance; beyond, commonly a relative 5e-6
+    above that.
     """
     kernel, scale = _wide_kernel(weight[:, :, None, None])
     if not 0 < scale < math.inf:
@@ -36,11 +37,11 @@ def matrix_norm_bound(weight: Tensor) -> float:
 
 
 def conv_norm_bound(weight: Tensor, height: int, width: int) -> float:
-    """Upper bound of the l2 norm of a stride-1 convolution with zero padding (k - 1) / 2 on height x width maps.
+    """Return an upper bound of the l2 norm of a stride-1 convolution with zero padding (k - 1) / 2.
 
-    On maps of at most 64 positions whose smaller side has at most 3072 values, where a torus would be some percents
-    too large, the norm itself (above 1024 values commonly a relative 5e-6 more); otherwise from the frequencies of a
-    torus, exact in the limit of large maps. Infinite where an entry is not finite.
+    On maps of at most 64 positions whose smaller side has at most 3072 values the bound is the norm itself (above 1024
+    values commonly a relative 5e-6 more), because `torus_norm_bound` would be some percents too large there. On other
+    maps it is `torus_norm_bound`. It is infinite where an entry is not finite.
 
     Args:
         weight: kernel (out, in, k, k), k odd.
@@ -59,13 +60,13 @@ def conv_norm_bound(weight: Tensor, height: int, width: int) -> float:
 
 
 def torus_norm_bound(weight: Tensor, height: int, width: int) -> float:
-    """Upper bound of the norm of a zero-padded convolution: that of the circular one that contains it.
+    """Return an upper bound of the norm of a zero-padded convolution: the norm of a circular one that contains it.
 
     With r = (k - 1) / 2 the map is R C E: E places the image on a torus of (height + r) x (width + r) points, where
     the padding of opposite sides shares one gap of r zeros, C is the circular convolution there and R a restriction.
     E and R have norm 1, so the norm is at most that of C, the largest over the torus' frequencies w of |K(w)|_2 with
-    K(w) = sum_a K_a exp(-i w.a) of shape (out, in) (docs/mathematics.md, Proposition 7). Infinite where an entry is
-    not finite.
+    K(w) = sum_a K_a exp(-i w.a) of shape (out, in) (docs/mathematics.md, Proposition 7). The bound is exact in the
+    limit of large maps, and infinite where an entry is not finite.
 
     Args:
         weight: kernel (out, in, k, k), k odd.

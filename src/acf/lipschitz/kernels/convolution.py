@@ -1,9 +1,10 @@
 """Stride-1 convolution with zero padding, in the arrangement that CPUs compute fastest.
 
-CPU kernels want the channels of a position side by side. Where what they see of a position's surroundings is no
-wider than their result, it is gathered and multiplied by a matrix. They waste most of their width where few outputs
-are made of many inputs: there every tap is made by a 1x1 convolution with k^2 times as many outputs, and taps are moved
-to their places and summed. Other devices use the convolution of their library as it is.
+CPU kernels are fastest if the channels of a position lie side by side. Where a patch k x k x in has no more values than
+there are outputs, patches are gathered and multiplied by a matrix. Where few outputs are computed from many inputs, the
+library's kernels waste most of their vector width: there a 1x1 convolution with k^2 times as many outputs computes the
+contribution of every tap, and contributions are moved to their positions and summed. Other devices use the convolution
+of their library as it is.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,9 @@ from acf.lipschitz.kernels.scratch import empty
 
 
 def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """x -> T_W x + b for x (B, in, H, W), weight (out, in, k, k), k odd; what depends on W alone is done once.
+    """Return the function x (B, in, H, W) -> T_W x + b (B, out, H, W), for a weight (out, in, k, k) with odd k.
 
-    Results are (B, out, H, W), on the CPU without graph.
+    Rearrangements of the weight are done once, here. On a CPU results have no graph.
     """
     kernel = weight.shape[-1]
     if weight.device.type != "cpu":
@@ -45,20 +46,20 @@ def _gathered(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]
 
     def product(x: Tensor) -> Tensor:
         samples, _, height, width = x.shape
-        seen = _surroundings(x, kernel).view(-1, len(matrix))
+        patches = _patches(x, kernel).view(-1, len(matrix))
         y = empty((samples, height, width, out), x)
         flat = y.view(-1, out)
         if bias is None:
-            torch.mm(seen, matrix, out=flat)
+            torch.mm(patches, matrix, out=flat)
         else:
-            torch.addmm(bias, seen, matrix, out=flat)
+            torch.addmm(bias, patches, matrix, out=flat)
         return y.permute(0, 3, 1, 2)
 
     return product
 
 
-def _surroundings(x: Tensor, kernel: int) -> Tensor:
-    """(B, C, H, W) -> (B, H, W, k, k, C): the values around each position, zero outside the map."""
+def _patches(x: Tensor, kernel: int) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, k, k, C): the patch around each position, zero outside the map."""
     samples, channels, height, width = x.shape
     r = kernel // 2
     x = F.pad(channels_last(x).permute(0, 2, 3, 1), (0, 0, r, r, r, r))
@@ -70,12 +71,12 @@ def _surroundings(x: Tensor, kernel: int) -> Tensor:
 
 
 def transposed(weight: Tensor) -> Tensor:
-    """Weight (in, out, k, k) of the adjoint of T_W."""
+    """Return the weight (in, out, k, k) of the adjoint of T_W."""
     return (weight if weight.shape[-1] == 1 else weight.flip(2, 3)).transpose(0, 1)
 
 
 def convolution_value_and_jvp(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """T_W applied to values and tangents (2 B, in, H, W), plus b for the values; differentiable once."""
+    """Return [T_W x + b; T_W dx] (2 B, out, H, W) for z = [x; dx] (2 B, in, H, W), differentiable once."""
     return cast(Tensor, _ConvolutionValueAndJVP.apply(z, weight, bias))
 
 
@@ -101,7 +102,7 @@ class _ConvolutionValueAndJVP(torch.autograd.Function):
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    """Sum over samples and positions of grad (B, out, H, W) times what each tap saw of x (B, in, H, W)."""
+    """Return the gradient (out, in, k, k) of sum(grad * T_W x) in W, for x (B, in, H, W) and grad (B, out, H, W)."""
     if x.device.type != "cpu":
         return _library_weight_gradient(x, grad, weight)
     x, grad = channels_last(x), channels_last(grad)
@@ -132,7 +133,7 @@ def _taps(weight: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x (B, C, H, W) with the channels of a position side by side in memory."""
+    """Return x (B, C, H, W) with the channels of a position side by side in memory."""
     if x.shape[1] > 1:
         return x.contiguous(memory_format=torch.channels_last)
     # With one channel both formats hold the same numbers in the same order; the strides tell kernels which is meant.

@@ -1,4 +1,4 @@
-"""Y = P V with P a normalised exp(Q K^T): value, product with the transposed Jacobian, and tangent, in closed form.
+"""Y = P V with P a normalised exp(Q K^T): value, vector-Jacobian and Jacobian-vector product in closed form.
 
 All arguments are (..., N, d). P is a softmax along rows or doubly stochastic. Either way dP = P * (dS - a 1^T - 1 b^T),
 where the potentials a, b (b = 0 for the softmax) make the sums of dP over rows (and columns) vanish, and
@@ -7,7 +7,7 @@ P * (G - a - b), and for tangents dS' = dS - a - b, G' = G - a - b the second de
 potentials.
 Sums of P * (X Y^T) over rows and columns are products with P itself: no N x N matrix is made for them.
 
-Matrices N x N are made for a few heads at a time, so that they stay in the cache of a CPU.
+Matrices N x N are computed for a few heads at a time, so that they stay in the cache of a CPU.
 """
 
 from collections.abc import Iterator
@@ -25,24 +25,24 @@ Potentials = tuple[Tensor, Tensor | None]
 
 
 def mix(q: Tensor, k: Tensor, v: Tensor, balanced: bool) -> Tensor:
-    """P V, differentiable any number of times by automatic differentiation."""
+    """Return P V, differentiable any number of times by automatic differentiation."""
     logits = q @ k.mT
     return (doubly_stochastic(logits) if balanced else torch.softmax(logits, -1)) @ v
 
 
 def mix_value_and_vjp(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, "MixVJP"]:
-    """Return (P V, pull); pull(g) gives the cotangents of q, k and v for a cotangent g of the first len(g) samples."""
+    """Return P V and the function g -> cotangents of q, k and v, for a cotangent g of the first len(g) samples."""
     heads = q.shape[:-2]
     q, k, v = (x.flatten(0, -3) for x in (q, k, v))
     weights, y = [], torch.empty_like(v)
-    for part in _parts(q):
-        weights.append(_weights(q[part], k[part], balanced))
-        y[part] = _times(weights[-1], v[part])
+    for here in _head_slices(q):
+        weights.append(_weights(q[here], k[here], balanced))
+        y[here] = _times(weights[-1], v[here])
     return y.unflatten(0, heads), MixVJP(q, k, v, y, weights, balanced)
 
 
 class MixVJP:
-    """Cotangents of Q, K and V from one of Y, with the P of each part kept."""
+    """The map from a cotangent of Y to those of Q, K and V; it keeps the P of all heads."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Tensor], balanced: bool) -> None:
         self.q, self.k, self.v, self.y, self.weights, self.balanced = q, k, v, y, weights, balanced
@@ -51,17 +51,18 @@ class MixVJP:
         """(B, heads, N, d) -> cotangents of q, k, v, each (B, heads, N, d)."""
         heads, g = g.shape[:-2], g.flatten(0, -3)
         count, start = len(g), 0
-        pulled = [torch.empty_like(x[:count]) for x in (self.q, self.k, self.v)]
+        cotangents = [torch.empty_like(x[:count]) for x in (self.q, self.k, self.v)]
         for p in self.weights:
             p = p[: max(count - start, 0)]
             if not len(p):
                 break
             here = slice(start, start + len(p))
             start += len(p)
-            self._part(p, here, g[here], *(x[here] for x in pulled))
-        return tuple(x.unflatten(0, heads) for x in pulled)
+            self._fill(p, here, g[here], *(x[here] for x in cotangents))
+        return tuple(x.unflatten(0, heads) for x in cotangents)
 
-    def _part(self, p: Tensor, here: slice, g: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
+    def _fill(self, p: Tensor, here: slice, g: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
+        """Write the cotangents of the heads `here` into dq, dk and dv."""
         q, k, v, y = self.q[here], self.k[here], self.v[here], self.y[here]
         dv.copy_(_times(p.mT, g))
         left = _potentials(p, (g * y).sum(-1), (dv * v).sum(-1), self.balanced)
@@ -73,7 +74,7 @@ class MixVJP:
 def mix_value_and_jvp(
     balanced: bool, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return (P V, its derivative along dq, dk, dv), differentiable once."""
+    """Return P V and its derivative along dq, dk, dv, both differentiable once."""
     heads = q.shape[:-2]
     y, dy = _MixValueAndJVP.apply(balanced, *(x.flatten(0, -3) for x in (q, k, v, dq, dk, dv)))
     return y.unflatten(0, heads), dy.unflatten(0, heads)
@@ -83,31 +84,31 @@ class _MixValueAndJVP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, balanced: bool, *factors: Tensor) -> tuple[Tensor, Tensor]:
         ys, dys, weights, kept = [], [], [], []
-        for part in _parts(factors[0]):
-            weights.append(_weights(factors[0][part], factors[1][part], balanced))
-            y, dy, more = _value_and_jvp_of_part(balanced, weights[-1], *(x[part] for x in factors))
+        for here in _head_slices(factors[0]):
+            weights.append(_weights(factors[0][here], factors[1][here], balanced))
+            y, dy, more = _value_and_jvp_of_slice(balanced, weights[-1], *(x[here] for x in factors))
             ys.append(y)
             dys.append(dy)
             kept += more
-        ctx.balanced, ctx.weights, ctx.per_part = balanced, weights, len(kept) // len(ys)
+        ctx.balanced, ctx.weights, ctx.kept_per_slice = balanced, weights, len(kept) // len(ys)
         ctx.save_for_backward(*factors, *kept)
         return torch.cat(ys), torch.cat(dys)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_dy: Tensor) -> tuple[Tensor | None, ...]:
-        factors, kept, n = ctx.saved_tensors[:6], ctx.saved_tensors[6:], ctx.per_part
+        factors, kept, n = ctx.saved_tensors[:6], ctx.saved_tensors[6:], ctx.kept_per_slice
         results: list[tuple[Tensor, ...]] = []
-        for i, part in enumerate(_parts(factors[0])):
-            inputs = (x[part] for x in (*factors, grad_y, grad_dy))
-            results.append(_adjoint_part(ctx.balanced, ctx.weights[i], kept[n * i : n * (i + 1)], *inputs))
-        return None, *(torch.cat(parts) for parts in zip(*results, strict=True))
+        for i, here in enumerate(_head_slices(factors[0])):
+            inputs = (x[here] for x in (*factors, grad_y, grad_dy))
+            results.append(_adjoint_of_slice(ctx.balanced, ctx.weights[i], kept[n * i : n * (i + 1)], *inputs))
+        return None, *(torch.cat(slices) for slices in zip(*results, strict=True))
 
 
-def _value_and_jvp_of_part(
+def _value_and_jvp_of_slice(
     balanced: bool, p: Tensor, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Y and dY of one part, and what its adjoint needs: Y, P dV, the potentials of dS."""
+    """Return Y and dY of some heads, and what the adjoint needs: Y, P dV, the potentials of dS."""
     y, pk, moved, pdk = _times(p, torch.cat([v, k, dv, dk], -1)).split([v.shape[-1], k.shape[-1]] * 2, -1)
     rows = (dq * pk).sum(-1) + (q * pdk).sum(-1)
     columns = _column_sums(p, (dq, k), (q, dk)) if balanced else rows
@@ -117,7 +118,7 @@ def _value_and_jvp_of_part(
     return y, moved + _times(change, v), kept
 
 
-def _adjoint_part(
+def _adjoint_of_slice(
     balanced: bool,
     p: Tensor,
     kept: tuple[Tensor, ...],
@@ -130,29 +131,29 @@ def _adjoint_part(
     grad_y: Tensor,
     grad_dy: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Cotangents of q, k, v, dq, dk, dv of one part."""
+    """Return the cotangents of q, k, v, dq, dk, dv of some heads."""
     y, moved, *left = kept
     tangent: Potentials = (left[0], left[1] if balanced else None)
-    pulled = _times(p.mT, torch.cat([grad_y, grad_dy], -1))
-    pulled_y, pulled_dy = pulled.split(v.shape[-1], -1)
-    right = _potentials(p, (grad_dy * y).sum(-1), (pulled_dy * v).sum(-1), balanced)
+    vjp_y, vjp_dy = _times(p.mT, torch.cat([grad_y, grad_dy], -1)).split(v.shape[-1], -1)
+    right = _potentials(p, (grad_dy * y).sum(-1), (vjp_dy * v).sum(-1), balanced)
     outer = _low_rank(grad_dy, v, right)  # G'
     change = _low_rank(torch.cat([dq, q], -1), torch.cat([k, dk], -1), tangent).mul_(p)  # dP = P * dS'
-    grad_v = pulled_y + _times(change.mT, grad_dy)
+    grad_v = vjp_y + _times(change.mT, grad_dy)
     change.mul_(outer)  # P * G' * dS'
     outer.mul_(p)  # cotangent of dS
     rows = change.sum(-1) + (grad_y * y).sum(-1) + (grad_dy * moved).sum(-1)
-    columns = change.sum(-2) + (pulled_y * v).sum(-1) + (pulled_dy * dv).sum(-1) if balanced else rows
+    columns = change.sum(-2) + (vjp_y * v).sum(-1) + (vjp_dy * dv).sum(-1) if balanced else rows
     both = _potentials(p, rows, columns, balanced)
     first = _low_rank(torch.cat([grad_y, grad_dy], -1), torch.cat([v, dv], -1), both)
     logits = change.addcmul_(p, first)
     more_q, grad_dq = _times(outer, torch.cat([dk, k], -1)).chunk(2, -1)
     more_k, grad_dk = _times(outer.mT, torch.cat([dq, q], -1)).chunk(2, -1)
     grad_q, grad_k = _times(logits, k) + more_q, _times(logits.mT, q) + more_k
-    return grad_q, grad_k, grad_v, grad_dq, grad_dk, pulled_dy
+    return grad_q, grad_k, grad_v, grad_dq, grad_dk, vjp_dy
 
 
-def _parts(q: Tensor) -> Iterator[slice]:
+def _head_slices(q: Tensor) -> Iterator[slice]:
+    """Slices of the heads of all samples whose matrices N x N fit in the cache."""
     return batch_slices(len(q), q.shape[-2] ** 2, q.device, q.dtype)
 
 
@@ -191,6 +192,6 @@ def _low_rank(x: Tensor, y: Tensor, less: Potentials) -> Tensor:
 
 
 def _column_sums(p: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """Sums over rows of P * (sum of X Y^T)."""
-    pulled = _times(p.mT, torch.cat([x for x, _ in pairs], -1)).split([x.shape[-1] for x, _ in pairs], -1)
-    return sum((z * y).sum(-1) for z, (_, y) in zip(pulled, pairs, strict=True))
+    """Return the sums over rows of P * (sum of X Y^T over all pairs)."""
+    products = _times(p.mT, torch.cat([x for x, _ in pairs], -1)).split([x.shape[-1] for x, _ in pairs], -1)
+    return sum((z * y).sum(-1) for z, (_, y) in zip(products, pairs, strict=True))

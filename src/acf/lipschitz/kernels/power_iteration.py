@@ -11,8 +11,8 @@ from torch import Tensor
 Map = Callable[[Tensor], Tensor]
 
 
-class Iterated(Protocol):
-    """A linear map with the vectors of its power iteration.
+class LinearMap(Protocol):
+    """A linear map T with the vectors of its power iteration.
 
     Attributes:
         weight: the map's weight.
@@ -23,15 +23,15 @@ class Iterated(Protocol):
     left: Tensor
     right: Tensor
 
-    def stacked(self, weights: Tensor) -> tuple[Map, Map]:
-        """Maps v (L, ...) -> u (L, ...) and back by the adjoint, for L weights of this layer's shape."""
+    def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:
+        """Return T: v (L, ...) -> u (L, ...) and its adjoint, for L weights (L, ...) of this layer's shape."""
 
 
-Layer = TypeVar("Layer", bound=Iterated)
+Layer = TypeVar("Layer", bound=LinearMap)
 
 
-def alike(layers: Iterable[Layer]) -> list[list[Layer]]:
-    """Layers whose weights and vectors can be stacked, in groups."""
+def groups_of_equal_shapes(layers: Iterable[Layer]) -> list[list[Layer]]:
+    """Return the layers in groups whose weights and vectors can be stacked: of one class, shape, type and device."""
     groups: dict[Hashable, list[Layer]] = defaultdict(list)
     for layer in layers:
         weight = layer.weight
@@ -40,15 +40,15 @@ def alike(layers: Iterable[Layer]) -> list[list[Layer]]:
 
 
 @torch.no_grad()
-def iterate(layers: Iterable[Iterated], iterations: int) -> None:
+def iterate_singular_vectors(layers: Iterable[LinearMap], iterations: int) -> None:
     """Take `iterations` steps u <- T v / |T v|, v <- T^T u / |T^T u| with each layer's own vectors."""
-    for group in alike(layers):
-        forward, backward = group[0].stacked(torch.stack([layer.weight for layer in group]))
+    for group in groups_of_equal_shapes(layers):
+        apply, apply_adjoint = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
         left, right = (torch.cat([getattr(layer, name) for layer in group]) for name in ("left", "right"))
         start = right
         for _ in range(iterations):
-            left = _unit(forward(right))
-            right = _unit(backward(left))
+            left = _unit(apply(right))
+            right = _unit(apply_adjoint(left))
         # A weight of zeros must not leave a vector of zeros, from which the iteration would never come back.
         lost = (right == 0).flatten(1).all(1).view(-1, *[1] * (right.dim() - 1))
         for layer, u, v in zip(group, left, torch.where(lost, start, right), strict=True):
@@ -57,28 +57,28 @@ def iterate(layers: Iterable[Iterated], iterations: int) -> None:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Each of (L, ...) over its norm, in place; zeros stay zeros."""
+    """Divide each of (L, ...) by its norm, in place; zeros stay zeros."""
     norm = x.flatten(1).norm(dim=1).clamp_min_(torch.finfo(x.dtype).tiny)
     return x.div_(norm.view(-1, *[1] * (x.dim() - 1)))
 
 
 def stacked_matrices(weights: Tensor) -> tuple[Map, Map]:
-    """Products of W (L, out, in) with vectors whose values stand in any shape (L, in, 1, ...)."""
+    """Return the products with W and W^T for W (L, out, in) and vectors of any shape (L, in, 1, ...)."""
 
-    def by(transposed: Tensor) -> Map:
+    def product_with(transposed: Tensor) -> Map:
         # Libraries multiply rows ten times faster than columns.
         return lambda v: torch.bmm(v.flatten(1).unsqueeze(1), transposed).view(len(v), -1, *v.shape[2:])
 
-    return by(weights.mT), by(weights)
+    return product_with(weights.mT), product_with(weights)
 
 
 def stacked_convolutions(weights: Tensor) -> tuple[Map, Map]:
-    """Convolutions of x (L, in, H, W) with W (L, out, in, k, k), each sample by its own weight."""
+    """Return the convolution of x (L, in, H, W), each sample with its own of W (L, out, in, k, k), and its adjoint."""
     return _convolutions(weights), _convolutions(weights.flip(3, 4).transpose(1, 2))
 
 
 def _convolutions(weights: Tensor) -> Map:
-    """Patches are made on the side with fewer channels."""
+    # Patches cost k^2 times the memory of a map, so they are made on the side with fewer channels.
     _, out, inputs, kernel, _ = weights.shape
     padding = kernel // 2
     if inputs <= out:

@@ -1,6 +1,7 @@
-"""Memory for intermediate results that is used again: on a CPU fresh pages cost more than the arithmetic done in them.
+"""A pool of memory blocks for intermediate results on a CPU.
 
-The C library gives large blocks back to the system as soon as they are free, and gets them back page by page, zeroed.
+The C library returns large blocks to the system as soon as they are free, and gets them again page by page, zeroed. For
+the layers of this package that costs more than the arithmetic on the blocks.
 """
 
 from collections import defaultdict
@@ -10,46 +11,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SMALLEST = 2**16
-"""Bytes from which on memory is kept; also the step of its sizes."""
+SMALLEST_BYTES = 2**16
+"""Smaller blocks are not pooled; sizes of pooled blocks are multiples of this."""
 MAX_KEPT_BYTES = 2**28
-"""Bytes that are kept at most."""
+"""Largest sum of the sizes of unused blocks in the pool."""
 
-_free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+_free_blocks: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
 
-class _Lent(np.ndarray):
-    """Memory that goes back to `_free` once no tensor uses it any more."""
+class _RecycledArray(np.ndarray):
+    """A view of a memory block that returns the block to `_free_blocks` when no tensor uses it any more."""
 
     memory: np.ndarray | None = None
 
     def __del__(self) -> None:
         memory = self.memory
-        if memory is not None and sum(size * len(kept) for size, kept in _free.items()) < MAX_KEPT_BYTES:
-            _free[memory.nbytes].append(memory)
+        if memory is not None and sum(size * len(kept) for size, kept in _free_blocks.items()) < MAX_KEPT_BYTES:
+            _free_blocks[memory.nbytes].append(memory)
 
 
 def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """`torch.empty` of this shape with `like`'s device and type, unless `dtype` says otherwise.
+    """Return an uninitialised tensor of this shape, on `like`'s device and of its type unless `dtype` is given.
 
-    Other devices than a CPU have allocators that keep memory themselves.
+    On a CPU large tensors come from the pool; the allocators of other devices have pools of their own.
     """
     dtype = dtype or like.dtype
     size = torch.Size(shape).numel() * dtype.itemsize
-    if like.device.type != "cpu" or size < SMALLEST:
+    if like.device.type != "cpu" or size < SMALLEST_BYTES:
         return torch.empty(shape, dtype=dtype, device=like.device)
-    rounded = -(-size // SMALLEST) * SMALLEST
+    rounded = -(-size // SMALLEST_BYTES) * SMALLEST_BYTES
     try:
-        memory = _free[rounded].pop()
+        memory = _free_blocks[rounded].pop()
     except IndexError:
         memory = torch.empty(rounded, dtype=torch.uint8).numpy()
-    lent: Any = memory.view(_Lent)
-    lent.memory = memory
-    return torch.from_numpy(lent)[:size].view(dtype).view(shape)
+    recycled: Any = memory.view(_RecycledArray)
+    recycled.memory = memory
+    return torch.from_numpy(recycled)[:size].view(dtype).view(shape)
 
 
 def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """`torch.empty_like`, in the order of dimensions that x has in memory."""
+    """Return an uninitialised tensor like x, with dimensions in the same order in memory; see `empty`."""
     order = sorted(range(x.dim()), key=lambda d: (x.stride(d), x.shape[d]), reverse=True)
     made = empty(tuple(x.shape[d] for d in order), x, dtype)
     return made.permute([order.index(d) for d in range(x.dim())])
