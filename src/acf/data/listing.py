@@ -1,4 +1,4 @@
-"""What is there of every data set: `acf data list`."""
+"""The state of every data set, as `acf data list` shows it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -46,12 +46,12 @@ class Entry:
     citation: str
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the fields as values that JSON can hold."""
         return asdict(self)
 
 
 def overview(root: Path = ROOT) -> list[Entry]:
-    """Look at every registered data set; reads manifests and file names only."""
+    """Return the state of every registered data set, from manifests and file names only."""
     entries = []
     for name in sorted(DATASETS):
         source: ImageDataset = resolve(DATASETS, name, "data set")()

@@ -1,1 +1,1 @@
-"""Tables, figures and pages made from result files, without a single number of their own."""
+"""Tables, figures and pages; every number in them comes from a results file."""

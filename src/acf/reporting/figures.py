@@ -1,4 +1,4 @@
-"""The figures of a report, drawn small enough to be legible on a phone."""
+"""The figures of a report, in a size that is legible on a phone."""
 
 from __future__ import annotations
 

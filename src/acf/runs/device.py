@@ -1,4 +1,4 @@
-"""Where the arithmetic happens."""
+"""The device that computes: its selection and its description."""
 
 import os
 import platform

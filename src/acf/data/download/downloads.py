@@ -1,4 +1,4 @@
-"""The source files of one data set: fetched or put there by hand, and known by their hashes from the first time on."""
+"""The source files of one data set, fetched or put in place by hand, and verified by their hashes."""
 
 import hashlib
 import json
@@ -58,29 +58,29 @@ class Downloads:
             self._new[remote.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return path
 
-    def by_hand(self, roads: Mapping[str, Sequence[Remote]], how: str) -> tuple[str, list[Path]]:
-        """Return the first road whose files all lie here or in the mirror, and the files; else say which to put where.
+    def by_hand(self, alternatives: Mapping[str, Sequence[Remote]], how: str) -> tuple[str, list[Path]]:
+        """Return the name of the first alternative whose files are all present, here or in the mirror, and its files.
 
         Args:
-            roads: files by name of the road.
+            alternatives: the files of each form in which the data set is handed out, by the name of the form.
             how: how a person gets them.
 
         Raises:
-            DataError: no road is complete; says what is missing.
+            DataError: no alternative is complete; says which files to put where.
         """
         lines = []
-        for road, remotes in roads.items():
+        for name, remotes in alternatives.items():
             missing = [remote.name for remote in remotes if not lies_there(remote, self.dataset, self.folder)]
             if not missing:
-                return road, [self.fetch(remote) for remote in remotes]
-            lines.append(f"  {road}: {', '.join(remote.name for remote in remotes)} (missing: {', '.join(missing)})")
+                return name, [self.fetch(remote) for remote in remotes]
+            lines.append(f"  {name}: {', '.join(remote.name for remote in remotes)} (missing: {', '.join(missing)})")
         raise DataError(
             f"{self.dataset} has to be downloaded by hand: {how}\nPut the files of one line into {self.folder}/, or "
             f"into a folder that {MIRROR_VARIABLE} names, then {prepare_hint(self.dataset)}\n" + "\n".join(lines)
         )
 
     def record(self) -> None:
-        """Write down the hashes of files without a published one; to be called when they have been converted."""
+        """Write the hashes of files that have no published one to data-hashes.json; call it after their conversion."""
         if not self._new:
             return
         lock = self.folder.parent / "lock"
@@ -92,7 +92,7 @@ class Downloads:
         print(f"wrote {self.hashes}: first verified hashes of {', '.join(self._new)}; commit it")
 
     def blame(self, error: DataError) -> DataError:
-        """Return the error with what to do about source files that nothing vouches for, once conversion has failed.
+        """Return the error of a failed conversion with advice on source files that have no published checksum.
 
         Those fetched just now are removed, so that the next run fetches them anew; others are left to their owner.
         """

@@ -121,13 +121,13 @@ def _places(remote: Remote, dataset: str) -> list[Path | str]:
 
 
 def lies_there(remote: Remote, dataset: str, folder: Path) -> bool:
-    """Whether the file is in `folder`, or in the mirror if that is a folder; its content is not looked at."""
+    """Return whether the file is in `folder`, or in the mirror if that is a folder, without reading it."""
     places = [folder / remote.name, *_places(remote, dataset)]
     return any(isinstance(place, Path) and place.is_file() for place in places)
 
 
 def _fault(path: Path, remote: Remote) -> str:
-    """Return what is wrong with the content of `path`, or nothing."""
+    """Return what is wrong with the content of `path`; an empty text if nothing is."""
     if not (remote.sha256 or remote.md5 or remote.gzipped):
         return ""
     algorithm, wanted = ("SHA-256", remote.sha256) if remote.sha256 else ("MD5", remote.md5)

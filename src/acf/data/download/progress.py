@@ -53,7 +53,10 @@ def transferring(url: str, start: int, total: int | None) -> Iterator[Callable[[
 
 
 def _line(*columns: ProgressColumn, transient: bool = False) -> Progress:
-    """Name, bar, `columns` and time left. Not rich's own idea of a terminal, which colours in a file satisfy."""
+    """Return a line of progress with name, bar, `columns` and time left, shown on a terminal only.
+
+    Whether there is a terminal is asked of the stream itself: rich also takes a file for one if colours are forced.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

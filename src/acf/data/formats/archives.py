@@ -1,4 +1,4 @@
-"""Images in tar archives, read member by member: nothing is unpacked, so no name leads anywhere."""
+"""Images in tar archives, read member by member. Nothing is unpacked, so no member can write outside a folder."""
 
 import gzip
 import tarfile

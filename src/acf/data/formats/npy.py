@@ -61,7 +61,7 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether the first axis runs fastest, and type of the array that follows in the file.
+    """Return shape, whether the first axis runs fastest, and type of the array that follows in the file.
 
     Raises:
         ValueError: no header of the format.
@@ -120,7 +120,7 @@ class NpyFile:
             raise DataError(f"{path} is truncated or not a .npy file: {missing} bytes are missing")
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """Images in order, in arrays of at most about `size` bytes (one image at least)."""
+        """Yield images in order, in arrays of at most about `size` bytes (one image at least)."""
         count, *rest = self.shape
         each = math.prod(rest)
         if self._fortran and len(self.shape) > 1:

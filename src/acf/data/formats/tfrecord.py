@@ -67,7 +67,7 @@ def feature(example: bytes, name: str, where: str) -> bytes:
 
 
 def masked_checksum(content: bytes) -> int:
-    """The checksum of the format."""
+    """Return the masked CRC-32C of the format."""
     import google_crc32c
 
     checksum = google_crc32c.value(content)

@@ -1,1 +1,1 @@
-"""Prepared data sets as later stages read them; they depend on this folder and on no other of `data`."""
+"""Prepared data sets, as the later stages read them. They depend on this folder of `data` and on no other."""

@@ -45,11 +45,11 @@ class Images:
         return self._tensor.shape
 
     def first(self, count: int | None) -> "Images":
-        """The first images, or all if None; nothing is read."""
+        """Return the first `count` images, or all of them if it is None, without reading any."""
         return Images(self._tensor[:count], self._stored, self.levels)
 
     def pieces(self, size: int) -> Iterator[Tensor]:
-        """All images in order, `size` at a time."""
+        """Yield all images in order, uint8 (n, C, H, W), `size` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 

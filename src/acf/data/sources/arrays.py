@@ -23,7 +23,7 @@ class ArrayFile(Divided):
     array: ClassVar[str]
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
-        """Divide the array."""
+        """Write the images of each split to a `.npy` file of its own."""
         path = Path(self.array).expanduser()
         downloads.used.append(path)
         return write_split(path, scratch, self.divide)

@@ -45,7 +45,7 @@ class CelebAHQ64(ImageDataset):
     manual = True
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
-        """Divide the array."""
+        """Write the images of each split to a `.npy` file of its own."""
         _, (path,) = downloads.by_hand({"array": [ARRAY]}, HOW)
         return write_split(path, scratch, lambda count: drawn(count, 0.1))
 
@@ -63,7 +63,7 @@ class CelebAHQ256(ImageDataset):
     bytes = 5_900_000_000
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
-        """Fetch the archive and read its records where they lie."""
+        """Fetch the archive and read its records without unpacking it."""
         path = downloads.fetch(ARCHIVE)
         paths: dict[Split, Path] = {split: scratch / f"{split}.npy" for split in FOLDERS.values()}
         side = self.shape[1]

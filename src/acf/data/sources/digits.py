@@ -1,4 +1,4 @@
-"""The handwritten digits bundled with scikit-learn: small enough for a whole study on a laptop."""
+"""The handwritten digits that come with scikit-learn, small enough for a whole study on a laptop."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -36,17 +36,17 @@ class DownsampledImageNet(ImageDataset):
     parts: ClassVar[tuple[str, ...]]
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
-        """Read the archives of PNG files, or the batches, whichever are there."""
+        """Read the archives of PNG files or the `.npz` batches, whichever are present."""
         side = self.shape[1]
         pngs = [f"train_{side}x{side}.tar", f"valid_{side}x{side}.tar"]
         zips = [*self.parts, f"Imagenet{side}_val_npz.zip"]
-        roads = {"PNG files": pngs, "npz batches": zips}
-        road, files = downloads.by_hand({r: [Remote(name) for name in names] for r, names in roads.items()}, HOW)
+        forms = {"PNG files": pngs, "npz batches": zips}
+        form, files = downloads.by_hand({f: [Remote(name) for name in names] for f, names in forms.items()}, HOW)
         sources: dict[Split, list[Path]] = {"train": files[:-1], "test": files[-1:]}
         paths: dict[Split, Path] = {}
         for split, used in sources.items():
             paths[split] = scratch / f"{split}.npy"
-            if road == "PNG files":
+            if form == "PNG files":
                 pieces = decode(chain.from_iterable(map(archives.images, used)), Target(self.shape))
             else:
                 pieces = chain.from_iterable(npz.batches(path, scratch, self.shape, PIECE) for path in used)
@@ -57,7 +57,7 @@ class DownsampledImageNet(ImageDataset):
 
 
 class ImageNet32(DownsampledImageNet):
-    """At 32x32."""
+    """Downsampled ImageNet at 32x32."""
 
     name = "imagenet32"
     shape = (3, 32, 32)
@@ -67,7 +67,7 @@ class ImageNet32(DownsampledImageNet):
 
 
 class ImageNet64(DownsampledImageNet):
-    """At 64x64."""
+    """Downsampled ImageNet at 64x64."""
 
     name = "imagenet64"
     shape = (3, 64, 64)

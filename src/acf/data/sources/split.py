@@ -1,4 +1,4 @@
-"""Splits that are ours to draw: seeded, disjoint, and the same on every machine."""
+"""Splits for data sets that come without one: seeded, disjoint, and the same on every machine."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -12,7 +12,7 @@ SEED = 0
 
 
 class Divided(ImageDataset):
-    """Base of data sets of one's own, whose files lie there undivided.
+    """Base of data sets whose files are not divided into training and test images.
 
     Attributes:
         test_share: share of the images held out for testing.
@@ -25,7 +25,7 @@ class Divided(ImageDataset):
     manual = True
 
     def divide(self, count: int) -> Mapping[Split, np.ndarray]:
-        """Indices of both splits among `count` images."""
+        """Return the indices of both splits among `count` images."""
         return drawn(count, self.test_share, self.seed)
 
 
