@@ -12,6 +12,7 @@ from acf.lipschitz.bounds.constants import clipped_attention_constant, dot_atten
 from acf.lipschitz.branch import Branch
 from acf.lipschitz.dense import DenseLayer
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
+from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "DotProductSelfAttention",
     "L2SelfAttention",
     "LipSwish",
+    "LipschitzLayer",
     "NormalisedConv2d",
     "NormalisedLinear",
     "OrthogonalLinear",

@@ -1,0 +1,74 @@
+"""The base class of layers: what a layer gets that implements `forward` and `lipschitz_bound` only."""
+
+import pytest
+import torch
+from joint import noise
+from torch import Tensor, nn
+
+from acf.lipschitz import Branch, LipschitzLayer, NormalisedLinear
+from acf.lipschitz.layer import flatten, unflatten
+
+
+class Wave(LipschitzLayer):
+    """sin(a x + b cumsum(x)), whose Jacobian is not symmetric."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in (0.3, 0.4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.a * x + self.b * x.cumsum(1))
+
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        return 10.0
+
+
+def dense(layer: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack([torch.autograd.functional.jacobian(layer, sample[None])[0, :, 0] for sample in x])
+
+
+def test_the_default_vjp_is_that_of_the_jacobian_for_the_first_samples_too():
+    layer, x, u = Wave(), noise(4, 3), noise(4, 3, seed=1)
+    with torch.no_grad():
+        y, vjp = layer.value_and_vjp(x, layer.effective_tensors(), x.dtype)
+        assert torch.equal(y, layer(x))
+        expected = (dense(layer, x).mT @ u[:, :, None])[:, :, 0]
+        for count in (4, 2, 4):
+            torch.testing.assert_close(vjp(u[:count].clone()), expected[:count])
+
+
+def test_the_default_jvp_is_that_of_the_jacobian_and_differentiable():
+    layer, x, dx = Wave(), noise(4, 3), noise(4, 3, seed=1)
+    expected = torch.cat([layer(x), (dense(layer, x) @ dx[:, :, None])[:, :, 0]])
+    torch.testing.assert_close(layer.value_and_jvp(torch.cat([x, dx]), layer.effective_tensors()), expected)
+    z = torch.cat([x, dx]).requires_grad_(True)
+    tensors = tuple(tensor.detach().requires_grad_(True) for tensor in layer.effective_tensors())
+    assert torch.autograd.gradcheck(lambda z, *tensors: layer.value_and_jvp(z, tensors), (z, *tensors))
+
+
+def test_the_tensors_given_are_those_used():
+    layer, x = Wave(), noise(2, 3)
+    other = tuple(2 * tensor.detach() for tensor in layer.effective_tensors())
+    with torch.no_grad():
+        y, _ = layer.value_and_vjp(x, other, x.dtype)
+    torch.testing.assert_close(y, torch.sin(0.6 * x + 0.8 * x.cumsum(1)))
+
+
+def test_a_branch_with_such_a_layer_has_its_defaults():
+    branch = Branch(NormalisedLinear(3, 3).double(), Wave())
+    assert not branch.supports_bfloat16
+    assert branch.intermediate_values(1) == 0
+    assert branch.lipschitz_bound(1) == pytest.approx(10 * branch.layers()[0].lipschitz_bound(1))
+    tensors = branch.effective_tensors()
+    again = unflatten(tensors, flatten(tensors))
+    assert [len(own) for own in again] == [2, 2]
+    assert all(a is b for a, b in zip(flatten(tensors), flatten(again), strict=True))
+
+
+def test_a_layer_without_a_bound_cannot_be_made():
+    class Unproven(LipschitzLayer):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(TypeError, match=r"abstract method '?lipschitz_bound"):
+        Unproven()
