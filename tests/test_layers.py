@@ -56,3 +56,8 @@ def test_imports_run_downwards() -> None:
         if source != target and HEIGHT[target] >= HEIGHT[source]
     ]
     assert not upwards
+
+
+def test_every_module_has_a_name_of_its_own() -> None:
+    names = [path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))

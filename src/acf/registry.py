@@ -46,9 +46,9 @@ DATASETS = {
 
 # Gains are counted from the last that can be fitted.
 BASELINES = {
-    "uniform": "acf.evaluation.baselines:Uniform",
-    "histogram": "acf.evaluation.baselines:PixelHistogram",
-    "gaussian": "acf.evaluation.baselines:FullGaussian",
+    "uniform": "acf.evaluation.densities:Uniform",
+    "histogram": "acf.evaluation.densities:PixelHistogram",
+    "gaussian": "acf.evaluation.densities:FullGaussian",
 }
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.errors import DataError, NotContractiveError
-from acf.evaluation.audit import STEPS, audit, summary
+from acf.evaluation.block_audit import STEPS, audit, summary
 from acf.flows.storage import CONFIG, load, read_record
 from acf.reporting.audit_table import markdown
 from acf.runs.device import describe_device, select_device

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from acf.data import load, read_manifest
 from acf.data.prepared.manifest import SPLITS
-from acf.evaluation.baselines import measure_baselines
+from acf.evaluation.densities import measure_baselines
 from acf.runs.store import RunStore
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import Project

@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from acf.data.prepared.tensors import Images
 from acf.errors import DataError
-from acf.evaluation.baselines import (
+from acf.evaluation.densities import (
     FullGaussian,
     PixelHistogram,
     Uniform,
@@ -85,7 +85,7 @@ def test_the_gaussian_has_the_moments_of_dequantised_images(images):
 def test_the_gaussian_is_the_same_however_the_images_are_chunked(images, monkeypatch):
     whole = FullGaussian.fit(Images(images, LEVELS))
     histogram = PixelHistogram.fit(Images(images, LEVELS))
-    monkeypatch.setattr("acf.evaluation.baselines.CHUNK", 7)
+    monkeypatch.setattr("acf.evaluation.densities.CHUNK", 7)
     torch.testing.assert_close(FullGaussian.fit(Images(images, LEVELS)).cholesky, whole.cholesky)
     assert torch.equal(PixelHistogram.fit(Images(images, LEVELS)).log_density, histogram.log_density)
 

@@ -15,7 +15,7 @@ import acf
 from acf.cli import main
 from acf.data import load as load_images
 from acf.errors import ConfigError, DataError, NotContractiveError
-from acf.evaluation.audit import BlockAudit, attention_weight, audit, summary, token_dependence
+from acf.evaluation.block_audit import BlockAudit, attention_weight, audit, summary, token_dependence
 from acf.evaluation.likelihood import dequantise
 from acf.flows.residual import ResidualBlock
 from acf.flows.storage import save
