@@ -90,6 +90,12 @@ class Project:
         return self._calls(sys.executable, "-m", "snakemake", "--cores", "2", "--set-threads", "train=1",
                            "evaluate=1", "sample=1", "baselines=1", "--", *targets)  # fmt: skip
 
+    def snakemake_report(self) -> Path:
+        """Return the report that Snakemake makes of what it has built, unpacked."""
+        self._run(sys.executable, "-m", "snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        shutil.unpack_archive(self.root / "report.zip", self.root / "report")
+        return self.root / "report"
+
     @contextmanager
     def changed(self, key: str, value: Any) -> Iterator[None]:
         """Set a key of params.yaml, and put the file back afterwards."""

@@ -47,6 +47,15 @@ def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
     assert snakemake.snakemake() == []
 
 
+def test_snakemake_reports_pictures_and_figures_with_captions(snakemake: Project) -> None:
+    files = list(snakemake.snakemake_report().rglob("*"))
+    names = {path.name for path in files}
+    assert {"samples.png", "reconstructions.png", "ranking.png"} <= names
+    text = "".join(path.read_text() for path in files if path.suffix in (".js", ".html"))
+    assert "Figures of the experiment digits" in text
+    assert "Pictures of variant acf-l2, seed 0, in the experiment" in text
+
+
 def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project) -> None:
     before = dvc.metrics("acf-l2")
     with dvc.changed(RATE, 5e-3):
