@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
-from bijections import BIJECTIONS, FLOWS
 from torch import Tensor, nn
 
 import acf
+from tests.building_blocks.bijections import BIJECTIONS, FLOWS
 
 every_bijection = pytest.mark.parametrize("name", BIJECTIONS)
 every_flow = pytest.mark.parametrize("name", FLOWS)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from bijections import attention, disturbed, flow
 from torch import Tensor
 
 import acf
@@ -14,6 +13,8 @@ from acf.data import load
 from acf.flows.fixed_point import invert
 from acf.registry import ATTENTIONS
 from acf.stages.prepare import prepare
+from tests.building_blocks.bijections import make_moved_flow
+from tests.building_blocks.settings import with_attention
 
 LIMITS = {torch.float32: 1e-4, torch.float64: 1e-10}
 every_type = pytest.mark.parametrize("dtype", LIMITS)
@@ -97,9 +98,8 @@ def test_acceleration_costs_a_trained_flow_nothing(trained, digits_flow, dtype):
 @pytest.mark.parametrize("factor_out", [False, True])
 @pytest.mark.parametrize("kind", ["none", *ATTENTIONS])
 def test_every_attention(kind, factor_out, dtype):
-    torch.manual_seed(0)
-    options = attention(kind, 2) | {"factor_out": factor_out, "idim": 8, "squeeze_first": True}
-    made = disturbed(flow((1, 8, 8), blocks=(2, 1), **options).double()).eval().to(dtype)
+    settings = with_attention(kind) | {"factor_out": factor_out, "idim": 8, "squeeze_first": True}
+    made = make_moved_flow((1, 8, 8), blocks=(2, 1), **settings).to(dtype)
     x = torch.rand(20, 1, 8, 8, dtype=torch.float64).to(dtype)
     assert round_trip_error(made, x) <= LIMITS[dtype]
     check_blocks(made, x)

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from joint import noise
 from torch import Tensor
 
 from acf.lipschitz.kernels.balance import doubly_stochastic
+from tests.building_blocks.noise import noise
 
 
 def clusters(n: int, first: int) -> Tensor:

@@ -7,8 +7,6 @@ import math
 
 import pytest
 import torch
-from joint import ALL, joint_norm, largest_norm, noise
-from loops import alternated, clipped_constant
 from torch import Tensor
 
 from acf.lipschitz import (
@@ -18,6 +16,9 @@ from acf.lipschitz import (
     clipped_attention_constant,
     dot_attention_constant,
 )
+from tests.building_blocks.noise import noise
+from tests.lipschitz.joint import ALL, joint_norm, largest_norm
+from tests.lipschitz.loops import alternated, clipped_constant
 
 Q, K, V = (0,), (1,), (2,)
 SLACK = 1 + 1e-9

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from loops import clipped_constant
 from scipy.optimize import minimize
 from torch import Tensor
 
 from acf.lipschitz import clipped_attention_constant, dot_attention_constant, l2_attention_constant
+from tests.lipschitz.loops import clipped_constant
 
 COUNTS = [2, 3, 4, 5, 7, 16, 49, 64, 196, 256, 784, 1024, 4096]
 
