@@ -1,7 +1,9 @@
 """Every kind of bijection, small and by name."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,9 +40,13 @@ class BijectionCase:
     flat: bool = False
 
     def build(self, seed: int = 0) -> Bijection:
-        """The bijection in float64 and evaluation mode, with all parameters moved and norms at their limits."""
+        """The bijection in float64 and evaluation mode, with all parameters moved and norms at their limits.
+
+        The same seed gives the same weights, and the same random numbers afterwards.
+        """
+        made = copy.deepcopy(_built(self, seed))
         torch.manual_seed(seed)
-        return bring_norms_to_limits(move_all_parameters(self.make().double())).eval()
+        return made
 
     def inputs(self, batch: int, seed: int = 0) -> Tensor:
         draw = torch.Generator().manual_seed(seed)
@@ -52,6 +58,12 @@ class BijectionCase:
         with torch.no_grad():
             y = self.build().transform(self.inputs(batch, seed))
         return y if self.unit else y + 0.1 * torch.randn(y.shape, dtype=y.dtype)
+
+
+@cache
+def _built(case: BijectionCase, seed: int) -> Bijection:
+    torch.manual_seed(seed)
+    return bring_norms_to_limits(move_all_parameters(case.make().double())).eval()
 
 
 def make_flow(shape: Shape, blocks: tuple[int, ...] = (2,), **settings: Any) -> acf.Flow:

@@ -34,9 +34,9 @@ class LayerCase:
     shape: Shape
 
     def build(self) -> LipschitzLayer:
-        """The layer, with norms at their limits."""
+        """The layer in float64, with norms at their limits."""
         torch.manual_seed(0)
-        return bring_norms_to_limits(self.make())
+        return bring_norms_to_limits(self.make().double())
 
 
 class Times(LipschitzLayer):

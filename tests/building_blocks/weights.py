@@ -18,14 +18,14 @@ def normalised_maps(module: nn.Module) -> list[Normalised]:
 
 @torch.no_grad()
 def bring_norms_to_limits(module: Module) -> Module:
-    """Enlarge all weights that are normalised, so that each of these maps has the norm of its coefficient.
+    """Enlarge all weights that are normalised, so that the norm of each of these maps is its coefficient.
 
     Fresh weights are smaller than that and are left alone by the normalisation. With norms at their limits bounds are
     nearly attained, and terms of high order count in the series of the log-determinant.
     """
     for layer in normalised_maps(module):
-        layer.weight.mul_(4)
         layer.converge_norm(1e-12)
+        layer.weight.mul_(max(4.0, 2 * layer.coefficient / float(layer.estimated_norm())))
     return module
 
 

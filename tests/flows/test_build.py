@@ -92,7 +92,7 @@ def test_flows_are_proven_when_built_and_every_parameter_is_learnt(branch, join)
 
 
 @pytest.mark.parametrize("kind", sorted(ATTENTIONS))
-def test_a_built_flow_states_the_attention_it_was_built_with(kind):
+def test_a_built_flow_has_the_attention_of_its_configuration(kind):
     made = make_flow(SHAPE, **with_attention(kind, 3))
     assert made.config.attention.kind == kind
     assert all(m.heads == 3 for m in made.modules() if isinstance(m, SelfAttention))

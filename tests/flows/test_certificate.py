@@ -1,4 +1,4 @@
-"""Certifying and tightening at the edges: what needs nothing, what needs a little, what must be refused."""
+"""Certificates and tightening: blocks that need no change, blocks that need a little, and flows that are refused."""
 
 import copy
 import math
@@ -101,8 +101,9 @@ def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
     name = f"scale 1, block {number}"
-    for key, _ in make_moved_flow(SHAPE, **with_attention("l2")).residual_blocks()[name].branch.named_parameters():
-        made = make_moved_flow(SHAPE, **with_attention("l2"))
+    finite = make_moved_flow(SHAPE, **with_attention("l2"))
+    for key, _ in finite.residual_blocks()[name].branch.named_parameters():
+        made = copy.deepcopy(finite)
         with torch.no_grad():
             made.residual_blocks()[name].branch.get_parameter(key).view(-1)[0] = bad
         with pytest.raises(NotContractiveError, match=name):
@@ -114,7 +115,7 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
                 made.inverse(torch.zeros(1, 16, dtype=torch.float64))
 
 
-def test_a_flow_without_proof_on_paper_is_said_so():
+def test_a_coefficient_too_close_to_one_for_a_proof_is_refused():
     made = make_moved_flow(SHAPE, coefficient=0.999)
     with pytest.raises(NotContractiveError, match=r"lower model\.coefficient"):
         tighten(made)

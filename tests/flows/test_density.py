@@ -49,13 +49,13 @@ def integral(flow: acf.Flow, monkeypatch: pytest.MonkeyPatch, reach: float = 16.
 
 
 @pytest.mark.parametrize("kind", FLOWS)
-def test_two_positions(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_density_of_two_positions_integrates_to_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """(1, 1, 2): two tokens, so that attention attends."""
     assert integral(make_moved_flow((1, 1, 2), **FLOWS[kind]), monkeypatch) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{}, {"actnorm": False}, {"activation": "elu"}, {"logit_alpha": 1e-3}], ids=str)
-def test_two_channels(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_density_of_two_channels_integrates_to_one(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert integral(make_moved_flow((2, 1, 1), **settings), monkeypatch, 24.0, 97) == pytest.approx(1, abs=1e-3)
 
 

@@ -100,7 +100,7 @@ def test_a_whole_flow_is_that_of_the_published_algorithm(kind: str) -> None:
 
 
 @every_kind
-def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_a_batch_in_parts_makes_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     block = made(kind)
     whole = results(block, inputs())
     monkeypatch.setattr("acf.lipschitz.kernels.chunks.CACHED", 1)
@@ -109,7 +109,7 @@ def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.Monk
 
 
 @every_kind
-def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
+def test_evaluation_with_a_length_for_each_sample_equals_the_series(kind: str) -> None:
     block, x = made(kind), inputs(9)
     torch.manual_seed(6)
     weighted_probes = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
@@ -120,7 +120,7 @@ def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
 
 
 @every_kind
-def test_products_of_the_first_samples_only(kind: str) -> None:
+def test_products_may_be_asked_for_the_first_samples_only(kind: str) -> None:
     block, x = made(kind), inputs()
     with torch.no_grad():
         _, vjp = block.branch.value_and_vjp(x, block.branch.effective_tensors(), x.dtype)
@@ -166,7 +166,7 @@ def saved_bytes(block: ResidualBlock, x: Tensor) -> int:
 
 
 @every_kind
-def test_what_is_kept_does_not_depend_on_the_number_of_terms(kind: str) -> None:
+def test_memory_for_the_backward_pass_does_not_depend_on_the_number_of_terms(kind: str) -> None:
     kept = []
     for terms in (1, 12):
         block = made(kind)

@@ -48,7 +48,7 @@ def test_single_precision_against_double(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_batch_a_sample_comes_in_does_not_matter(kind, dtype):
+def test_a_sample_has_the_same_inverse_alone_and_in_a_batch(kind, dtype):
     made = block_at_its_limits(kind).to(dtype)
     y = torch.randn(9, 2, 3, 3, dtype=dtype) * torch.logspace(-1, 1, 9, dtype=dtype).view(-1, 1, 1, 1)
     together = made.inverse(y)
@@ -65,7 +65,7 @@ def test_a_block_without_proof_is_refused():
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_flow_says_what_each_block_did(name):
+def test_invert_reports_the_bound_and_the_evaluations_of_each_block(name):
     case = FLOWS[name]
     made, z = case.build(), case.outputs(3)
     found = made.invert(z)
@@ -78,7 +78,7 @@ def test_a_flow_says_what_each_block_did(name):
     assert torch.equal(found.x, made.inverse(z))
 
 
-def test_the_counts_are_those_of_each_block():
+def test_reported_evaluations_are_those_of_each_block():
     made = make_moved_flow((1, 4, 4), blocks=(2, 1), squeeze_first=True)
     z = torch.randn(4, 16, dtype=torch.float64)
     counts: dict[str, int] = {}
@@ -92,7 +92,7 @@ def test_the_counts_are_those_of_each_block():
     assert counts == {name: int(value.sum()) for name, value in found.evaluations.items()}
 
 
-def test_the_bounds_are_those_of_each_block():
+def test_reported_bounds_are_those_of_each_block():
     # Through actnorm's inverse an error passes unseen, so each block is compared for the input it was given.
     made = make_moved_flow((1, 4, 4), blocks=(2, 1)).float()
     inputs: dict[str, torch.Tensor] = {}

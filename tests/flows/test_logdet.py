@@ -1,4 +1,4 @@
-"""The estimators without chance: all probes, all lengths; and the block's modes by their means."""
+"""Estimators of the log-determinant: exact means over all probes, laws of lengths and probes, means of both modes."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Patterns of signs: what they cancel, exactly, and that the estimates they share are unbiased."""
+"""Probes that share a pattern of signs: which errors cancel exactly, and that their estimates are unbiased."""
 
 import itertools
 import math
@@ -98,7 +98,7 @@ def test_the_mean_over_all_sign_vectors_is_exact(shape: tuple[int, ...], probes:
 
 
 @pytest.mark.parametrize("probes", [1, 2, 4, 8])
-def test_what_is_left_of_the_variance_is_between_values_of_one_colour(probes: int) -> None:
+def test_the_variance_that_is_left_is_that_between_values_of_one_colour(probes: int) -> None:
     """Of the first term: 2 times the sum of squares of the symmetric part, over pairs of one colour modulo P."""
     shape = (1, 2, 4)
     torch.manual_seed(1)
@@ -203,7 +203,7 @@ def test_samples_have_their_own_lengths_and_probes() -> None:
         assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 4 / math.sqrt(len(pairs))
 
 
-def test_configurations() -> None:
+def test_the_number_of_probes_is_read_from_the_configuration() -> None:
     several = EvaluationLogDetConfig(exact_terms=2, probes=4)
     assert RouletteEstimator.from_config(several).probes == 4
     assert RouletteEstimator.from_config(TrainingLogDetConfig()).probes == 1

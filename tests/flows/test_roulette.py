@@ -1,4 +1,4 @@
-"""Roulette estimators by chance: means of value and gradients within confidence intervals of the exact ones."""
+"""Roulette estimators as they are drawn: means of value and gradients are within confidence intervals of exact ones."""
 
 import itertools
 import math

@@ -67,7 +67,7 @@ def digits_flow(trained: Path) -> acf.Flow:
 
 
 @every_type
-def test_all_test_digits_come_back(trained, digits_flow, dtype):
+def test_all_test_digits_come_back_through_a_trained_flow(trained, digits_flow, dtype):
     x = images("digits", trained, digits_flow.config.levels).to(dtype)
     assert len(x) == 297
     assert round_trip_error(digits_flow.to(dtype), x) <= LIMITS[dtype]
@@ -80,7 +80,7 @@ def test_bounds_on_a_trained_flow(trained, digits_flow, dtype):
 
 
 @every_type
-def test_acceleration_costs_a_trained_flow_nothing(trained, digits_flow, dtype):
+def test_acceleration_saves_evaluations_in_a_trained_flow(trained, digits_flow, dtype):
     x = images("digits", trained, digits_flow.config.levels).to(dtype)
     made = digits_flow.to(dtype)
     total = torch.zeros(2)
@@ -97,7 +97,7 @@ def test_acceleration_costs_a_trained_flow_nothing(trained, digits_flow, dtype):
 @every_type
 @pytest.mark.parametrize("factor_out", [False, True])
 @pytest.mark.parametrize("kind", ["none", *ATTENTIONS])
-def test_every_attention(kind, factor_out, dtype):
+def test_images_come_back_through_flows_with_every_attention(kind, factor_out, dtype):
     settings = with_attention(kind) | {"factor_out": factor_out, "idim": 8, "squeeze_first": True}
     made = make_moved_flow((1, 8, 8), blocks=(2, 1), **settings).to(dtype)
     x = torch.rand(20, 1, 8, 8, dtype=torch.float64).to(dtype)

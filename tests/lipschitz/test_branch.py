@@ -89,7 +89,7 @@ def test_fc_branch_has_three_dense_layers_after_activations():
     assert branch(torch.zeros(7, *SHAPE)).shape == (7, *SHAPE)
 
 
-def test_bound_is_the_product():
+def test_the_bound_of_a_branch_is_the_product_of_its_layers_bounds():
     branch = conv_branch(config(**with_attention("dot")), SHAPE, leading_activation=True)
     bounds = [layer.lipschitz_bound(12) for layer in branch]
     assert len(bounds) == 7
@@ -112,7 +112,7 @@ def test_heads_need_not_divide_the_width():
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 @pytest.mark.parametrize(("branch", "join"), sorted(product(BRANCHES, [*JOINS, "block"])))
-def test_everything_goes_with_everything(branch, join, kind, activation):
+def test_every_branch_join_attention_and_activation_go_together(branch, join, kind, activation):
     torch.manual_seed(0)
     settings = config(branch=branch, activation=activation, **with_attention(kind, 4, join))
     if join == "block":

@@ -28,7 +28,7 @@ def parameters(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("activation", "new"), [("lipswish", 6), ("elu", 6), ("clipswish", 3)])
-def test_layers_grow_by_the_growth(activation, new):
+def test_each_layer_adds_the_configured_number_of_channels(activation, new):
     branch = dense_branch(config(activation=activation), SHAPE, leading_activation=True)
     first, second, last = branch
     assert isinstance(first, DenseLayer)
@@ -44,7 +44,7 @@ def test_layers_grow_by_the_growth(activation, new):
 
 
 @pytest.mark.parametrize("depth", [1, 3, 5])
-def test_depth(depth):
+def test_depth_is_the_number_of_layers_before_the_last_convolution(depth):
     branch = dense_branch(config(dense={"depth": depth, "growth": 4}), SHAPE, leading_activation=False)
     assert len(branch) == depth + 1
     assert branch[-1].weight.shape[1] == 2 + 4 * depth

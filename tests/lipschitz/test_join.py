@@ -58,7 +58,7 @@ def test_channel_split(factor, share, attended):
 
 @NAMES
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
-def test_share_at_the_start(name, share):
+def test_the_share_starts_as_configured(name, share):
     assert joined(name, Times(1.0), share).share() == pytest.approx(share, rel=1e-6)
 
 

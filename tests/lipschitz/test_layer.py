@@ -14,7 +14,7 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 @every_layer
 def test_products_with_the_transposed_jacobian(name):
     case = LAYERS[name]
-    layer, x = move_all_parameters(case.build().double()).eval(), noise(3, *case.shape)
+    layer, x = move_all_parameters(case.build()).eval(), noise(3, *case.shape)
     with torch.no_grad():
         expected_y, expected = LipschitzLayer.value_and_vjp(layer, x.clone(), tuple(layer.parameters()), x.dtype)
         y, vjp = layer.value_and_vjp(x.clone(), layer.effective_tensors(), x.dtype)
@@ -26,8 +26,6 @@ def test_products_with_the_transposed_jacobian(name):
 @every_layer
 def test_products_with_the_jacobian(name):
     case = LAYERS[name]
-    layer, z = move_all_parameters(case.build().double()).eval(), noise(6, *case.shape)
+    layer, z = move_all_parameters(case.build()).eval(), noise(6, *case.shape)
     expected = LipschitzLayer.value_and_jvp(layer, z, tuple(layer.parameters()))
-    torch.testing.assert_close(
-        layer.value_and_jvp(z, layer.effective_tensors()), expected, rtol=1e-9, atol=1e-11
-    )
+    torch.testing.assert_close(layer.value_and_jvp(z, layer.effective_tensors()), expected, rtol=1e-9, atol=1e-11)

@@ -1,4 +1,4 @@
-"""Attention layers against plain loops, their symmetries, and their behaviour at the edges."""
+"""Attention layers against plain loops, their symmetries, derivatives and extreme inputs and parameters."""
 
 import copy
 import itertools
@@ -243,7 +243,7 @@ def test_dot_attention_does_not_change_with_the_scale_of_the_input():
 
 
 @BALLS
-def test_sharpness_moves_between_the_mean_and_a_choice(kind):
+def test_sharpness_ranges_from_averaging_to_choosing_one_token(kind):
     layer = with_biases_zero(make_fresh_attention(kind, 2, 1))
     q = 100 * torch.eye(2, dtype=torch.float64)[None, None]
     v = 0.1 * q / 100

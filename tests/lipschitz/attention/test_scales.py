@@ -43,7 +43,7 @@ def test_only_the_first_batch_of_training_counts(kind):
 
 
 @KINDS
-def test_copies_and_stored_weights_remember_it(kind):
+def test_copies_and_stored_weights_remember_that_the_first_batch_has_passed(kind):
     layer, loaded = started(kind, X), make_fresh_attention(kind, 4, 2).train()
     loaded.load_state_dict(layer.state_dict())
     for other in (loaded, copy.deepcopy(layer).train()):
@@ -59,7 +59,7 @@ def test_the_map_does_not_depend_on_the_unit_of_the_data(kind, scale):
 
 
 @KINDS
-def test_bound_stays(kind):
+def test_bound_holds_after_a_first_batch_of_any_scale(kind):
     for scale in (1e-4, 1.0, 1e4):
         assert 0 < started(kind, scale * X).lipschitz_bound(9) <= 1
 
@@ -100,7 +100,7 @@ def test_radii_are_typical_lengths(kind):
             assert layer.log_value_radius[head].exp().item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_bandwidths_are_typical_distances():
+def test_bandwidths_are_inverse_mean_squared_distances():
     layer = started("l2", X)
     q = tokens(layer, X, 0)
     for head in range(2):

@@ -242,7 +242,7 @@ def test_the_module_is_left_as_it_is():
     assert not layer.training
 
 
-def test_weights_are_attacked_too_where_wished():
+def test_weights_are_attacked_too_where_asked_for():
     torch.manual_seed(0)
     # The largest gain of a product is that of the best alignment of the two.
     layer = bring_norms_to_limits(Branch(NormalisedLinear(4, 4), NormalisedLinear(4, 4)))
@@ -292,7 +292,7 @@ def test_a_map_that_is_constant_has_gain_zero():
     assert found.ratio == 0
 
 
-def test_climbing_raises_gains():
+def test_gradient_ascent_raises_gains():
     layer = make_attention("l2", 2).double()
     x = starting_points((2, 2, 2), per_kind=2)
     before, after = jacobian_norm(layer, x), jacobian_norm(layer, gradient_ascent(layer, x, steps=40))
@@ -308,7 +308,7 @@ def test_power_iteration_agrees_with_the_exact_norm_from_below():
     assert torch.allclose(iterated, exact, rtol=0.01)
 
 
-def test_starts_and_disturbed_inputs_are_finite_of_many_scales_and_repeatable():
+def test_starting_points_and_perturbed_inputs_are_finite_of_many_scales_and_repeatable():
     for shape in ((5,), (3, 4), (2, 3, 4)):
         x = starting_points(shape, per_kind=6)
         assert x.shape == (48, *shape)
@@ -328,7 +328,7 @@ def test_the_same_seed_finds_the_same():
     assert torch.equal(first.x, second.x)
 
 
-def test_other_precision():
+def test_the_attack_in_float32_finds_nearly_the_same_gain():
     layer = make_attention("l2", 2)
     single = largest_gain(layer, (2, 1, 3), dtype=torch.float32, **QUICK)
     assert single.x.dtype == torch.float32
@@ -337,7 +337,7 @@ def test_other_precision():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @every_attention
-def test_attacks_run_where_the_module_is(kind):
+def test_attacks_run_on_the_device_of_the_module(kind):
     found = largest_gain(make_attention(kind, 2).cuda(), (2, 2, 2), over_weights=True, **QUICK)
     assert found.x.is_cuda
     assert 0 < found.gain <= found.bound <= 1
