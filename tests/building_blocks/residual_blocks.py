@@ -51,6 +51,6 @@ def block_with_one_signed_jacobian(kind: str, shape: Shape, sign: int = -1) -> t
     All callers get the same two objects, so they must not change them.
     """
     torch.manual_seed(0)
-    block = bring_norms_to_limits(make_residual_block(shape, **BLOCK_KINDS[kind]))
+    block = bring_norms_to_limits(make_residual_block(shape, **BLOCK_KINDS[kind]), 1e-12)
     x = noise(1, *shape, seed=1)
     return train_for_large_trace(block, x, sign), x

@@ -17,14 +17,15 @@ def normalised_maps(module: nn.Module) -> list[Normalised]:
 
 
 @torch.no_grad()
-def bring_norms_to_limits(module: Module) -> Module:
+def bring_norms_to_limits(module: Module, tolerance: float = 1e-6) -> Module:
     """Enlarge all weights that are normalised, so that the norm of each of these maps is its coefficient.
 
     Fresh weights are smaller than that and are left alone by the normalisation. With norms at their limits bounds are
-    nearly attained, and terms of high order count in the series of the log-determinant.
+    nearly attained, and terms of high order count in the series of the log-determinant. Estimates of the norms are
+    iterated until they change by less than `tolerance`.
     """
     for layer in normalised_maps(module):
-        layer.converge_norm(1e-12)
+        layer.converge_norm(tolerance)
         layer.weight.mul_(max(4.0, 2 * layer.coefficient / float(layer.estimated_norm())))
     return module
 
@@ -38,7 +39,7 @@ def move_all_parameters(module: Module, distance: float = 0.3) -> Module:
     for parameter in module.parameters():
         parameter.add_(distance * torch.randn_like(parameter))
     for layer in normalised_maps(module):
-        layer.converge_norm(1e-12)
+        layer.converge_norm()
     for part in module.modules():
         if hasattr(part, "initialised"):
             part.initialised.fill_(True)

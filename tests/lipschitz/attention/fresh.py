@@ -4,13 +4,12 @@ import torch
 from torch import nn
 
 from acf.lipschitz.attention.self_attention import SelfAttention
-from acf.registry import ATTENTIONS, resolve
+from tests.building_blocks.layers import make_attention
 
 
 def make_fresh_attention(kind: str, channels: int, heads: int) -> SelfAttention:
     """In float64 and in evaluation mode, where parameters stay as they are."""
-    torch.manual_seed(channels + heads)
-    return resolve(ATTENTIONS, kind, "attention")(channels, heads).double().eval()
+    return make_attention(kind, channels, heads).double().eval()
 
 
 @torch.no_grad()
