@@ -56,7 +56,9 @@ def test_density_of_two_positions_integrates_to_one(kind: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("settings", [{}, {"actnorm": False}, {"activation": "elu"}, {"logit_alpha": 1e-3}], ids=str)
 def test_density_of_two_channels_integrates_to_one(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert integral(make_moved_flow((2, 1, 1), **settings), monkeypatch, 24.0, 97) == pytest.approx(1, abs=1e-3)
+    # The density has kinks where ELU's slope has them, which take a finer grid.
+    count = 193 if settings.get("activation") == "elu" else 97
+    assert integral(make_moved_flow((2, 1, 1), **settings), monkeypatch, 24.0, count) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_log_prob_integrated_is_that_of_the_whole_jacobian(monkeypatch: pytest.MonkeyPatch) -> None:
