@@ -1,14 +1,14 @@
-"""What every bijection promises."""
+"""What every bijection has to do: an inverse, the log-determinant of its Jacobian, gradients, copies and storage."""
 
 import copy
 import pickle
 
 import pytest
 import torch
-from bijections import BIJECTIONS, FLOWS
 from torch import Tensor, nn
 
 import acf
+from tests.building_blocks.bijections import BIJECTIONS, FLOWS
 
 every_bijection = pytest.mark.parametrize("name", BIJECTIONS)
 every_flow = pytest.mark.parametrize("name", FLOWS)
@@ -104,7 +104,7 @@ def pickled(module: nn.Module) -> nn.Module:
 
 
 @every_bijection
-def test_state_makes_another_the_same(name):
+def test_stored_state_gives_the_same_bijection(name):
     case = BIJECTIONS[name]
     one, other, x = case.build(seed=0), case.build(seed=1), case.inputs(3)
     if one.state_dict():
@@ -115,7 +115,7 @@ def test_state_makes_another_the_same(name):
 
 @every_bijection
 @pytest.mark.parametrize("again", [copy.deepcopy, pickled])
-def test_copies(name, again):
+def test_copies_give_the_same_results(name, again):
     case = BIJECTIONS[name]
     bijection, x = case.build(), case.inputs(3)
     bijection.inverse(bijection.transform(x).detach())  # leaves a stored bound to copy
@@ -123,7 +123,7 @@ def test_copies(name, again):
 
 
 @every_bijection
-def test_without_gradients(name):
+def test_results_without_gradients_are_the_same(name):
     case = BIJECTIONS[name]
     bijection, x = case.build(), case.inputs(3)
     torch.manual_seed(1)
@@ -137,7 +137,7 @@ def test_without_gradients(name):
 
 
 @every_bijection
-def test_float32(name):
+def test_float32_agrees_with_float64(name):
     case = BIJECTIONS[name]
     double, single, x = case.build(), case.build().float(), case.inputs(3)
     y, log_abs_det = single(x.float())

@@ -4,19 +4,16 @@ import math
 
 import pytest
 import torch
-from bijections import flow
 
 import acf
 from acf.errors import ConfigError
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.registry import ATTENTIONS, BRANCHES, JOINS
+from tests.building_blocks.bijections import make_flow
+from tests.building_blocks.settings import with_attention
 
 SHAPE = (1, 4, 4)
-
-
-def attention(**settings: object) -> dict[str, object]:
-    return {"attention": {"kind": "sinkhorn", "heads": 2, **settings}}
 
 
 def attends(block: ResidualBlock) -> bool:
@@ -37,7 +34,7 @@ def places(made: acf.Flow) -> list[str]:
     ],
 )
 def test_attention_in_every_nth_block_of_a_scale(join, every, expected):
-    made = flow(SHAPE, blocks=(3, 2), **attention(join=join, every=every))
+    made = make_flow(SHAPE, blocks=(3, 2), **with_attention("sinkhorn", join=join, every=every))
     assert places(made) == [f"scale {place}" for place in expected]
     assert len(made.residual_blocks()) == 3 + 2 + 1  # and one fully connected block at the end, which never attends
 
@@ -47,7 +44,7 @@ def test_attention_in_every_nth_block_of_a_scale(join, every, expected):
     [(1, [2, 4, 6], [2, 4]), (2, [3], [3]), (3, [4], [])],
 )
 def test_attention_in_blocks_of_its_own_follows_every_nth_block(every, first, second):
-    made = flow(SHAPE, blocks=(3, 2), **attention(join="block", every=every))
+    made = make_flow(SHAPE, blocks=(3, 2), **with_attention("sinkhorn", join="block", every=every))
     expected = [f"scale {s}, block {b}" for s, blocks in ((1, first), (2, second)) for b in blocks]
     assert places(made) == expected
     assert len(made.residual_blocks()) == 3 + 2 + 1 + len(expected)
@@ -58,17 +55,17 @@ def test_attention_in_blocks_of_its_own_follows_every_nth_block(every, first, se
 
 def test_no_attention_on_maps_with_too_many_positions():
     settings = {"blocks": (1, 1), "fc_blocks": 0}
-    assert places(flow(SHAPE, **settings, **attention(join="convex", max_tokens=16))) == [
+    assert places(make_flow(SHAPE, **settings, **with_attention("sinkhorn", max_tokens=16))) == [
         "scale 1, block 1",
         "scale 2, block 1",
     ]
-    assert places(flow(SHAPE, **settings, **attention(join="convex", max_tokens=15))) == ["scale 2, block 1"]
+    assert places(make_flow(SHAPE, **settings, **with_attention("sinkhorn", max_tokens=15))) == ["scale 2, block 1"]
     with pytest.raises(ConfigError, match=r"attention\.max_tokens \(3\) leave no attention .* on maps of 4 x 4, 2 x 2"):
-        flow(SHAPE, **settings, **attention(max_tokens=3))
+        make_flow(SHAPE, **settings, **with_attention("sinkhorn", max_tokens=3))
 
 
 def test_no_attention_unless_asked_for():
-    made = flow(SHAPE, blocks=(2, 1), attention={"kind": "none", "join": "block"})
+    made = make_flow(SHAPE, blocks=(2, 1), **with_attention("none", join="block"))
     assert places(made) == []
     assert len(made.residual_blocks()) == 4
 
@@ -78,7 +75,7 @@ def test_no_attention_unless_asked_for():
 def test_flows_are_proven_when_built_and_every_parameter_is_learnt(branch, join):
     torch.manual_seed(0)
     settings = {"branch": branch, "dense": {"depth": 2, "growth": 4}, "blocks": (2,)}
-    made = flow(SHAPE, **settings, **attention(join=join)).double().train()  # type: ignore[arg-type]
+    made = make_flow(SHAPE, **settings, **with_attention("sinkhorn", join=join)).double().train()  # type: ignore[arg-type]
     assert acf.certify(made).worst < 1
     x = torch.rand(3, *SHAPE, dtype=torch.float64)
     loss = -made.log_prob(x).mean()
@@ -95,8 +92,8 @@ def test_flows_are_proven_when_built_and_every_parameter_is_learnt(branch, join)
 
 
 @pytest.mark.parametrize("kind", sorted(ATTENTIONS))
-def test_a_built_flow_states_the_attention_it_was_built_with(kind):
-    made = flow(SHAPE, attention={"kind": kind, "heads": 3})
+def test_a_built_flow_has_the_attention_of_its_configuration(kind):
+    made = make_flow(SHAPE, **with_attention(kind, 3))
     assert made.config.attention.kind == kind
     assert all(m.heads == 3 for m in made.modules() if isinstance(m, SelfAttention))
 
@@ -130,4 +127,4 @@ def test_a_built_flow_states_the_attention_it_was_built_with(kind):
 )
 def test_settings_that_cannot_be_built_name_their_key(settings, words):
     with pytest.raises(ConfigError, match=words):
-        flow(SHAPE, **settings)
+        make_flow(SHAPE, **settings)

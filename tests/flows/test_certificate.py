@@ -1,12 +1,10 @@
-"""Certifying and tightening at the edges: what needs nothing, what needs a little, what must be refused."""
+"""Certificates and tightening: blocks that need no change, blocks that need a little, and flows that are refused."""
 
 import copy
 import math
 
 import pytest
 import torch
-from bijections import attention, block, disturbed, flow
-from defects import HonestResidual
 from torch import Tensor
 
 import acf
@@ -16,25 +14,18 @@ from acf.flows.flow import tighten
 from acf.lipschitz import ConvexShare
 from acf.lipschitz.bounds import norms
 from acf.lipschitz.bounds.attack import largest_gain
-from acf.lipschitz.normalised import Normalised
+from tests.building_blocks.bijections import make_flow, make_moved_flow
+from tests.building_blocks.residual_blocks import make_residual_block
+from tests.building_blocks.settings import with_attention
+from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters, normalised_maps
+from tests.lipschitz.defects import HonestResidual
 
 SHAPE = (1, 4, 4)
-
-
 LARGE = (1, 8, 8)
-
-
-def make(scale: float = 3.0, shape: tuple[int, int, int] = SHAPE, **model: object) -> acf.Flow:
-    torch.manual_seed(0)
-    return disturbed(flow(shape, blocks=(2,), **model).double(), scale).eval()
 
 
 def images(count: int = 4) -> Tensor:
     return torch.rand(count, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def maps(made: acf.Flow) -> list[Normalised]:
-    return [m for m in made.modules() if isinstance(m, Normalised)]
 
 
 @pytest.mark.parametrize("kind", ["none", "l2", "dot"])
@@ -42,9 +33,9 @@ def maps(made: acf.Flow) -> list[Normalised]:
 def test_randomised_norms_end_proven_and_hold_under_attack(kind, only_torus, monkeypatch):
     if only_torus:  # as on large maps: proofs some percents above the norms
         monkeypatch.setattr(norms, "DENSE_POSITIONS", 0)
-    made = make(shape=LARGE if only_torus else SHAPE, **attention(kind, 2))
+    made = make_moved_flow(LARGE if only_torus else SHAPE, **with_attention(kind))
     torch.manual_seed(1)
-    for layer in maps(made):
+    for layer in normalised_maps(made):
         for vector in (layer.left, layer.right):
             vector.normal_().div_(vector.norm())
     assert acf.certify(made).worst > 1
@@ -59,8 +50,8 @@ def test_randomised_norms_end_proven_and_hold_under_attack(kind, only_torus, mon
 def test_norms_just_below_their_coefficient_are_tightened_too(monkeypatch):
     # Proofs above the coefficient by as much as estimates are below it, so that neither alone says how much is missing.
     monkeypatch.setattr(norms, "DENSE_POSITIONS", 0)
-    made = make()
-    for layer in maps(made):
+    made = make_moved_flow(SHAPE)
+    for layer in normalised_maps(made):
         layer.converge_norm(1e-12, 5000)
         with torch.no_grad():
             ratio = layer.stored_norm_bound() / layer.estimated_norm()
@@ -70,7 +61,11 @@ def test_norms_just_below_their_coefficient_are_tightened_too(monkeypatch):
 
 
 def test_blocks_below_the_target_keep_their_outputs():
-    made, x = make(scale=0.3), images()
+    torch.manual_seed(0)
+    made, x = move_all_parameters(make_flow(SHAPE).double()).eval(), images()
+    for layer in normalised_maps(made):
+        layer.weight.data.mul_(0.3 * layer.coefficient / float(layer.estimated_norm()))
+        layer.converge_norm()
     before, certificate = made.transform(x), acf.certify(made)
     assert certificate.worst < TARGET
     assert tighten(made) == certificate
@@ -79,7 +74,7 @@ def test_blocks_below_the_target_keep_their_outputs():
 
 def test_tightening_twice_is_tightening_once(monkeypatch):
     monkeypatch.setattr(norms, "DENSE_POSITIONS", 0)
-    made, x = make(shape=LARGE), torch.rand(4, *LARGE, dtype=torch.float64)
+    made, x = make_moved_flow(LARGE), torch.rand(4, *LARGE, dtype=torch.float64)
     first, once = tighten(made), made.transform(x)
     assert tighten(made).worst == pytest.approx(first.worst, rel=1e-3)
     assert torch.allclose(made.transform(x), once, atol=1e-3)
@@ -87,7 +82,7 @@ def test_tightening_twice_is_tightening_once(monkeypatch):
 
 @pytest.mark.parametrize("gamma", [0.2, 1.0])
 def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
-    made = make(coefficient=0.99, **attention("l2", 2))
+    made = make_moved_flow(SHAPE, coefficient=0.99, **with_attention("l2"))
     tighten(made)
     z = made.transform(images()).detach()
     made.inverse(z)
@@ -106,8 +101,9 @@ def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
     name = f"scale 1, block {number}"
-    for key, _ in make(**attention("l2", 2)).residual_blocks()[name].branch.named_parameters():
-        made = make(**attention("l2", 2))
+    finite = make_moved_flow(SHAPE, **with_attention("l2"))
+    for key, _ in finite.residual_blocks()[name].branch.named_parameters():
+        made = copy.deepcopy(finite)
         with torch.no_grad():
             made.residual_blocks()[name].branch.get_parameter(key).view(-1)[0] = bad
         with pytest.raises(NotContractiveError, match=name):
@@ -119,8 +115,8 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
                 made.inverse(torch.zeros(1, 16, dtype=torch.float64))
 
 
-def test_a_flow_without_proof_on_paper_is_said_so():
-    made = make(coefficient=0.999)
+def test_a_coefficient_too_close_to_one_for_a_proof_is_refused():
+    made = make_moved_flow(SHAPE, coefficient=0.999)
     with pytest.raises(NotContractiveError, match=r"lower model\.coefficient"):
         tighten(made)
 
@@ -133,7 +129,7 @@ def change_step(made_block: torch.nn.Module) -> None:
 
 def change_load(made_block: torch.nn.Module) -> None:
     torch.manual_seed(5)
-    made_block.load_state_dict(disturbed(block(SHAPE).double(), 1.5).state_dict())
+    made_block.load_state_dict(make_residual_block(SHAPE).state_dict())
 
 
 def change_data(made_block: torch.nn.Module) -> None:
@@ -159,7 +155,7 @@ def change_object(made_block: torch.nn.Module) -> None:
 )
 def test_the_cached_bound_follows_every_change(change):
     torch.manual_seed(0)
-    made = disturbed(block(SHAPE).double())
+    made = bring_norms_to_limits(make_residual_block(SHAPE))
     before = made.cached_lipschitz_bound()
     assert before == made.cached_lipschitz_bound() == made.lipschitz_bound()
     change(made)

@@ -4,27 +4,28 @@ import copy
 
 import pytest
 import torch
-from cases import KINDS, residual, unsettle
 from torch import Tensor, nn
 
-import acf
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
 from acf.flows.power_series import value_and_log_det
 from acf.flows.reference import ReferenceBlock, as_reference
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.settings.config import TrainingLogDetConfig
+from tests.building_blocks.bijections import make_flow
+from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
+from tests.building_blocks.settings import with_attention
+from tests.building_blocks.weights import move_all_parameters
 
 SHAPE = (2, 3, 4)
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", BLOCK_KINDS)
 
 
 def made(kind: str, activation: str = "lipswish") -> ResidualBlock:
     torch.manual_seed(0)
-    block = residual(SHAPE, activation=activation, **KINDS[kind])
-    unsettle(block)
-    return block.train()
+    block = make_residual_block(SHAPE, activation=activation, idim=6, **BLOCK_KINDS[kind])
+    return move_all_parameters(block).train()
 
 
 def inputs(batch: int = 5) -> Tensor:
@@ -82,11 +83,7 @@ def published(block: ResidualBlock, x: Tensor, weighted_probe: WeightedProbe) ->
 @pytest.mark.parametrize("kind", ["none", "l2", "dot", "clip", "sinkhorn"])
 def test_a_whole_flow_is_that_of_the_published_algorithm(kind: str) -> None:
     torch.manual_seed(0)
-    attention = {"kind": kind, "heads": 2}
-    flow = acf.build(
-        {"shape": (1, 4, 4), "blocks": [2, 1], "idim": 6, "fc_width": 5, "fc_blocks": 1, "attention": attention}
-    )
-    flow = flow.double().train()
+    flow = make_flow((1, 4, 4), blocks=(2, 1), idim=6, **with_attention(kind)).double().train()
     x = torch.rand(6, 1, 4, 4, dtype=torch.float64)
     with torch.no_grad():
         flow(x)  # ActNorm and the scales of attention start here
@@ -103,7 +100,7 @@ def test_a_whole_flow_is_that_of_the_published_algorithm(kind: str) -> None:
 
 
 @every_kind
-def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_a_batch_in_parts_makes_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     block = made(kind)
     whole = results(block, inputs())
     monkeypatch.setattr("acf.lipschitz.kernels.chunks.CACHED", 1)
@@ -112,7 +109,7 @@ def test_parts_of_a_batch_make_no_difference(kind: str, monkeypatch: pytest.Monk
 
 
 @every_kind
-def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
+def test_evaluation_with_a_length_for_each_sample_equals_the_series(kind: str) -> None:
     block, x = made(kind), inputs(9)
     torch.manual_seed(6)
     weighted_probes = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
@@ -123,7 +120,7 @@ def test_evaluation_with_lengths_of_their_own(kind: str) -> None:
 
 
 @every_kind
-def test_products_of_the_first_samples_only(kind: str) -> None:
+def test_products_may_be_asked_for_the_first_samples_only(kind: str) -> None:
     block, x = made(kind), inputs()
     with torch.no_grad():
         _, vjp = block.branch.value_and_vjp(x, block.branch.effective_tensors(), x.dtype)
@@ -169,7 +166,7 @@ def saved_bytes(block: ResidualBlock, x: Tensor) -> int:
 
 
 @every_kind
-def test_what_is_kept_does_not_depend_on_the_number_of_terms(kind: str) -> None:
+def test_memory_for_the_backward_pass_does_not_depend_on_the_number_of_terms(kind: str) -> None:
     kept = []
     for terms in (1, 12):
         block = made(kind)
@@ -181,14 +178,7 @@ def test_what_is_kept_does_not_depend_on_the_number_of_terms(kind: str) -> None:
 def test_norms_of_many_maps_at_once_are_those_of_each() -> None:
     def build() -> list[Normalised]:
         torch.manual_seed(0)
-        settings = {
-            "shape": (2, 4, 4),
-            "blocks": [3],
-            "idim": 6,
-            "fc_width": 5,
-            "attention": {"kind": "l2", "heads": 2},
-        }
-        flow = acf.build(settings).double()
+        flow = make_flow((2, 4, 4), blocks=(3,), idim=6, fc_blocks=4, **with_attention("l2")).double()
         layers = [m for m in flow.modules() if isinstance(m, Normalised)]
         for layer in layers:
             layer.weight.data.mul_(3).add_(0.01)

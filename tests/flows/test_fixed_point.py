@@ -95,7 +95,7 @@ def test_no_solution_is_returned_above_its_tolerance(dtype):
 
 @pytest.mark.parametrize("spectrum", ["rotation", "both signs"])
 @pytest.mark.parametrize("memory", [0, 8])
-def test_no_combination_of_residuals_beats_the_krylov_floor(spectrum, memory):
+def test_no_residual_is_below_the_smallest_of_its_krylov_space(spectrum, memory):
     matrix = 0.9 * orthogonal(16) if spectrum == "rotation" else symmetric(-0.9, 0.9, 16)
     y, whole = numbers(1, 16), torch.eye(16, dtype=torch.float64) + matrix
     seen = Recorder(lambda z: z @ matrix.T, y)
@@ -110,7 +110,7 @@ def test_no_combination_of_residuals_beats_the_krylov_floor(spectrum, memory):
         assert memory == 0 or residual <= 100 * floor, f"floor at {count} evaluations says little"
 
 
-def test_one_residual_leaves_a_ball_of_solutions():
+def test_solutions_that_agree_with_one_residual_fill_a_ball():
     x, r = numbers(2, 8, seed=2)
     bound = 0.8
     centre, radius = x + r / (1 - bound**2), bound * r.norm() / (1 - bound**2)
@@ -199,7 +199,7 @@ def test_samples_stop_one_by_one():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_company_of_a_sample_does_not_matter(dtype):
+def test_a_sample_has_the_same_solution_alone_and_in_any_batch(dtype):
     matrix = symmetric(-0.98, 0.98).to(dtype)
 
     def g(z: Tensor) -> Tensor:  # row by row, as products of matrices round differently in other company
@@ -225,7 +225,7 @@ def test_a_map_that_is_not_contractive_is_refused():
 
 @pytest.mark.parametrize("memory", [0, 8])
 @pytest.mark.parametrize("factor", [1.5, 1.01, -1.0, -2.0])
-def test_a_bound_that_is_a_lie_is_refused(memory, factor):
+def test_a_bound_that_the_map_exceeds_is_refused(memory, factor):
     y = numbers(3, 12)
     with pytest.raises(ConvergenceError, match=r"3 of 3 samples refute the Lipschitz bound 0\.9000"):
         invert(lambda z: factor * z @ orthogonal(12).T.roll(1, 0), y, 0.9, memory=memory)

@@ -2,27 +2,29 @@
 
 import pytest
 import torch
-from bijections import FLOWS, attention, block, disturbed, flow
 
 from acf.errors import ConvergenceError, NotContractiveError
 from acf.flows.fixed_point import invert
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ATTENTIONS
+from tests.building_blocks.bijections import FLOWS, make_flow, make_moved_flow
+from tests.building_blocks.residual_blocks import make_residual_block
+from tests.building_blocks.settings import with_attention
+from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 
 KINDS = ["none", *ATTENTIONS]
 
 
-def strong_block(kind: str, seed: int = 0) -> ResidualBlock:
-    torch.manual_seed(seed)
-    made = disturbed(block((2, 3, 3), **attention(kind, 2)).double())
-    assert isinstance(made, ResidualBlock)
-    return made.eval()
+def block_at_its_limits(kind: str) -> ResidualBlock:
+    torch.manual_seed(0)
+    made = make_residual_block((2, 3, 3), **with_attention(kind))
+    return bring_norms_to_limits(move_all_parameters(made)).eval()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_residual_blocks_with_known_solution(kind):
-    made = strong_block(kind)
+    made = block_at_its_limits(kind)
     x = torch.randn(8, 2, 3, 3, dtype=torch.float64)
     with torch.no_grad():
         y = made.transform(x)
@@ -35,7 +37,7 @@ def test_residual_blocks_with_known_solution(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_precision_against_double(kind):
-    made = strong_block(kind)
+    made = block_at_its_limits(kind)
     y = torch.randn(8, 2, 3, 3)
     truth = made.solve(y.double(), tolerance=1e-13).x
     single = made.float().solve(y)
@@ -46,8 +48,8 @@ def test_single_precision_against_double(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_batch_a_sample_comes_in_does_not_matter(kind, dtype):
-    made = strong_block(kind).to(dtype)
+def test_a_sample_has_the_same_inverse_alone_and_in_a_batch(kind, dtype):
+    made = block_at_its_limits(kind).to(dtype)
     y = torch.randn(9, 2, 3, 3, dtype=dtype) * torch.logspace(-1, 1, 9, dtype=dtype).view(-1, 1, 1, 1)
     together = made.inverse(y)
     alone = torch.cat([made.inverse(part) for part in y.split(1)])
@@ -55,7 +57,7 @@ def test_the_batch_a_sample_comes_in_does_not_matter(kind, dtype):
 
 
 def test_a_block_without_proof_is_refused():
-    made = strong_block("none")
+    made = block_at_its_limits("none")
     with torch.no_grad():
         next(part for part in made.modules() if isinstance(part, Normalised)).weight.fill_(torch.nan)
     with pytest.raises(NotContractiveError, match="not below 1"):
@@ -63,7 +65,7 @@ def test_a_block_without_proof_is_refused():
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_flow_says_what_each_block_did(name):
+def test_invert_reports_the_bound_and_the_evaluations_of_each_block(name):
     case = FLOWS[name]
     made, z = case.build(), case.outputs(3)
     found = made.invert(z)
@@ -76,9 +78,8 @@ def test_a_flow_says_what_each_block_did(name):
     assert torch.equal(found.x, made.inverse(z))
 
 
-def test_the_counts_are_those_of_each_block():
-    torch.manual_seed(0)
-    made = disturbed(flow((1, 4, 4), blocks=(2, 1), squeeze_first=True).double()).eval()
+def test_reported_evaluations_are_those_of_each_block():
+    made = make_moved_flow((1, 4, 4), blocks=(2, 1), squeeze_first=True)
     z = torch.randn(4, 16, dtype=torch.float64)
     counts: dict[str, int] = {}
     for name, part in made.residual_blocks().items():
@@ -91,10 +92,9 @@ def test_the_counts_are_those_of_each_block():
     assert counts == {name: int(value.sum()) for name, value in found.evaluations.items()}
 
 
-def test_the_bounds_are_those_of_each_block():
+def test_reported_bounds_are_those_of_each_block():
     # Through actnorm's inverse an error passes unseen, so each block is compared for the input it was given.
-    torch.manual_seed(0)
-    made = disturbed(flow((1, 4, 4), blocks=(2, 1)).float()).eval()
+    made = make_moved_flow((1, 4, 4), blocks=(2, 1)).float()
     inputs: dict[str, torch.Tensor] = {}
     for name, part in made.residual_blocks().items():
         solve = part.solve
@@ -108,7 +108,7 @@ def test_the_bounds_are_those_of_each_block():
 
 def test_an_error_names_the_block():
     torch.manual_seed(0)
-    made = flow((1, 4, 4), blocks=(2, 1)).double().eval()
+    made = make_flow((1, 4, 4), blocks=(2, 1)).double().eval()
     z = torch.zeros(2, 16, dtype=torch.float64)
     z[1, 3] = torch.nan
     last = list(made.residual_blocks())[-1]
@@ -121,5 +121,5 @@ def test_an_error_names_the_block():
 
 
 def test_an_empty_batch_of_a_flow():
-    made = flow((1, 4, 4))
+    made = make_flow((1, 4, 4))
     assert made.inverse(torch.empty(0, 16)).shape == (0, 1, 4, 4)

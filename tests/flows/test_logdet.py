@@ -1,12 +1,9 @@
-"""The estimators without chance: all probes, all lengths; and the block's modes by their means."""
+"""Estimators of the log-determinant: exact means over all probes, laws of lengths and probes, means of both modes."""
 
 import itertools
 
 import pytest
 import torch
-from bijections import aligned, attention, block
-from cases import KINDS as TRAINED
-from cases import trained
 from scipy import stats
 from torch import Tensor
 
@@ -21,24 +18,28 @@ from acf.flows.logdet import (
 from acf.flows.residual import ResidualBlock
 from acf.registry import ATTENTIONS
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
+from tests.building_blocks.jacobians import jacobian
+from tests.building_blocks.residual_blocks import BLOCK_KINDS, block_with_one_signed_jacobian, make_residual_block
+from tests.building_blocks.settings import with_attention
+from tests.building_blocks.weights import align_maps
 
 SHAPE = (1, 2, 3)
-KINDS = {
+ALIGNED = {
     "conv": {},
     "conv, elu": {"activation": "elu"},
     "fc": {"branch": "fc"},
-    **{name: {"activation": "elu", **attention(name, 2)} for name in sorted(ATTENTIONS)},
+    **{name: {"activation": "elu", **with_attention(name)} for name in sorted(ATTENTIONS)},
 }
 # Branches whose first and last map cannot be aligned are trained.
-every_kind = pytest.mark.parametrize("kind", [*KINDS, *(kind for kind in TRAINED if kind not in KINDS)])
+every_kind = pytest.mark.parametrize("kind", [*ALIGNED, *(kind for kind in BLOCK_KINDS if kind not in ALIGNED)])
 
 
-def strong(kind: str, sign: float = 1.0) -> tuple[ResidualBlock, Tensor]:
-    """A block whose series converges slowly at x (1, ...), and x."""
-    if kind not in KINDS:
-        return trained(kind, SHAPE, int(sign))
+def block_with_slow_series(kind: str, sign: int = 1) -> tuple[ResidualBlock, Tensor]:
+    """A block whose series of the log-determinant converges slowly at x (1, ...), and x."""
+    if kind not in ALIGNED:
+        return block_with_one_signed_jacobian(kind, SHAPE, sign)
     torch.manual_seed(0)
-    made = aligned(block(SHAPE, **KINDS[kind]).double(), sign)
+    made = align_maps(make_residual_block(SHAPE, **ALIGNED[kind]), sign)
     return made, 0.5 * torch.randn(1, *SHAPE, dtype=torch.float64)
 
 
@@ -55,7 +56,7 @@ def flat(gradients: tuple[Tensor | None, ...]) -> Tensor:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("neumann", [True, False])
 def test_all_probes_and_a_long_series_give_the_exact_value_and_gradients(kind, neumann, sign):
-    made, x = strong(kind, sign)
+    made, x = block_with_slow_series(kind, sign)
     leaf = x.clone().requires_grad_(True)
     # The mean over the probes is exact; 250 terms leave less than 0.95^250.
     weighted_probe = WeightedProbe(all_probes(), torch.ones(250, 1, dtype=torch.float64))
@@ -80,14 +81,13 @@ def test_all_probes_and_a_long_series_give_the_exact_value_and_gradients(kind, n
 
 
 def log_det_with_graph(made: ResidualBlock, x: Tensor) -> Tensor:
-    """Independent of the package: the Jacobian of the whole block by autograd, with graph."""
-    jacobian = torch.autograd.functional.jacobian(lambda t: made.transform(t).flatten(), x, create_graph=True)
-    return torch.linalg.slogdet(jacobian.reshape(6, 6)).logabsdet
+    """From the Jacobian of the whole block, with graph to x and to the weights."""
+    return torch.linalg.slogdet(jacobian(made.transform, x, create_graph=True)).logabsdet
 
 
 @every_kind
 def test_exact_log_det(kind):
-    made, x = strong(kind)
+    made, x = block_with_slow_series(kind)
     batch = torch.cat([x, x + 1, x - 2])
     expected = torch.stack([log_det_with_graph(made, t) for t in batch.split(1)])
     assert torch.allclose(exact_log_det(made.branch, batch), expected, rtol=1e-10, atol=1e-12)
@@ -118,7 +118,7 @@ def test_probes_have_the_identity_as_second_moment(probe):
 
 
 @torch.no_grad()
-def unbiased(made: ResidualBlock, x: Tensor) -> bool:
+def mean_is_exact(made: ResidualBlock, x: Tensor) -> bool:
     """Whether the mean of 20000 estimates lies within 4 standard errors of the exact value, each at most 4 % of it."""
     exact = float(exact_log_det(made.branch, x))
     torch.manual_seed(1)
@@ -130,7 +130,7 @@ def unbiased(made: ResidualBlock, x: Tensor) -> bool:
 
 
 def estimated(kind: str, training: bool, **settings: object) -> tuple[ResidualBlock, Tensor]:
-    made, x = strong(kind)
+    made, x = block_with_slow_series(kind)
     made.training_log_det = TrainingLogDetConfig(**settings)
     made.evaluation_log_det = EvaluationLogDetConfig(**settings)
     return made.train(training), x
@@ -150,7 +150,7 @@ def estimated(kind: str, training: bool, **settings: object) -> tuple[ResidualBl
 )
 def test_both_modes_of_the_block_are_unbiased(kind, training, exact_terms, law, parameter, probe):
     settings = {"exact_terms": exact_terms, "distribution": law, "parameter": parameter, "probe": probe}
-    assert unbiased(*estimated(kind, training, **settings))
+    assert mean_is_exact(*estimated(kind, training, **settings))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -158,7 +158,7 @@ def test_wrong_tails_are_noticed(training, monkeypatch):
     right = RouletteEstimator.tail
     monkeypatch.setattr(RouletteEstimator, "tail", lambda self, k: right(self, k + 1))
     made, x = estimated("conv, elu", training, exact_terms=0, distribution="geometric", parameter=0.2)
-    assert not unbiased(made, x)
+    assert not mean_is_exact(made, x)
 
 
 @pytest.mark.parametrize("neumann", [True, False])
@@ -166,7 +166,7 @@ def test_wrong_tails_are_noticed(training, monkeypatch):
 @pytest.mark.parametrize("kernels", [[3], [3, 3]])
 def test_a_draw_of_no_terms_has_gradients(neumann, efficient, kernels):
     torch.manual_seed(0)
-    made = block(SHAPE, leading=False, kernels=kernels).double().train()
+    made = make_residual_block(SHAPE, leading_activation=False, kernels=kernels).train()
     made.training_log_det = TrainingLogDetConfig(
         exact_terms=0, parameter=1e-9, neumann_gradient=neumann, memory_efficient=efficient
     )
@@ -179,7 +179,7 @@ def test_a_draw_of_no_terms_has_gradients(neumann, efficient, kernels):
 
 
 def test_frozen_parameters_and_inputs_without_gradient():
-    made, x = strong("l2")
+    made, x = block_with_slow_series("l2")
     made.train()
     made.branch[1].bias.requires_grad_(False)
     y, value = made(x)

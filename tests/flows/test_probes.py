@@ -1,4 +1,4 @@
-"""Patterns of signs: what they cancel, exactly, and that the estimates they share are unbiased."""
+"""Probes that share a pattern of signs: which errors cancel exactly, and that their estimates are unbiased."""
 
 import itertools
 import math
@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import KINDS, trained
 from torch import Tensor
 
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, value_and_neumann
 from acf.flows.probes import colours, patterns
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
+from tests.building_blocks.residual_blocks import BLOCK_KINDS, block_with_one_signed_jacobian
 
 SHAPES = [(1, 8, 8), (4, 4, 4), (16, 3, 5), (3, 4, 4), (6, 2, 3), (1, 1, 7), (1, 1, 1), (12,), (2, 3)]
 DRAWS = 10_000
@@ -98,7 +98,7 @@ def test_the_mean_over_all_sign_vectors_is_exact(shape: tuple[int, ...], probes:
 
 
 @pytest.mark.parametrize("probes", [1, 2, 4, 8])
-def test_what_is_left_of_the_variance_is_between_values_of_one_colour(probes: int) -> None:
+def test_the_variance_that_is_left_is_that_between_values_of_one_colour(probes: int) -> None:
     """Of the first term: 2 times the sum of squares of the symmetric part, over pairs of one colour modulo P."""
     shape = (1, 2, 4)
     torch.manual_seed(1)
@@ -128,10 +128,10 @@ def test_couplings_between_colours_cancel_exactly(shape: tuple[int, ...]) -> Non
         assert (float(errors.abs().max()) < 1e-12) == cancelled
 
 
-@pytest.mark.parametrize(("kind", "probes"), [*((kind, 2) for kind in KINDS), ("conv", 3), ("conv", 8)])
+@pytest.mark.parametrize(("kind", "probes"), [*((kind, 2) for kind in BLOCK_KINDS), ("conv", 3), ("conv", 8)])
 def test_estimates_are_unbiased(kind: str, probes: int) -> None:
     """Probes and lengths random, for blocks of every kind against their dense Jacobians."""
-    block, x = trained(kind, (1, 2, 2))
+    block, x = block_with_one_signed_jacobian(kind, (1, 2, 2))
     estimator = RouletteEstimator(2, "geometric", 0.4, "rademacher", probes)
     torch.manual_seed(3)
     many = x.expand(DRAWS, *x.shape[1:]).clone().requires_grad_()
@@ -203,7 +203,7 @@ def test_samples_have_their_own_lengths_and_probes() -> None:
         assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 4 / math.sqrt(len(pairs))
 
 
-def test_configurations() -> None:
+def test_the_number_of_probes_is_read_from_the_configuration() -> None:
     several = EvaluationLogDetConfig(exact_terms=2, probes=4)
     assert RouletteEstimator.from_config(several).probes == 4
     assert RouletteEstimator.from_config(TrainingLogDetConfig()).probes == 1

@@ -1,4 +1,4 @@
-"""Roulette estimators by chance: means of value and gradients within confidence intervals of the exact ones."""
+"""Roulette estimators as they are drawn: means of value and gradients are within confidence intervals of exact ones."""
 
 import itertools
 import math
@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import KINDS, attention, dense_jacobian, residual, strengthen, trained
 from torch import Tensor
 
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
 from acf.flows.residual import ResidualBlock
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
+from tests.building_blocks.jacobians import jacobian
+from tests.building_blocks.residual_blocks import BLOCK_KINDS, block_with_one_signed_jacobian, make_residual_block
+from tests.building_blocks.settings import with_attention
+from tests.building_blocks.weights import bring_norms_to_limits
 
 DRAWS = 10_000
 SIGMAS = 4.5
@@ -25,7 +28,7 @@ ESTIMATORS = {
     "geometric, rademacher": RouletteEstimator(2, "geometric", 0.4, "rademacher"),
     "geometric, gaussian": RouletteEstimator(0, "geometric", 0.4, "gaussian"),
 }
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", BLOCK_KINDS)
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 both_gradients = pytest.mark.parametrize("neumann", [True, False], ids=["neumann", "series"])
 
@@ -58,7 +61,7 @@ def estimates(
 def exact(block: ResidualBlock, x: Tensor, terms: int | None = None) -> tuple[Tensor, list[Tensor]]:
     """log|det(I + J)|, or the sum of its first terms, with its gradients for x and every parameter."""
     x = x.clone().requires_grad_()
-    j = dense_jacobian(block, x)
+    j = jacobian(block.branch, x, create_graph=True)
     if terms is None:
         value = torch.linalg.slogdet(torch.eye(len(j), dtype=j.dtype) + j).logabsdet
     else:
@@ -70,9 +73,9 @@ def exact(block: ResidualBlock, x: Tensor, terms: int | None = None) -> tuple[Te
 
 
 @every_kind
-def test_the_blocks_are_strong(kind: str) -> None:
-    """What is tested below counts: terms of high order, and every attention's own weights."""
-    block, x = trained(kind, SHAPE)
+def test_high_orders_and_every_attention_count_in_these_blocks(kind: str) -> None:
+    """Otherwise the tests below would not notice a mistake in them."""
+    block, x = block_with_one_signed_jacobian(kind, SHAPE)
     value, gradients = exact(block, x)
     assert float(value) < -0.8
     assert float(value - exact(block, x, 2)[0]) < -0.03
@@ -89,7 +92,7 @@ def test_the_blocks_are_strong(kind: str) -> None:
     [*((name, True) for name in ESTIMATORS), ("poisson, rademacher", False), ("geometric, gaussian", False)],
 )
 def test_value_and_input_gradient_are_unbiased(kind: str, name: str, neumann: bool) -> None:
-    block, x = trained(kind, SHAPE)
+    block, x = block_with_one_signed_jacobian(kind, SHAPE)
     values, gradients = estimates(block, x, ESTIMATORS[name], neumann)
     value, (gradient, *_) = exact(block, x)
     assert within(values, value)
@@ -100,7 +103,7 @@ def test_value_and_input_gradient_are_unbiased(kind: str, name: str, neumann: bo
 @both_gradients
 def test_parameter_gradients_are_unbiased(kind: str, neumann: bool) -> None:
     """50 means of 200 draws each."""
-    block, x = trained(kind, SHAPE)
+    block, x = block_with_one_signed_jacobian(kind, SHAPE)
     parameters = list(block.parameters())
     estimator = ESTIMATORS["geometric, rademacher" if neumann else "poisson, rademacher"]
     torch.manual_seed(8)
@@ -125,7 +128,7 @@ def test_parameter_gradients_are_unbiased(kind: str, neumann: bool) -> None:
 @both_gradients
 def test_a_truncated_series_is_biased_by_its_remainder(kind: str, probe: str, neumann: bool) -> None:
     """All draws cut at 2 terms. The Neumann gradient of n terms is that of n + 1 terms of the series."""
-    block, x = trained(kind, SHAPE)
+    block, x = block_with_one_signed_jacobian(kind, SHAPE)
     terms = 2
     estimator = RouletteEstimator(terms, "poisson", 2.0, probe)  # type: ignore[arg-type]
 
@@ -169,7 +172,7 @@ FAULTS: dict[str, Callable[[RouletteEstimator], Change]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_detected(name: str, fault: str) -> None:
     """Same block, draws, seed and width as in the tests above, value and gradient each for itself."""
-    block, x = trained("conv", SHAPE)
+    block, x = block_with_one_signed_jacobian("conv", SHAPE)
     estimator = ESTIMATORS[name]
     values, gradients = estimates(block, x, estimator, True, FAULTS[fault](estimator))
     value, (gradient, *_) = exact(block, x)
@@ -180,7 +183,7 @@ def test_planted_faults_are_detected(name: str, fault: str) -> None:
 @every_kind
 @both_gradients
 def test_a_planted_fault_is_detected_in_every_block(kind: str, neumann: bool) -> None:
-    block, x = trained(kind, SHAPE)
+    block, x = block_with_one_signed_jacobian(kind, SHAPE)
     estimator = ESTIMATORS["poisson, rademacher"]
     fault = FAULTS["not divided by the probability"](estimator)
     values, gradients = estimates(block, x, estimator, neumann, fault)
@@ -193,7 +196,7 @@ def test_a_planted_fault_is_detected_in_every_block(kind: str, neumann: bool) ->
 @both_gradients
 def test_one_length_per_batch_is_unbiased_too(name: str, neumann: bool) -> None:
     """The block in training mode: value and all gradients of 500 batches of 20 draws."""
-    block, x = trained("conv", SHAPE)
+    block, x = block_with_one_signed_jacobian("conv", SHAPE)
     e = ESTIMATORS[name]
     log_det = TrainingLogDetConfig(
         exact_terms=e.exact_terms,
@@ -227,8 +230,7 @@ def test_weights_have_mean_one(name: str) -> None:
 @both_gradients
 def test_memory_efficient_blocks_have_the_same_gradients(kind: str, neumann: bool) -> None:
     torch.manual_seed(0)
-    block = residual(SHAPE, **KINDS[kind]).train()
-    strengthen(block)
+    block = bring_norms_to_limits(make_residual_block(SHAPE, **BLOCK_KINDS[kind])).train()
     x = torch.randn(5, *SHAPE, dtype=torch.float64)
     weight_y, weight_l = torch.randn(5, *SHAPE, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     results = []
@@ -246,7 +248,7 @@ def test_memory_efficient_blocks_have_the_same_gradients(kind: str, neumann: boo
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_evaluation_mode_with_and_without_gradient(grad: bool) -> None:
-    block = residual(SHAPE, attention=attention("l2")).eval()
+    block = make_residual_block(SHAPE, **with_attention("l2")).eval()
     x = torch.randn(4, *SHAPE, dtype=torch.float64)
     with torch.set_grad_enabled(grad):
         torch.manual_seed(1)
@@ -259,9 +261,9 @@ def test_evaluation_mode_with_and_without_gradient(grad: bool) -> None:
 
 def test_evaluation_estimates_of_different_samples_are_independent() -> None:
     """Lengths per sample: the correlation of two samples' estimates vanishes."""
-    trained_block, x = trained("conv", SHAPE)
+    signed_block, x = block_with_one_signed_jacobian("conv", SHAPE)
     log_det = EvaluationLogDetConfig(exact_terms=0, distribution="geometric", parameter=0.3)
-    block = ResidualBlock(trained_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
+    block = ResidualBlock(signed_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
     torch.manual_seed(5)
     with torch.no_grad():
         pairs = torch.stack([block(x.expand(2, *SHAPE))[1] for _ in range(1000)])
@@ -272,10 +274,10 @@ def test_evaluation_estimates_of_different_samples_are_independent() -> None:
 @pytest.mark.parametrize("grad", [True, False])
 def test_evaluation_mode_averages_the_probes(kind: str, grad: bool) -> None:
     """As many probes as values make the first term, all there is here, exact: it is the trace, whatever is drawn."""
-    trained_block, x = trained(kind, SHAPE)
+    signed_block, x = block_with_one_signed_jacobian(kind, SHAPE)
     log_det = EvaluationLogDetConfig(exact_terms=1, distribution="poisson", parameter=1e-9, probes=4)
-    block = ResidualBlock(trained_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
-    trace = dense_jacobian(block, x).trace().detach()
+    block = ResidualBlock(signed_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
+    trace = jacobian(block.branch, x).trace()
     torch.manual_seed(6)
     with torch.set_grad_enabled(grad):
         _, value = block(x.expand(9, *SHAPE))
@@ -285,9 +287,9 @@ def test_evaluation_mode_averages_the_probes(kind: str, grad: bool) -> None:
 @every_kind
 def test_evaluation_mode_with_probes_is_unbiased(kind: str) -> None:
     """The block itself, with lengths of its own for each sample."""
-    trained_block, x = trained(kind, SHAPE)
+    signed_block, x = block_with_one_signed_jacobian(kind, SHAPE)
     log_det = EvaluationLogDetConfig(exact_terms=2, distribution="geometric", parameter=0.4, probes=2)
-    block = ResidualBlock(trained_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
+    block = ResidualBlock(signed_block.branch, SHAPE, TrainingLogDetConfig(), log_det).eval()
     torch.manual_seed(11)
     with torch.no_grad():
         values = block(x.expand(DRAWS, *SHAPE))[1]

@@ -44,7 +44,3 @@ def largest_norm(
         (-norms.sum()).backward()
         optimiser.step()
     return best
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -45,8 +45,8 @@ def test_slopes_of_elu():
     assert float(slopes.max()) == ELU().lipschitz_bound() == 1
 
 
-def pair(beta: float) -> tuple[CLipSwish, Tensor, Tensor]:
-    """(layer, points, norms of the two slopes there)."""
+def clipswish_slopes(beta: float) -> tuple[CLipSwish, Tensor, Tensor]:
+    """(the layer with this parameter, points, norms of its pairs of slopes there)."""
     layer = CLipSwish().double()
     with torch.no_grad():
         layer.beta.fill_(beta)
@@ -59,7 +59,7 @@ def pair(beta: float) -> tuple[CLipSwish, Tensor, Tensor]:
 
 @BETAS
 def test_norms_of_clipswish(beta):
-    layer, _, norms = pair(beta)
+    layer, _, norms = clipswish_slopes(beta)
     assert 0.999 < norms.max().item() <= layer.lipschitz_bound() < 1
     assert norms.max().item() == pytest.approx(layer.lipschitz_bound(), rel=1e-6)
     assert norms.min().item() > 0.5
@@ -73,14 +73,14 @@ def test_norm_of_clipswish_is_largest_where_the_slope_is():
         options={"xatol": 1e-12},
     )
     assert 0 <= PAIR_SLOPE + top.fun < 3e-10
-    _, x, norms = pair(0.5)
+    _, x, norms = clipswish_slopes(0.5)
     b = math.log1p(math.exp(0.5))
     assert abs(b * x[norms.argmax()].item()) == pytest.approx(top.x, abs=1e-3)
 
 
 @BETAS
 def test_clipswish_is_lipswish_of_both_signs(beta):
-    layer, x, _ = pair(beta)
+    layer, x, _ = clipswish_slopes(beta)
     single = LipSwish().double()
     single.load_state_dict(layer.state_dict())
     expected = torch.cat([single(x), single(-x)], 1) / 1.004

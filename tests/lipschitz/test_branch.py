@@ -5,7 +5,6 @@ from itertools import product
 
 import pytest
 import torch
-from joint import noise
 from torch import nn
 
 from acf.lipschitz import (
@@ -23,13 +22,14 @@ from acf.lipschitz import (
 from acf.lipschitz.branch import Reshape, attention_branch, conv_branch, fc_branch
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
 from acf.settings.config import ModelConfig
+from tests.building_blocks.noise import noise
+from tests.building_blocks.settings import model_config, with_attention
 
 SHAPE = (2, 3, 4)
 
 
 def config(**settings) -> ModelConfig:
-    small = {"shape": SHAPE, "idim": 6, "fc_width": 5, "blocks": [1], "dense": {"depth": 2, "growth": 4}}
-    return ModelConfig.model_validate(small | settings)
+    return model_config(SHAPE, idim=6, **settings)
 
 
 def test_conv_branch_without_attention():
@@ -51,7 +51,7 @@ def test_convolutions_take_the_channels_that_the_activation_makes():
 
 
 def test_leading_activation_and_attention_before_the_last_convolution():
-    settings = config(attention={"kind": "l2", "heads": 3, "share": 0.25, "join": "convex"}, activation="elu")
+    settings = config(activation="elu", **with_attention("l2", 3, share=0.25))
     layers = list(conv_branch(settings, SHAPE, leading_activation=True))
     assert isinstance(layers[0], ELU)
     assert isinstance(layers[-2], ConvexShare)
@@ -65,7 +65,7 @@ def test_leading_activation_and_attention_before_the_last_convolution():
     [("convex", ConvexShare, 6, 6), ("concatenate", Concatenation, 6, 12), ("split", ChannelSplit, 2, 6)],
 )
 def test_ways_of_joining(join, kind, attended, last):
-    settings = config(attention={"kind": "sinkhorn", "heads": 4, "share": 0.3, "join": join})
+    settings = config(**with_attention("sinkhorn", 4, join, share=0.3))
     layers = list(conv_branch(settings, SHAPE, leading_activation=True))
     assert isinstance(layers[-2], kind)
     assert isinstance(layers[-2].inner, SinkhornSelfAttention)
@@ -74,7 +74,7 @@ def test_ways_of_joining(join, kind, attended, last):
 
 
 def test_attention_as_a_block_of_its_own():
-    settings = config(attention={"kind": "l2", "heads": 4, "join": "block"})
+    settings = config(**with_attention("l2", 4, "block"))
     assert not any(isinstance(m, L2SelfAttention) for m in conv_branch(settings, SHAPE, True).modules())
     (attention,) = attention_branch(settings, SHAPE)
     assert isinstance(attention, L2SelfAttention)
@@ -89,10 +89,8 @@ def test_fc_branch_has_three_dense_layers_after_activations():
     assert branch(torch.zeros(7, *SHAPE)).shape == (7, *SHAPE)
 
 
-def test_bound_is_the_product():
-    branch = conv_branch(
-        config(attention={"kind": "dot", "heads": 2, "join": "convex"}), SHAPE, leading_activation=True
-    )
+def test_the_bound_of_a_branch_is_the_product_of_its_layers_bounds():
+    branch = conv_branch(config(**with_attention("dot")), SHAPE, leading_activation=True)
     bounds = [layer.lipschitz_bound(12) for layer in branch]
     assert len(bounds) == 7
     assert branch.lipschitz_bound(12) == pytest.approx(math.prod(bounds), rel=1e-12)
@@ -106,9 +104,7 @@ def test_a_layer_without_bound_has_no_certificate():
 
 
 def test_heads_need_not_divide_the_width():
-    branch = conv_branch(
-        config(attention={"kind": "l2", "heads": 4, "join": "convex"}), SHAPE, leading_activation=False
-    )
+    branch = conv_branch(config(**with_attention("l2", 4)), SHAPE, leading_activation=False)
     assert branch(torch.zeros(1, *SHAPE)).shape == (1, *SHAPE)
     assert branch.lipschitz_bound(12) < 1
 
@@ -116,10 +112,9 @@ def test_heads_need_not_divide_the_width():
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 @pytest.mark.parametrize(("branch", "join"), sorted(product(BRANCHES, [*JOINS, "block"])))
-def test_everything_goes_with_everything(branch, join, kind, activation):
+def test_every_branch_join_attention_and_activation_go_together(branch, join, kind, activation):
     torch.manual_seed(0)
-    attention = {"kind": kind, "heads": 4, "join": join}
-    settings = config(branch=branch, activation=activation, attention=attention)
+    settings = config(branch=branch, activation=activation, **with_attention(kind, 4, join))
     if join == "block":
         made = attention_branch(settings, SHAPE)
     else:

@@ -4,43 +4,31 @@ import math
 
 import pytest
 import torch
-from joint import noise
 from torch import nn
 
 from acf.errors import ConfigError
 from acf.lipschitz import CLipSwish, DenseLayer, LipSwish, NormalisedConv2d
 from acf.lipschitz.dense import dense_branch
-from acf.lipschitz.layer import LipschitzLayer
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS
 from acf.settings.config import ModelConfig
+from tests.building_blocks.jacobians import jacobian_norm
+from tests.building_blocks.layers import Times
+from tests.building_blocks.noise import noise
+from tests.building_blocks.settings import model_config, with_attention
 
 SHAPE = (2, 3, 4)
 
 
-class Identity(LipschitzLayer):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-    def lipschitz_bound(self, n_tokens: int) -> float:
-        return 1.0
-
-
 def config(**settings) -> ModelConfig:
-    small = {"shape": SHAPE, "blocks": [1], "branch": "dense", "dense": {"depth": 2, "growth": 6}}
-    return ModelConfig.model_validate(small | settings)
+    return model_config(SHAPE, **{"branch": "dense", "dense": {"depth": 2, "growth": 6}, **settings})
 
 
 def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def norm(layer: nn.Module, x: torch.Tensor) -> float:
-    jacobian = torch.autograd.functional.jacobian(layer, x)
-    return torch.linalg.matrix_norm(jacobian.view(-1, x.numel()), 2).item()
-
-
 @pytest.mark.parametrize(("activation", "new"), [("lipswish", 6), ("elu", 6), ("clipswish", 3)])
-def test_layers_grow_by_the_growth(activation, new):
+def test_each_layer_adds_the_configured_number_of_channels(activation, new):
     branch = dense_branch(config(activation=activation), SHAPE, leading_activation=True)
     first, second, last = branch
     assert isinstance(first, DenseLayer)
@@ -56,7 +44,7 @@ def test_layers_grow_by_the_growth(activation, new):
 
 
 @pytest.mark.parametrize("depth", [1, 3, 5])
-def test_depth(depth):
+def test_depth_is_the_number_of_layers_before_the_last_convolution(depth):
     branch = dense_branch(config(dense={"depth": depth, "growth": 4}), SHAPE, leading_activation=False)
     assert len(branch) == depth + 1
     assert branch[-1].weight.shape[1] == 2 + 4 * depth
@@ -88,19 +76,19 @@ def test_bound_of_a_layer_for_every_angle(angle, activation):
     expected = math.sqrt(math.cos(angle) ** 2 + (math.sin(angle) * new) ** 2)
     assert layer.lipschitz_bound(12) == pytest.approx(expected, rel=1e-9)
     assert layer.lipschitz_bound(12) <= 1
-    largest = max(norm(layer, s * noise(1, *SHAPE)) for s in (0.1, 1.0, 5.0))
+    largest = max(jacobian_norm(layer, s * noise(1, *SHAPE)) for s in (0.1, 1.0, 5.0))
     assert abs(math.cos(angle)) * 0.9999 <= largest <= layer.lipschitz_bound(12)
 
 
 def test_bound_of_a_layer_is_attained():
     """A linear map at its bound under an activation of slope 1."""
-    layer = DenseLayer(NormalisedConv2d(2, 2, 1, (3, 4), coefficient=0.98), Identity()).double()
+    layer = DenseLayer(NormalisedConv2d(2, 2, 1, (3, 4), coefficient=0.98), Times(1.0)).double()
     with torch.no_grad():
         layer.linear.weight.copy_(torch.eye(2).view(2, 2, 1, 1))
         layer.linear.converge_norm(1e-12)
         for angle in (0.4, 1.2):
             layer.angle.fill_(angle)
-            found = norm(layer, noise(1, *SHAPE))
+            found = jacobian_norm(layer, noise(1, *SHAPE))
             assert found == pytest.approx(math.hypot(math.cos(angle), 0.98 * math.sin(angle)), rel=1e-9)
             assert found <= layer.lipschitz_bound(12) <= found * 1.0002
 
@@ -128,7 +116,7 @@ def test_growth_that_the_activation_cannot_make_is_refused():
 
 @pytest.mark.parametrize("join", sorted(JOINS))
 def test_attention_stands_before_the_last_convolution(join):
-    settings = config(attention={"kind": "sinkhorn", "heads": 3, "join": join})
+    settings = config(**with_attention("sinkhorn", 3, join))
     *layers, joined, last = dense_branch(settings, SHAPE, leading_activation=True)
     assert all(isinstance(layer, DenseLayer) for layer in layers)
     assert hasattr(joined, "share")
@@ -136,15 +124,13 @@ def test_attention_stands_before_the_last_convolution(join):
 
 
 def test_attention_as_a_block_of_its_own_leaves_the_branch_alone():
-    settings = config(attention={"kind": "l2", "join": "block"})
+    settings = config(**with_attention("l2", join="block"))
     assert len(dense_branch(settings, SHAPE, leading_activation=True)) == 3
 
 
 @pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 def test_bound_is_below_one_with_every_attention(kind):
-    branch = dense_branch(
-        config(attention={"kind": kind, "heads": 2, "join": "convex"}), SHAPE, leading_activation=True
-    )
+    branch = dense_branch(config(**with_attention(kind)), SHAPE, leading_activation=True)
     assert 0 < branch.lipschitz_bound(12) < 1
 
 

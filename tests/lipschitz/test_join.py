@@ -5,38 +5,20 @@ from functools import partial
 
 import pytest
 import torch
-from joint import noise
-from torch import Tensor, nn
+from torch import nn
 
 from acf.lipschitz import ChannelSplit, Concatenation, ConvexShare
-from acf.lipschitz.layer import LipschitzLayer
 from acf.registry import ATTENTIONS, JOINS, resolve
+from tests.building_blocks.jacobians import jacobian_norm
+from tests.building_blocks.layers import Times, make_join
+from tests.building_blocks.noise import noise
 
 NAMES = pytest.mark.parametrize("name", sorted(JOINS))
 VALUES = [-200.0, -8.0, -1.0, 0.0, 0.3, 1.5, math.pi / 2, 3.0, 200.0]
 
 
-class Times(LipschitzLayer):
-    """factor x, which has the Lipschitz constant |factor|."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.factor * x
-
-    def lipschitz_bound(self, n_tokens: int) -> float:
-        return abs(self.factor.item())
-
-
 def joined(name: str, inner: nn.Module, share: float = 0.5, channels: int = 4) -> nn.Module:
-    return resolve(JOINS, name, "way of joining").for_channels(lambda _: inner, channels, share).double()
-
-
-def norm(layer: nn.Module, x: Tensor) -> float:
-    jacobian = torch.autograd.functional.jacobian(layer, x)
-    return torch.linalg.matrix_norm(jacobian.view(-1, x.numel()), 2).item()
+    return make_join(name, lambda _: inner, channels, share).double()
 
 
 X = noise(1, 4, 2, 1)
@@ -49,7 +31,7 @@ def test_convex_share(factor, share):
     assert torch.allclose(layer(X), (1 - share + share * factor) * X, rtol=1e-6, atol=1e-7)
     assert layer.lipschitz_bound(2) == pytest.approx(1 - share + share * abs(factor), rel=1e-6)
     if factor >= 0:
-        assert norm(layer, X) == pytest.approx(layer.lipschitz_bound(2), rel=1e-12)
+        assert jacobian_norm(layer, X) == pytest.approx(layer.lipschitz_bound(2), rel=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1.0, -1.0, 0.0, 2.0])
@@ -59,7 +41,7 @@ def test_concatenation(factor, share):
     expected = torch.cat([math.sqrt(1 - share) * X, math.sqrt(share) * factor * X], 1)
     assert torch.allclose(layer(X), expected, rtol=1e-6, atol=1e-7)
     assert layer.lipschitz_bound(2) == pytest.approx(math.sqrt(1 - share + share * factor**2), rel=1e-6)
-    assert norm(layer, X) == pytest.approx(layer.lipschitz_bound(2), rel=1e-12)
+    assert jacobian_norm(layer, X) == pytest.approx(layer.lipschitz_bound(2), rel=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1.0, -1.0, 0.0, 2.0])
@@ -71,12 +53,12 @@ def test_channel_split(factor, share, attended):
     assert layer.share() == attended / 4
     assert layer.lipschitz_bound(2) == max(1.0, abs(factor))
     if attended < 4:
-        assert norm(layer, X) == pytest.approx(layer.lipschitz_bound(2), rel=1e-12)
+        assert jacobian_norm(layer, X) == pytest.approx(layer.lipschitz_bound(2), rel=1e-12)
 
 
 @NAMES
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
-def test_share_at_the_start(name, share):
+def test_the_share_starts_as_configured(name, share):
     assert joined(name, Times(1.0), share).share() == pytest.approx(share, rel=1e-6)
 
 
@@ -89,7 +71,7 @@ def test_bound_holds_for_every_value_of_the_parameter(name, value, factor):
         for parameter in layer.parameters(recurse=False):
             parameter.fill_(value)
     assert 0 <= layer.share() <= 1
-    assert norm(layer, X) <= layer.lipschitz_bound(2) * (1 + 1e-12)
+    assert jacobian_norm(layer, X) <= layer.lipschitz_bound(2) * (1 + 1e-12)
     assert layer.lipschitz_bound(2) <= max(1.0, abs(factor)) * (1 + 1e-12)
 
 
@@ -98,13 +80,12 @@ def test_bound_holds_for_every_value_of_the_parameter(name, value, factor):
 @pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 def test_joined_attention_is_a_contraction_for_every_value(name, value, kind):
     torch.manual_seed(0)
-    make = partial(resolve(ATTENTIONS, kind, "attention"), heads=2)
-    layer = resolve(JOINS, name, "way of joining").for_channels(make, 4, 0.5).double()
+    layer = make_join(name, partial(resolve(ATTENTIONS, kind, "attention"), heads=2), 4).double()
     with torch.no_grad():
         for parameter in layer.parameters(recurse=False):
             parameter.fill_(value)
     assert layer.lipschitz_bound(2) <= 1 + 1e-12
-    assert norm(layer, X) <= layer.lipschitz_bound(2) * (1 + 1e-12)
+    assert jacobian_norm(layer, X) <= layer.lipschitz_bound(2) * (1 + 1e-12)
 
 
 @NAMES

@@ -141,7 +141,7 @@ def test_gradient_through_the_normalised_map(name):
 
 
 @every_layer
-def test_adjoint(name):
+def test_the_vjp_is_the_adjoint(name):
     layer = make(name)
     x, y = inputs(layer, 1), torch.randn(layer.left.shape, dtype=torch.float64)
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_weights_that_are_not_finite_have_no_bound(name):
     assert not layer.lipschitz_bound() < 1
 
 
-def test_orthogonal_start():
+def test_an_orthogonal_layer_starts_with_equal_singular_values():
     matrix = OrthogonalLinear(4, 12, coefficient=1.0).double()
     expected = torch.full((4,), 1 / ROUNDING, dtype=torch.float64)  # as large as is proven with the allowance
     assert torch.allclose(torch.linalg.svdvals(dense(matrix)), expected, rtol=1e-6)
@@ -217,11 +217,11 @@ def test_an_orthogonal_layer_keeps_all_directions_where_a_normalised_one_loses_t
 
 
 @pytest.mark.parametrize("coefficient", [0.0, -1.0, 1.01])
-def test_impossible_coefficient(coefficient):
+def test_a_coefficient_that_is_not_positive_or_above_one_is_refused(coefficient):
     with pytest.raises(ValueError, match="coefficient"):
         NormalisedLinear(2, 2, coefficient=coefficient)
 
 
-def test_even_kernel():
+def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match="odd"):
         NormalisedConv2d(1, 1, 2, (4, 4))

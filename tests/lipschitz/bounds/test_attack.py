@@ -7,20 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from blocks import attention, building_blocks, core, strengthened
-from defects import (
-    DetachedScale,
-    FiveSteps,
-    FrozenScale,
-    MissingRoots,
-    PublishedResidual,
-    ReshapedConv,
-    ReshapedTokens,
-    SoftmaxOverQueries,
-    TransposedWeights,
-    UntiedKeys,
-    WeightNorms,
-)
 from torch import Tensor, nn
 
 from acf.lipschitz import (
@@ -38,47 +24,61 @@ from acf.lipschitz.bounds.starting_points import perturbed, starting_points
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ATTENTIONS
+from tests.building_blocks.layers import LAYERS, make_attention, make_attention_core
+from tests.building_blocks.weights import bring_norms_to_limits
+from tests.lipschitz.defects import (
+    DetachedScale,
+    FiveSteps,
+    FrozenScale,
+    MissingRoots,
+    PublishedResidual,
+    ReshapedConv,
+    ReshapedTokens,
+    SoftmaxOverQueries,
+    TransposedWeights,
+    UntiedKeys,
+    WeightNorms,
+)
 
 QUICK: dict[str, Any] = {"steps": 25, "rounds": 1, "candidates": 10}
-# The blocks are attacked at bounds that they attain: the last digits are rounding.
+# Layers are attacked where they attain their bounds: the last digits are rounding.
 ROUNDING = 1 + 1e-9
 
-BLOCKS = pytest.mark.parametrize(
-    ("module", "shape"), [pytest.param(module, shape, id=name) for name, module, shape in building_blocks()]
-)
-ALL_ATTENTIONS = pytest.mark.parametrize("kind", sorted(ATTENTIONS))
+every_layer = pytest.mark.parametrize("name", LAYERS)
+every_attention = pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 
 
-@BLOCKS
-def test_no_building_block_exceeds_its_bound(module, shape, record_property):
-    found = largest_gain(module, shape, over_weights=True, **QUICK)
+@every_layer
+def test_no_layer_exceeds_its_bound(name, record_property):
+    case = LAYERS[name]
+    found = largest_gain(case.build(), case.shape, over_weights=True, **QUICK)
     record_property("found / bound", found.ratio)
     assert 0 < found.gain <= found.bound * ROUNDING
     assert found.bound <= 1
 
 
-@ALL_ATTENTIONS
+@every_attention
 def test_no_attention_on_many_tokens_exceeds_its_bound(kind):
-    layer, shape = attention(kind, 4, heads=2), (4, 7, 7)
-    found = largest_gain(layer, shape, steps=15, rounds=1, candidates=6)
+    found = largest_gain(make_attention(kind, 4, heads=2), (4, 7, 7), steps=15, rounds=1, candidates=6)
     assert 0 < found.gain <= found.bound <= 1
 
 
 @pytest.mark.parametrize(("tokens", "best"), [(2, 1.602), (8, 2.598), (16, 3.281)])
 def test_the_attack_on_l2_attention_reaches_the_largest_gains_known(tokens, best):
-    made, shape = core("l2", tokens)
-    assert largest_gain(made, shape).gain * l2_attention_constant(tokens) >= 0.99 * best
+    core = make_attention_core("l2")
+    assert largest_gain(core, core.input_shape(tokens)).gain * l2_attention_constant(tokens) >= 0.99 * best
 
 
 def test_the_attack_on_dot_product_attention_reaches_the_largest_gain_known():
-    made, shape = core("dot", 32)
-    assert largest_gain(made, shape, steps=400, rounds=1).gain * dot_attention_constant(32) >= 1.85
+    core = make_attention_core("dot")
+    found = largest_gain(core, core.input_shape(32), steps=400, rounds=1)
+    assert found.gain * dot_attention_constant(32) >= 1.85
 
 
 def test_the_attack_on_maps_with_known_norm_reaches_it():
     for module, shape in (
-        (strengthened(NormalisedConv2d(2, 3, 3, (3, 4))), (2, 3, 4)),
-        (strengthened(NormalisedLinear(12, 5)), (12,)),
+        (bring_norms_to_limits(NormalisedConv2d(2, 3, 3, (3, 4))), (2, 3, 4)),
+        (bring_norms_to_limits(NormalisedLinear(12, 5)), (12,)),
     ):
         assert largest_gain(module, shape, **QUICK).gain == pytest.approx(0.98, rel=1e-4)
 
@@ -90,15 +90,15 @@ def linear_of_slow_decay(kind: type[nn.Module]) -> nn.Module:
     left, right = (nn.init.orthogonal_(torch.empty(n, 64, dtype=torch.float64)) for n in (64, 512))
     with torch.no_grad():
         made.weight.copy_(left * torch.linspace(1, 0.5, 64, dtype=torch.float64) @ right.T)
-    return settled(made)
+    return with_converged_norm(made)
 
 
 def constant_kernel(module: nn.Module) -> nn.Module:
     nn.init.constant_(module.weight, 1.0)
-    return settled(module)
+    return with_converged_norm(module)
 
 
-def settled(module: nn.Module) -> nn.Module:
+def with_converged_norm(module: nn.Module) -> nn.Module:
     if isinstance(module, Normalised):
         module.converge_norm(1e-9, 5000)
     return module
@@ -135,8 +135,8 @@ DEFECTS: dict[str, tuple[Make, Make, tuple[int, ...], dict[str, Any]]] = {
     ),
     **{
         f"x + gamma {kind}(x)": (
-            lambda kind=kind: PublishedResidual(attention(kind, 2)),
-            lambda kind=kind: ConvexShare(attention(kind, 2)),
+            lambda kind=kind: PublishedResidual(make_attention(kind, 2)),
+            lambda kind=kind: ConvexShare(make_attention(kind, 2)),
             (2, 2, 2),
             IN_WEIGHTS,
         )
@@ -181,9 +181,10 @@ def differentiates_correctly(module: nn.Module, shape: tuple[int, ...]) -> bool:
     return torch.allclose((pulled * v).sum(), (u * by_difference).sum(), rtol=1e-5)
 
 
-@BLOCKS
-def test_autograd_which_the_attack_believes_is_right(module, shape):
-    assert differentiates_correctly(module, shape)
+@every_layer
+def test_automatic_differentiation_which_the_attack_relies_on_is_right(name):
+    case = LAYERS[name]
+    assert differentiates_correctly(case.build(), case.shape)
 
 
 def test_a_scale_hidden_from_autograd_is_noticed():
@@ -222,7 +223,7 @@ def test_any_module_is_taken_and_one_without_bound_has_no_ratio(exact_inputs):
 
 def test_the_gain_is_that_of_the_jacobian_at_the_input_and_weights_returned():
     for over_weights in (False, True):
-        found = largest_gain(attention("l2", 2), (2, 1, 3), over_weights=over_weights, **QUICK)
+        found = largest_gain(make_attention("l2", 2), (2, 1, 3), over_weights=over_weights, **QUICK)
         matrix = torch.autograd.functional.jacobian(found.module, found.x.unsqueeze(0)).reshape(6, 6)
         assert found.gain == pytest.approx(float(torch.linalg.svdvals(matrix)[0]), rel=1e-12)
         assert found.bound == found.module.lipschitz_bound(3)
@@ -230,7 +231,7 @@ def test_the_gain_is_that_of_the_jacobian_at_the_input_and_weights_returned():
 
 
 def test_the_module_is_left_as_it_is():
-    layer = attention("dot", 4, 2).eval()
+    layer = make_attention("dot", 4, 2).eval()
     layer.output.requires_grad_(False)
     before, modes = copy.deepcopy(layer.state_dict()), [p.requires_grad for p in layer.parameters()]
     largest_gain(layer, (4, 2, 2), over_weights=True, **QUICK)
@@ -241,10 +242,10 @@ def test_the_module_is_left_as_it_is():
     assert not layer.training
 
 
-def test_weights_are_attacked_too_where_wished():
+def test_weights_are_attacked_too_where_asked_for():
     torch.manual_seed(0)
     # The largest gain of a product is that of the best alignment of the two.
-    layer = strengthened(Branch(NormalisedLinear(4, 4), NormalisedLinear(4, 4)))
+    layer = bring_norms_to_limits(Branch(NormalisedLinear(4, 4), NormalisedLinear(4, 4)))
     fixed, free = (largest_gain(layer, (4,), over_weights=over, **OF_TOKENS) for over in (False, True))
     assert fixed.gain < 0.9 < 0.95 < free.gain <= free.bound < 0.961
     assert not torch.equal(free.module[0].weight, layer[0].weight.double())
@@ -291,8 +292,8 @@ def test_a_map_that_is_constant_has_gain_zero():
     assert found.ratio == 0
 
 
-def test_climbing_raises_gains():
-    layer = attention("l2", 2).double()
+def test_gradient_ascent_raises_gains():
+    layer = make_attention("l2", 2).double()
     x = starting_points((2, 2, 2), per_kind=2)
     before, after = jacobian_norm(layer, x), jacobian_norm(layer, gradient_ascent(layer, x, steps=40))
     assert after.max() > before.max()
@@ -300,14 +301,14 @@ def test_climbing_raises_gains():
 
 
 def test_power_iteration_agrees_with_the_exact_norm_from_below():
-    layer = attention("dot", 4, 2).double()
+    layer = make_attention("dot", 4, 2).double()
     x = starting_points((4, 2, 3), per_kind=2)
     exact, iterated = jacobian_norm(layer, x, rows=7), power_norm(layer, x)
     assert (iterated <= exact * ROUNDING).all()
     assert torch.allclose(iterated, exact, rtol=0.01)
 
 
-def test_starts_and_disturbed_inputs_are_finite_of_many_scales_and_repeatable():
+def test_starting_points_and_perturbed_inputs_are_finite_of_many_scales_and_repeatable():
     for shape in ((5,), (3, 4), (2, 3, 4)):
         x = starting_points(shape, per_kind=6)
         assert x.shape == (48, *shape)
@@ -322,21 +323,21 @@ def test_starts_and_disturbed_inputs_are_finite_of_many_scales_and_repeatable():
 
 
 def test_the_same_seed_finds_the_same():
-    first, second = (largest_gain(attention("clip", 2), (2, 1, 3), **QUICK) for _ in range(2))
+    first, second = (largest_gain(make_attention("clip", 2), (2, 1, 3), **QUICK) for _ in range(2))
     assert first.gain == second.gain
     assert torch.equal(first.x, second.x)
 
 
-def test_other_precision():
-    layer = attention("l2", 2)
+def test_the_attack_in_float32_finds_nearly_the_same_gain():
+    layer = make_attention("l2", 2)
     single = largest_gain(layer, (2, 1, 3), dtype=torch.float32, **QUICK)
     assert single.x.dtype == torch.float32
     assert single.gain == pytest.approx(largest_gain(layer, (2, 1, 3), **QUICK).gain, rel=0.1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@ALL_ATTENTIONS
-def test_attacks_run_where_the_module_is(kind):
-    found = largest_gain(attention(kind, 2).cuda(), (2, 2, 2), over_weights=True, **QUICK)
+@every_attention
+def test_attacks_run_on_the_device_of_the_module(kind):
+    found = largest_gain(make_attention(kind, 2).cuda(), (2, 2, 2), over_weights=True, **QUICK)
     assert found.x.is_cuda
     assert 0 < found.gain <= found.bound <= 1

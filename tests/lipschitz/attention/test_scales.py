@@ -5,18 +5,18 @@ import math
 
 import pytest
 import torch
-from joint import noise
-from test_attention import fresh, learnt, without_biases
 from torch import Tensor, nn
 
 from acf.registry import ATTENTIONS
+from tests.building_blocks.noise import noise
+from tests.lipschitz.attention.fresh import core_parameters, make_fresh_attention, with_biases_zero
 
 KINDS = pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 X = noise(6, 4, 3, 3)
 
 
 def started(kind: str, x: Tensor, heads: int = 2) -> nn.Module:
-    layer = without_biases(fresh(kind, 4, heads)).train()
+    layer = with_biases_zero(make_fresh_attention(kind, 4, heads)).train()
     layer(x)
     return layer.eval()
 
@@ -29,22 +29,22 @@ def tokens(layer: nn.Module, x: Tensor, part: int) -> Tensor:
 
 @KINDS
 def test_only_the_first_batch_of_training_counts(kind):
-    layer = fresh(kind, 4, 2)
-    before = [p.detach().clone() for p in learnt(layer)]
+    layer = make_fresh_attention(kind, 4, 2)
+    before = [p.detach().clone() for p in core_parameters(layer)]
     layer(X)
-    assert all(torch.equal(a, b) for a, b in zip(learnt(layer), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(core_parameters(layer), before, strict=True))
     layer.train()
     first = layer(X)
-    after = [p.detach().clone() for p in learnt(layer)]
+    after = [p.detach().clone() for p in core_parameters(layer)]
     assert bool(before) == any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
     layer(100 * X)
-    assert all(torch.equal(a, b) for a, b in zip(learnt(layer), after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(core_parameters(layer), after, strict=True))
     assert torch.equal(layer.eval()(X), first)
 
 
 @KINDS
-def test_copies_and_stored_weights_remember_it(kind):
-    layer, loaded = started(kind, X), fresh(kind, 4, 2).train()
+def test_copies_and_stored_weights_remember_that_the_first_batch_has_passed(kind):
+    layer, loaded = started(kind, X), make_fresh_attention(kind, 4, 2).train()
     loaded.load_state_dict(layer.state_dict())
     for other in (loaded, copy.deepcopy(layer).train()):
         assert torch.equal(other(100 * X), layer(100 * X))
@@ -59,14 +59,14 @@ def test_the_map_does_not_depend_on_the_unit_of_the_data(kind, scale):
 
 
 @KINDS
-def test_bound_stays(kind):
+def test_bound_holds_after_a_first_batch_of_any_scale(kind):
     for scale in (1e-4, 1.0, 1e4):
         assert 0 < started(kind, scale * X).lipschitz_bound(9) <= 1
 
 
 @KINDS
 def test_gradients_pass_through_the_first_batch(kind):
-    layer, x = fresh(kind, 4, 2).train(), X.clone().requires_grad_(True)
+    layer, x = make_fresh_attention(kind, 4, 2).train(), X.clone().requires_grad_(True)
     layer(x).square().sum().backward()
     assert all(t.grad.isfinite().all() and t.grad.abs().max() > 0 for t in (x, *layer.parameters()))
 
@@ -76,7 +76,7 @@ def test_gradients_pass_through_the_first_batch(kind):
 @pytest.mark.parametrize("first", ["zeros", "equal tokens", "one position"])
 def test_a_first_batch_without_differences(kind, dtype, first):
     x = {"zeros": 0 * X, "equal tokens": noise(6, 4, 1, 1).expand(6, 4, 3, 3), "one position": X[..., :1, :1]}[first]
-    layer = fresh(kind, 4, 2).to(dtype).train()
+    layer = make_fresh_attention(kind, 4, 2).to(dtype).train()
     for batch in (x, X):
         z = batch.to(dtype).clone().requires_grad_(True)
         layer.zero_grad()
@@ -100,7 +100,7 @@ def test_radii_are_typical_lengths(kind):
             assert layer.log_value_radius[head].exp().item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_bandwidths_are_typical_distances():
+def test_bandwidths_are_inverse_mean_squared_distances():
     layer = started("l2", X)
     q = tokens(layer, X, 0)
     for head in range(2):

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from joint import noise
 from torch import Tensor
 
 from acf.lipschitz.kernels.balance import doubly_stochastic
+from tests.building_blocks.noise import noise
 
 
 def clusters(n: int, first: int) -> Tensor:
@@ -109,7 +109,7 @@ def test_shifts_of_rows_and_columns_do_not_matter():
     assert torch.allclose(doubly_stochastic(logits.T), doubly_stochastic(logits).T, rtol=1e-12)
 
 
-def test_one_token():
+def test_one_token_has_weight_one():
     logits = torch.full((3, 1, 1), 1.7, dtype=torch.float64, requires_grad=True)
     p = doubly_stochastic(logits)
     assert torch.equal(p, torch.ones_like(p))
@@ -183,7 +183,7 @@ def test_first_and_second_derivatives_forward_and_backward(t, batch):
     assert torch.autograd.gradgradcheck(doubly_stochastic, logits, check_fwd_over_rev=True)
 
 
-def test_all_ways_to_the_jacobian_agree():
+def test_all_modes_of_differentiation_give_the_same_jacobian():
     logits = torch.tanh(noise(2, 3, 3))
     expected = torch.stack([torch.autograd.functional.jacobian(lambda s: plain(s, 200)[1], s) for s in logits])
     for jacobian in (torch.func.jacrev, torch.func.jacfwd):
@@ -195,7 +195,7 @@ def test_all_ways_to_the_jacobian_agree():
 
 
 @pytest.mark.parametrize("t", [0.5, 1.5])
-def test_all_ways_to_the_second_derivative_agree(t):
+def test_all_modes_of_differentiation_give_the_same_second_derivative(t):
     logits, direction = t * torch.tanh(noise(3, 3)), noise(3, 3, seed=3)
 
     def along(scaled: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def test_all_ways_to_the_second_derivative_agree(t):
         assert torch.allclose(hessian, expected, rtol=0, atol=1e-11), (a, b)
 
 
-def test_third_derivative():
+def test_third_derivative_equals_that_of_unrolled_alternations():
     logits, direction = torch.tanh(noise(2, 2)), noise(2, 2, seed=3)
 
     def third(scale) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gains of the undivided attentions in queries, keys and values, searched for by ascent on the exact Jacobian norm.
+"""Gains of attention cores in queries, keys and values, searched for by ascent on the exact norm of the Jacobian.
 
 Theorems 2, 3 and 4 of docs/mathematics.md bound each part and all together; nothing found may lie above.
 """
@@ -7,8 +7,6 @@ import math
 
 import pytest
 import torch
-from joint import ALL, joint_norm, largest_norm, noise
-from loops import alternated, clipped_constant
 from torch import Tensor
 
 from acf.lipschitz import (
@@ -18,6 +16,9 @@ from acf.lipschitz import (
     clipped_attention_constant,
     dot_attention_constant,
 )
+from tests.building_blocks.noise import noise
+from tests.lipschitz.joint import ALL, joint_norm, largest_norm
+from tests.lipschitz.loops import alternated, clipped_constant
 
 Q, K, V = (0,), (1,), (2,)
 SLACK = 1 + 1e-9
@@ -68,7 +69,7 @@ def test_dot_stays_below_the_terms_of_keys_and_values(n):
 # Theorem 3.
 
 
-def undivided(t: float) -> tuple[torch.nn.Module, float]:
+def clipped_attention(t: float) -> tuple[torch.nn.Module, float]:
     """(layer with w = r = 1, its constant)."""
     constant = clipped_attention_constant(*torch.tensor([t, t], dtype=torch.float64))
     return ball(ClippedSelfAttention, t), constant.item()
@@ -76,14 +77,14 @@ def undivided(t: float) -> tuple[torch.nn.Module, float]:
 
 @pytest.mark.parametrize(("n", "reach"), [(2, 0.5), (3, 0.6), (5, 0.65)])
 def test_clipped_softmax_stays_below_its_joint_constant(n, reach):
-    layer, constant = undivided(1.0)
+    layer, constant = clipped_attention(1.0)
     assert constant == pytest.approx(clipped_constant(1.0, 1.0), rel=1e-9)
     assert reach * constant <= largest_norm(layer.core, starts(n, 2, 24)) * constant <= constant
 
 
 @pytest.mark.parametrize("t", [0.5, 1.9])
 def test_clipped_softmax_stays_below_each_term(t):
-    layer, constant = undivided(t)
+    layer, constant = clipped_attention(t)
     keys = math.sqrt(constant**2 - math.cosh(t) ** 2 - t**2)
     in_queries, in_keys, in_values = (largest_norm(layer.core, starts(3, 2), p, 80) * constant for p in (Q, K, V))
     assert 0.98 * t <= in_queries <= t * SLACK
@@ -135,7 +136,7 @@ def test_sinkhorn_on_clusters(n):
     assert 0.99 <= largest_norm(core, qkv, steps=30) <= SLACK
 
 
-def test_more_sharpness_than_allowed_is_no_contraction():
+def test_values_longer_than_allowed_are_no_contraction():
     """The search can tell: the same scaling with values up to 1.2 r / (sqrt(2) t) exceeds 1."""
     layer = ball(SinkhornSelfAttention, 1.0)
 
@@ -145,7 +146,7 @@ def test_more_sharpness_than_allowed_is_no_contraction():
     assert largest_norm(longer, starts(2, 2), Q + K) > 1.15
 
 
-def test_norm_is_that_of_the_jacobian():
+def test_the_joint_norm_is_that_of_the_jacobian():
     qkv, matrix = noise(2, 3, 2, 2), noise(4, 12)
 
     def linear(*parts: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from loops import clipped_constant
 from scipy.optimize import minimize
 from torch import Tensor
 
 from acf.lipschitz import clipped_attention_constant, dot_attention_constant, l2_attention_constant
+from tests.lipschitz.loops import clipped_constant
 
 COUNTS = [2, 3, 4, 5, 7, 16, 49, 64, 196, 256, 784, 1024, 4096]
 
@@ -101,7 +101,7 @@ def weights_under_attack(n: int, gain, steps: int = 150) -> float:
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])
-def test_what_the_dot_constant_is_made_of(n):
+def test_every_part_of_the_dot_constant_bounds_what_gradient_ascent_finds(n):
     eta2 = math.e**2 / (n - 1 + math.e**2)
     norm2 = 1 + math.sinh(1) ** 2 / n
     column2 = eta2 * (1 + 2 / math.sqrt(n) + (math.e**2 - 3) / n)
@@ -149,7 +149,7 @@ def test_key_factor_against_search_over_all_masses(t):
     assert key_factor_square(t) >= found - 1e-12
 
 
-def test_key_factor_holds_inside_the_corners():
+def test_key_factor_bounds_weights_and_values_between_the_extremes():
     """Weights between 1 and e^(2 t) and values between -1 and 1 gain no more."""
     draw = np.random.default_rng(1)
     for t in (0.3, 1.0, 2.0):
@@ -175,7 +175,7 @@ def test_clipped_constant_against_plain_search(t, ratio):
 
 
 @pytest.mark.parametrize("t", [1e-12, 1e-8, 1e-6, 1e-4, 1e-3])
-def test_nothing_cancels_for_small_t(t):
+def test_clipped_constant_is_precise_for_small_t(t):
     # b(t)^2 = 1 + 2 t^2 + O(t^4).
     assert key_factor_square(t) == pytest.approx(1 + 2 * t**2, abs=1e-14 + 3 * t**4)
     assert clip(t, t) == pytest.approx(1 + 1.5 * t**2, abs=1e-14 + 3 * t**4)
