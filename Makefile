@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 setup: .venv/complete
 
 demo: setup
-	dvc repro report@digits && acf report --dataset digits
+	dvc repro report@digits && acf report --experiment digits
 
 test: setup
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile

@@ -42,12 +42,22 @@ def test_the_data_set_in_the_readme_is_prepared(tmp_path: Path, monkeypatch: pyt
     assert prepare("faces", tmp_path / "data").counts == {"train": 9, "test": 1}
 
 
-def test_the_commands_in_the_readme_exist() -> None:
+def test_the_commands_that_people_are_told_exist_with_their_options() -> None:
     from typer.testing import CliRunner
 
     from acf.cli import app
 
-    commands = set(re.findall(r"^    acf (\w+)", README, re.MULTILINE))
-    assert {"prepare", "train", "evaluate", "baselines", "sample", "report"} <= commands
-    for command in commands:
-        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    root = Path(__file__).parents[1]
+    texts = [(root / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile", "CONTRIBUTING.md")]
+    calls = [line for text in texts for line in re.findall(r"\bacf ((?:data )?[a-z]+(?: +--?[^`&|#\n]*)?)", text)]
+    told: dict[str, set[str]] = {}
+    for call in calls:
+        command = re.match(r"(data )?[a-z]+", call)
+        assert command is not None
+        told.setdefault(command[0], set()).update(re.findall(r"--[a-z-]+", call))
+    assert {"prepare", "train", "evaluate", "baselines", "sample", "report", "audit", "graph", "data list"} <= set(told)
+    for command, options in told.items():
+        shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
+        assert shown.exit_code == 0, command
+        missing = {option for option in options if option not in shown.output}
+        assert not missing, f"acf {command} has no {missing}"
