@@ -17,7 +17,7 @@ from acf.flows.residual import ResidualBlock
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, PICTURE = ROOT / "models/digits/acf-sinkhorn/seed0", ROOT / "docs/flow.png"
-IMAGES, EVERY, SEED = 6, 3, 0
+IMAGES, EVERY, SEED = 4, 3, 0
 SPREAD = 2.5
 """Standard deviations from the mean at which a value is black or white."""
 

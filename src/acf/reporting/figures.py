@@ -37,9 +37,8 @@ def _figure(path: Path, height: float) -> Iterator[Axes]:
         yield axes
         sns.despine(fig=figure)
         if labels := axes.get_legend_handles_labels()[1]:
-            columns = max(
-                1, min(4, int(WIDTH / (0.4 + 0.05 * max(map(len, labels)))))
-            )  # inches per letter at this size
+            # Inches of a marker with its margins, and of a letter at this size.
+            columns = max(1, min(4, int(WIDTH / (0.55 + 0.075 * max(map(len, labels))))))
             figure.legend(loc="outside upper center", ncols=columns, fontsize="small", frameon=False)
         figure.savefig(path, dpi=200, metadata={"Software": None})
 
