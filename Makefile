@@ -2,8 +2,8 @@
 SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint bench
-setup: .venv/complete
+.PHONY: setup demo test lint bench dvc-without-git
+setup: .venv/complete dvc-without-git
 
 demo: setup
 	dvc repro report@digits && acf report --experiment digits
@@ -19,6 +19,10 @@ bench: demo
 	acf prepare --dataset fashion-mnist
 	for name in training_step peer scaling startup sampling evaluation conversion performance; do \
 	  python benchmarks/$$name.py || exit; done
+
+# DVC asks for git; a copy without it (an unpacked archive) is told to it once, in a file that git would ignore.
+dvc-without-git: .venv/complete
+	git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
 
 .venv/complete: requirements.lock pyproject.toml
 	python3.11 -m venv .venv && pip install -r $< && pip install --no-deps --no-build-isolation -e . && touch $@

@@ -56,27 +56,38 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.types import DAGSettings, OutputSettings, ResourceSettings
 
 with SnakemakeApi(OutputSettings(dryrun=True)) as api:
-    workflow = api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=Path("Snakefile"))
+    workflow = api.workflow(
+        resource_settings=ResourceSettings(cores=1), snakefile=Path("Snakefile"), workdir=Path(sys.argv[2])
+    )
     workflow.dag(DAGSettings(forceall=True)).printd3dag()
     jobs = [
         {"rule": job.rule.name, "command": job.shellcmd, "log": list(map(str, job.log)),
          "inputs": list(map(str, job.input)), "outputs": list(map(str, job.output)),
-         "parameters": job.params.get("settings", "{}")}
+         "settings": job.input.get("settings")}
         for job in workflow._workflow.dag.jobs if not job.rule.norun
     ]
 Path(sys.argv[1]).write_text(json.dumps(jobs))
 """
 
 
-def snakemake_graph(root: Path, scratch: Path) -> dict[str, Stage]:
-    """Return the jobs of the Snakefile's default target by command, less the copy of its output to a log."""
-    target = scratch / "jobs.json"
+def snakemake_graph(root: Path, scratch: Path, directory: Path | None = None) -> dict[str, Stage]:
+    """Return the jobs of the Snakefile's default target by command, less the copy of its output to a log.
+
+    Args:
+        root: top folder of the project.
+        scratch: folder for this function's own file.
+        directory: working folder (`snakemake --directory`), by default `root`.
+    """
+    target, directory = scratch / "jobs.json", directory or root
     result = subprocess.run(
-        [sys.executable, "-c", SNAKEMAKE, str(target)], cwd=root, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", SNAKEMAKE, str(target), str(directory)],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert target.exists(), result.stderr
     graph = {}
     for job in json.loads(target.read_text()):
         command = job["command"].removesuffix(f" 2>&1 | tee {job['log'][0]}")
-        graph[command] = Stage(frozenset(job["inputs"]), job["parameters"], frozenset(job["outputs"]))
+        inputs = frozenset(job["inputs"]) - {job["settings"]}
+        values = json.loads((directory / job["settings"]).read_text()) if job["settings"] else {}
+        graph[command] = Stage(inputs, json.dumps(values, sort_keys=True), frozenset(job["outputs"]))
     return graph

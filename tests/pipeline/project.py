@@ -128,8 +128,27 @@ class Project:
         self._run(*command)
         return sorted(log.read_text().splitlines()) if log.exists() else []
 
-    def _run(self, *command: str) -> None:
+    def copy(self, root: Path) -> "Project":
+        """Return a copy of the project with all that it has built, of the same age."""
+        shutil.copytree(self.root, root, symlinks=True)
+        copy = object.__new__(Project)
+        copy.root = root
+        return copy
+
+    def commit(self) -> None:
+        """Commit what git does not ignore."""
+        self._run("git", "add", "--all")
+        self._run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "-m", "test")
+
+    def output(self, *command: str) -> str:
+        """Return what a command that succeeds prints; `dvc` is the one of this environment."""
+        if command[0] == "dvc":
+            command = (sys.executable, "-m", *command)
+        return self._run(*command)
+
+    def _run(self, *command: str) -> str:
         places = {"PYTHONPATH": str(self.root / "src"), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"}
         environment = {**os.environ, **places, "OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu"}
         result = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        return result.stdout + result.stderr

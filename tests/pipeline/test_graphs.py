@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_code_folders_are_those_of_the_recipe(dvc: dict[str, Stage]) -> None:
         ]
         assert all(any(path.startswith(folder) for folder in folders) for path in files), command
         assert all(any(path.startswith(folder) for path in files) for folder in folders), command
+
+
+def test_snakemake_knows_the_code_in_another_working_folder(snakemake: dict[str, Stage], tmp_path: Path) -> None:
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    shutil.copy(ROOT / "params.yaml", directory)
+    there = snakemake_graph(ROOT, tmp_path, directory)
+    for command, stage in snakemake.items():
+        inputs = {path.removeprefix(f"{ROOT}/") for path in there[command].inputs}
+        assert inputs == stage.inputs, command
 
 
 def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:

@@ -1,11 +1,13 @@
 # What the rules share: files and settings per stage. docs/architecture.md has the table of both.
 import json
+import os
 import re
 from functools import reduce
 from pathlib import Path
 
-from acf.settings.params import Params
-from acf.runs import CODE
+from acf.settings.params import PARAMS_FILE, Params
+from acf.runs import CODE, write_atomically
+from acf.runs.recipe import PACKAGE
 
 STUDY = Params()
 
@@ -44,22 +46,39 @@ wildcard_constraints:
 
 
 def code(stage):
-    """The source files a stage depends on: a new or changed one runs it again."""
-    places = [Path("src/acf", place) for place in CODE[stage]]
+    """The source files a stage depends on, of the package that runs: a new or changed one runs it again."""
+    places = [PACKAGE / place for place in CODE[stage]]
     files = [p for place in places for p in ([place] if place.suffix else place.rglob("[!.]*"))]
-    return sorted(str(p) for p in files if p.is_file() and p.parent.name != "__pycache__")
+    return sorted(map(str, map(below_here, (p for p in files if p.is_file() and p.parent.name != "__pycache__"))))
+
+
+def below_here(path):
+    """A path relative to the working folder if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def settings(stage):
-    """The keys of params.yaml a stage depends on, with their values: a changed value runs it again."""
+    """The file with the keys of params.yaml that a stage depends on and their values: a changed value runs it again.
 
-    def read(wildcards):
+    Snakemake compares `params` only for outputs that it has made itself; of those that DVC has made it knows the age. So
+    the values are a file: as old as params.yaml when it is first written, and new when they change.
+    """
+
+    def write(wildcards):
         names = {**wildcards, "dataset": STUDY.dataset(wildcards.experiment)}
         keys = [key.format(**names) for key in SETTINGS[stage]]
         values = {key: reduce(lambda at, name: at[name], key.split("."), STUDY.raw) for key in keys}
-        return json.dumps(values, sort_keys=True)
+        text = json.dumps(values, indent=1, sort_keys=True) + "\n"
+        path = Path(".acf", "settings", stage, *map(str, wildcards), "settings.json")
+        known = path.is_file()
+        if not known or path.read_text(encoding="utf-8") != text:
+            write_atomically(path, text.encode())
+        if not known:
+            age = os.stat(PARAMS_FILE).st_mtime_ns
+            os.utime(path, ns=(age, age))
+        return str(path)
 
-    return read
+    return write
 
 
 def data_of(wildcards):

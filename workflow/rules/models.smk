@@ -2,6 +2,7 @@ rule train:
     input:
         data_of,
         code("train"),
+        settings=settings("train"),
     output:
         MODEL_FILES,
     log:
@@ -13,8 +14,6 @@ rule train:
         gpu=1,
         mem_mb=8000,
         runtime="3d",
-    params:
-        settings=settings("train"),
     shell:
         "acf train --experiment {wildcards.experiment} --variant {wildcards.variant} --seed {wildcards.seed}"
         " 2>&1 | tee {log}"

@@ -7,6 +7,7 @@ rule report:
     input:
         files_of,
         code("report"),
+        settings=settings("report"),
     output:
         REPORT_FILES,
         report(
@@ -21,8 +22,6 @@ rule report:
         "logs/report/{experiment}.log",
     conda:
         "../envs/acf.yaml"
-    params:
-        settings=settings("report"),
     shell:
         "acf report --experiment {wildcards.experiment} 2>&1 | tee {log}"
 

@@ -3,6 +3,7 @@ rule evaluate:
         data_of,
         MODEL_FILES,
         code("evaluate"),
+        settings=settings("evaluate"),
     output:
         METRICS_FILE,
     log:
@@ -12,8 +13,6 @@ rule evaluate:
     threads: 2
     resources:
         gpu=1,
-    params:
-        settings=settings("evaluate"),
     shell:
         "acf evaluate --experiment {wildcards.experiment} --variant {wildcards.variant} --seed {wildcards.seed}"
         " 2>&1 | tee {log}"
@@ -23,6 +22,7 @@ rule baselines:
     input:
         data_of,
         code("baselines"),
+        settings=settings("baselines"),
     output:
         BASELINES_FILE,
     log:
@@ -30,8 +30,6 @@ rule baselines:
     conda:
         "../envs/acf.yaml"
     threads: 2
-    params:
-        settings=settings("baselines"),
     shell:
         "acf baselines --experiment {wildcards.experiment} 2>&1 | tee {log}"
 
@@ -41,6 +39,7 @@ rule sample:
         data_of,
         MODEL_FILES,
         code("sample"),
+        settings=settings("sample"),
     output:
         report(
             SAMPLE_FILES,
@@ -56,8 +55,6 @@ rule sample:
     threads: 2
     resources:
         gpu=1,
-    params:
-        settings=settings("sample"),
     shell:
         "acf sample --experiment {wildcards.experiment} --variant {wildcards.variant} --seed {wildcards.seed}"
         " 2>&1 | tee {log}"
