@@ -155,8 +155,8 @@ def graph(
 def main() -> None:
     """Run the command line; an expected error is one message without a traceback.
 
-    The exit code is 1 after an error, 130 after a signal to stop (`acf.runs.signals`), and 141 where standard output
-    was closed by its reader, as `head` does.
+    The exit code is 1 after an error, without a message where the reader of standard output has gone (`head`), and 130
+    after a signal to stop (`acf.runs.signals`), whichever it was.
     """
     output = open_streams()
     with Interruptible() as signals:

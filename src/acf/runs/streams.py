@@ -5,9 +5,6 @@ import os
 import sys
 from typing import TextIO
 
-CLOSED_BY_READER = 141
-"""The exit code that shells give a program that SIGPIPE ended."""
-
 
 def open_streams() -> TextIO:
     """Have characters that the terminal's encoding lacks escaped, and replace closed streams; return standard output.
@@ -26,17 +23,15 @@ def open_streams() -> TextIO:
 def flush_output(output: TextIO, code: int) -> int:
     """Write what is left of standard output, and return the exit code of a command that ended with `code`.
 
-    It is `CLOSED_BY_READER` if the reader has gone (`acf data list | head -1`), and 1, after a message, if the output
-    cannot be written for another reason.
+    It is 1 at least if the output cannot be written, with a message unless its reader has gone
+    (`acf data list | head -1`).
     """
     try:
         output.flush()
-        return code
-    except BrokenPipeError:
-        code = CLOSED_BY_READER
     except OSError as error:
-        print(f"error: cannot write standard output: {error.strerror}; send it to another place", file=sys.stderr)
-        code = code or 1
-    # Python flushes once more when it ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: cannot write standard output: {error.strerror}; send it to another place", file=sys.stderr)
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        return code or 1
     return code

@@ -9,6 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Be silent from now on; rich would end the program."""
+        self.quiet = True
+
+
 class TrainingProgress:
     """A context that shows a bar with bits/dim, images/s and time left, on a terminal only.
 
@@ -22,7 +28,7 @@ class TrainingProgress:
     """
 
     def __init__(self, title: str, start: int, steps: int) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = _Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
