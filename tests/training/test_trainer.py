@@ -13,6 +13,7 @@ from acf.lipschitz import L2SelfAttention
 from acf.registry import ATTENTIONS
 from acf.training.batches import training_input
 from acf.training.checkpoint import read_checkpoint
+from acf.training.finite import require_finite_step
 from tests.training.trainers import trainer
 
 
@@ -69,13 +70,17 @@ def test_flips_are_drawn_per_image() -> None:
     assert 140 < int(flipped.sum()) < 260
 
 
-def test_the_layer_is_found_whichever_of_the_accumulated_batches_is_to_blame(tmp_path: Path) -> None:
-    run = trainer(tmp_path, accumulate=3)
-    run.flow.train().log_prob(run._next_input(0))  # starts ActNorm
-    original, name = run._next_input, next(n for n, m in run.flow.named_modules() if not list(m.children()))
-    run._next_input = lambda index: original(index) * (math.nan if index == 0 else 1)  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match=f"the output of {name} is not finite"):
-        run.run()
+class Logarithm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
+def test_the_layer_is_found_whichever_of_the_accumulated_batches_is_to_blame() -> None:
+    module = nn.Sequential(nn.Identity(), nn.Identity(), Logarithm(), nn.Identity())
+    good = torch.ones(2, 1)
+    for batches in ([-good, good, good], [good, -good, good], [good, good, -good]):
+        with pytest.raises(TrainingError, match="step 3: the output of 2 is not finite"):
+            require_finite_step(module, math.nan, 1.0, 3, batches)
 
 
 def test_values_that_are_not_finite_stop_training_and_name_the_layer(tmp_path: Path) -> None:
