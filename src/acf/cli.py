@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from acf.errors import AcfError
+from acf.errors import AcfError, StoppedError
+from acf.runs.files import explanation
+from acf.runs.signals import Interruptible
+from acf.runs.streams import flush_output, open_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +25,8 @@ Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<e
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
 Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 
-INTERRUPTED = 130
+STOPPED = 130
+"""Exit code after a signal to stop, whichever it was; typer's for Ctrl-C."""
 OUT_OF_MEMORY = (
     "out of memory; lower training.batch_size (and raise training.accumulate as much), evaluation.batch_size or "
     "sampling.samples in params.yaml, or use a device with more"
@@ -33,8 +37,9 @@ OUT_OF_MEMORY = (
 def prepare(dataset: Dataset) -> None:
     """Fetch a data set and convert it to data/<dataset>/{train,test}.pth."""
     from acf.stages.prepare import prepare as stage
+    from acf.stages.project import Project
 
-    stage(dataset)
+    stage(dataset, Project().data)
 
 
 @data_app.command("list")
@@ -57,8 +62,9 @@ def data_list(
 def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Recompute the content hashes of a prepared data set."""
     from acf.data import verify as check
+    from acf.stages.project import Project
 
-    manifest = check(dataset)
+    manifest = check(dataset, Project().data)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
     print(f"{dataset}: content verified, {counts} images")
 
@@ -130,9 +136,10 @@ def readme(
     check: Annotated[bool, typer.Option("--check", help="Only say whether the tables are up to date.")] = False,
 ) -> None:
     """Rewrite README's results tables from the reports."""
+    from acf.stages.project import Project
     from acf.stages.readme import check_readme, write_readme
 
-    check_readme() if check else write_readme()
+    (check_readme if check else write_readme)(Project().root)
 
 
 @app.command()
@@ -146,26 +153,45 @@ def graph(
 
 
 def main() -> None:
-    """Run the command line; an expected error is one message and exit code 1, without a traceback."""
+    """Run the command line; an expected error is one message without a traceback.
+
+    The exit code is 1 after an error, without a message where the reader of standard output has gone (`head`), and 130
+    after a signal to stop (`acf.runs.signals`), whichever it was.
+    """
+    output = open_streams()
+    with Interruptible() as signals:
+        try:
+            code = _run()
+        except BaseException:  # typer knows of KeyboardInterrupt; libraries make other exceptions of it
+            if signals.received is None:
+                raise
+            code = STOPPED
+        if code == STOPPED and signals.received is not None:
+            print(f"interrupted by {signals.received.name}; run the same command again to go on", file=sys.stderr)
+    sys.exit(flush_output(output, code))
+
+
+def _run() -> int:
+    """Run the command and return its exit code, after a message where it failed."""
     try:
         app()
+    except SystemExit as end:  # typer's way to end, whatever the code
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except StoppedError as stop:
+        print(f"interrupted: {stop}", file=sys.stderr)
+        return STOPPED
     except AcfError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
-        sys.exit(1)
+        print(f"error: {explanation(error)}", file=sys.stderr)
+    except SyntaxError as error:
+        print(f"error: {error.filename}:{error.lineno}: {error.msg}; mend that file", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:
         message = str(error)
         if not (isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message):
             raise
         print(f"error: {OUT_OF_MEMORY} ({message.partition(chr(10))[0]})", file=sys.stderr)
-        sys.exit(1)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # typer's word for Ctrl-C
-            raise
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    return 1
 
 
 if __name__ == "__main__":

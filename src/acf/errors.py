@@ -27,3 +27,7 @@ class ConvergenceError(AcfError):
 
 class TrainingError(AcfError):
     """Training met a value from which it cannot go on (NaN, infinity)."""
+
+
+class StoppedError(TrainingError):
+    """A signal asked training to stop; it goes on from its checkpoint when the same command is run again."""

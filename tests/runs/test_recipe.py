@@ -1,8 +1,13 @@
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from acf.runs.recipe import CODE, PACKAGE, file_hash, recipe
+from acf.errors import AcfError
+from acf.runs.code import CODE, PACKAGE, code_files
+from acf.runs.recipe import file_hash, recipe
 
 PLAIN = """
 class Flow:
@@ -22,12 +27,37 @@ class Flow:  # the flow
 '''
 
 
+MODULES = {
+    "__init__.py": "",
+    "registry.py": "ATTENTIONS = {'l2': 'acf.lipschitz.l2:Attention'}",
+    "settings.py": "import acf.training.by_settings",
+    "stages/train.py": "import acf.training.loop\nfrom ..data import prepared\nfrom acf.flows import part",
+    "stages/evaluate.py": "from acf.flows.part import Flow\nfrom acf.evaluation import part",
+    "stages/sample.py": "from acf.flows.part import Flow",
+    "stages/report.py": "from acf.reporting.page import write",
+    "flows/__init__.py": "import acf.settings",
+    "flows/part.py": PLAIN,
+    "lipschitz/l2.py": "",
+    "evaluation/part.py": "",
+    "training/loop.py": "def run():\n    from . import later\n    from acf.registry import ATTENTIONS",
+    "training/later.py": "",
+    "training/by_settings.py": "",
+    "training/unused.py": "",
+    "data/prepared/__init__.py": "def read(): ...",
+    "reporting/page.py": "TEMPLATE = 'page.j2'",
+    "reporting/templates/page.j2": "{% include 'style.css' %}",
+    "reporting/templates/style.css": "",
+    "reporting/templates/unused.css": "",
+}
+"""A small package in which modules are imported in every way that the package knows."""
+
+
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
-    for place in {place for places in CODE.values() for place in places}:
-        path = tmp_path / place if place.endswith(".py") else tmp_path / place / "part.py"
+    for name, text in MODULES.items():
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(PLAIN)
+        path.write_text(text)
     return tmp_path
 
 
@@ -58,18 +88,123 @@ def test_strings_that_are_values_count(code: Path) -> None:
 def test_only_the_code_of_the_stage_counts(code: Path) -> None:
     train, evaluate = of(code, "train"), of(code, "evaluate")
     (code / "evaluation" / "part.py").write_text("changed = True")
-    (code / "reporting" / "new.py").write_text("new = True")
+    (code / "reporting" / "page.py").write_text("new = True")
     assert of(code, "train") == train
     assert of(code, "evaluate") != evaluate
 
 
-def test_new_file_counts_and_compiled_files_do_not(code: Path) -> None:
+def test_exactly_what_is_imported_counts(code: Path) -> None:
+    assert set(code_files("train", code)) == {
+        "stages/train.py",
+        "data/prepared/__init__.py",  # as a relative name
+        "flows/__init__.py",  # as the package around a module
+        "flows/part.py",
+        "lipschitz/l2.py",  # as a string in a module that does not count itself
+        "training/loop.py",
+        "training/later.py",  # within a function
+        "training/by_settings.py",  # by a module that does not count itself
+    }
+    assert set(code_files("report", code)) == {
+        "stages/report.py",
+        "reporting/page.py",
+        "reporting/templates/page.j2",
+        "reporting/templates/style.css",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [(stage, name) for stage in ("train", "report") for name in MODULES if "unused" not in name]
+)
+def test_the_files_that_count_change_the_recipe_and_others_do_not(code: Path, stage: str, name: str) -> None:
+    before, counts = of(code, stage), name in code_files(stage, code)
+    path = code / name
+    path.write_text(path.read_text() + "\nchanged = 1")
+    assert (of(code, stage) != before) == counts
+
+
+LEFT_BY_EDITORS = [
+    "flows/.ipynb_checkpoints/part-checkpoint.py",
+    "flows/.mypy_cache/3.11/cache.json",
+    "flows/__pycache__/part.cpython-311.pyc",
+    "flows/part.py~",
+    "flows/part.py.orig",
+    "flows/part.py.rej",
+    "flows/#part.py#",
+    "flows/.#part.py",
+    "flows/.part.py.swp",
+    "flows/.DS_Store",
+    "flows/notes.txt",
+    "flows/part",
+    "flows/scratch.py",
+    "flows/part copy.py",
+    "flows/old/part.py",
+    "reporting/templates/page.j2~",
+    "reporting/templates/.ipynb_checkpoints/page.j2",
+    "reporting/templates/page-checkpoint.j2",
+    "reporting/templates/notes.txt",
+    "training/.training.py.tmp",
+]
+
+
+def test_files_that_editors_leave_do_not_count(code: Path) -> None:
+    before = of(code), of(code, "report")
+    for name in LEFT_BY_EDITORS:
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_bytes(b"def broken( \xff")
+    assert (of(code), of(code, "report")) == before
+
+
+def test_a_new_module_counts_once_it_is_imported(code: Path) -> None:
     before = of(code)
-    (code / "flows" / "__pycache__").mkdir()
-    (code / "flows" / "__pycache__" / "part.cpython-311.pyc").write_bytes(b"compiled")
-    assert of(code) == before
     (code / "flows" / "new.py").write_text("")
+    assert of(code) == before
+    (code / "registry.py").write_text("BRANCHES = {'new': 'acf.flows.new:branch'}")
     assert of(code) != before
+
+
+@pytest.mark.parametrize("content", [b"def broken(:\n", b"x = 1\0", b"'\xff'"])
+def test_a_module_that_is_not_python_is_named(code: Path, content: bytes) -> None:
+    (code / "training" / "later.py").write_bytes(b"import math\n" + content)
+    with pytest.raises(AcfError, match=r"training/later\.py:\d+: .*; mend the file"):
+        of(code)
+
+
+LOADED = """
+import importlib, json, os, sys
+import torch.optim.swa_utils
+import acf.settings.params  # of no stage's folders, like the rest of what is imported here once for all stages
+
+def load(stage):
+    import acf, acf.data
+    import acf.registry as registry
+    importlib.import_module(f"acf.stages.{stage}")
+    tables = [registry.ATTENTIONS, registry.JOINS, registry.BRANCHES, registry.ACTIVATIONS, registry.BASELINES]
+    for table in [registry.DATASETS] if stage == "prepare" else tables:
+        for name in table:
+            registry.resolve(table, name, "name")
+    for package in (acf, acf.data):
+        for name in package.__all__:
+            getattr(package, name)
+    return [m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] == "acf"]
+
+for stage in sys.argv[1:]:
+    if os.fork() == 0:
+        print(json.dumps([stage, load(stage)]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_every_module_that_is_imported_below_the_folders_of_a_stage_counts() -> None:
+    """The registry's names and the lazily loaded names of packages are loaded, as settings may have them."""
+    command = [sys.executable, "-c", LOADED, "prepare", "train", "evaluate"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(lines) == 3
+    for stage, files in map(json.loads, lines):
+        loaded = {Path(file).relative_to(PACKAGE).as_posix() for file in files}
+        within = {name for name in loaded if any(name == p or name.startswith(f"{p}/") for p in CODE[stage])}
+        assert f"stages/{stage}.py" in within
+        assert within <= set(code_files(stage)), stage
 
 
 def test_settings_count_and_their_order_does_not(code: Path) -> None:

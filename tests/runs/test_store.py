@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from acf.runs import RunStore, open_run, write_atomically
+from acf.errors import UnwritableError
+from acf.runs import RunStore, open_run
+from acf.runs.store import sweep
 
 
 @pytest.fixture
@@ -42,15 +44,37 @@ def test_nothing_to_restore(tmp_path: Path, outputs: list[Path]) -> None:
     assert not open_run("abc", tmp_path).restore([*outputs, outputs[0].with_name("config.json")])
 
 
-@pytest.mark.parametrize("damage", ["stored file", "short file", "done.json", "missing file"])
+DAMAGES = [
+    "stored file",
+    "short file",
+    "missing file",
+    "a folder for a file",
+    "done.json",
+    b"",
+    b"[]",
+    b"null",
+    b'{"sha256": null}',
+    b'{"sha256": 5}',
+    b'{"sha256": {"model.bin": 1, "history.csv": 2}}',
+    b"\xff" * 9,
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: str(damage)[:20])
 def test_damage_is_noticed(
-    tmp_path: Path, outputs: list[Path], damage: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, outputs: list[Path], damage: str | bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = open_run("abc", tmp_path)
     run.keep(outputs)
     stored = run.folder / "outputs" / "model.bin"
-    if damage == "missing file":
+    if isinstance(damage, bytes):
+        (run.folder / "done.json").write_bytes(damage)
+    elif damage in ("missing file", "a folder for a file"):
         stored.unlink()
+        if damage == "a folder for a file":
+            stored.mkdir()
+            (stored / "x").touch()
     else:
         path = run.folder / "done.json" if damage == "done.json" else stored
         path.write_bytes(path.read_bytes()[:5] if damage != "stored file" else b"\x00weights\xfe")
@@ -59,6 +83,10 @@ def test_damage_is_noticed(
     assert outputs[0].read_bytes() == b"untouched"
     assert "damaged; computing" in capsys.readouterr().out
     outputs[0].write_bytes(b"again")
+    if damage == "a folder for a file":
+        with pytest.raises(UnwritableError, match=r"model\.bin: Is a directory; remove what is in its place"):
+            run.keep(outputs)
+        return
     run.keep(outputs)
     outputs[0].unlink()
     assert run.restore(outputs)
@@ -74,10 +102,58 @@ def test_keeping_is_not_done_while_an_output_is_missing(tmp_path: Path, outputs:
     assert not run.restore(outputs)
 
 
-def test_atomic_write_leaves_no_other_files(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "new" / "file", b"one")
-    write_atomically(tmp_path / "new" / "file", b"two")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()} == {"file": b"two"}
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+KEPT = {"done.json", "outputs/model.bin", "outputs/history.csv"}
+
+
+def test_checkpoints_go_once_the_outputs_are_kept(tmp_path: Path, outputs: list[Path]) -> None:
+    run = open_run("abc", tmp_path)
+    (run.folder / "checkpoint.pt").touch()
+    (run.folder / "steps").mkdir()
+    (run.folder / "steps" / "1").touch()
+    run.tidy()
+    assert files(run.folder) == {"checkpoint.pt", "steps/1"}
+    run.keep(outputs)
+    assert files(run.folder) == KEPT
+    assert not (run.folder / "steps").exists()
+    remove(outputs)
+    assert run.restore(outputs)
+
+
+def test_checkpoints_stay_when_the_kept_outputs_are_damaged(tmp_path: Path, outputs: list[Path]) -> None:
+    run = open_run("abc", tmp_path)
+    run.keep(outputs)
+    (run.folder / "outputs" / "model.bin").write_bytes(b"damaged")
+    (run.folder / "checkpoint.pt").touch()
+    run.tidy()
+    assert "checkpoint.pt" in files(run.folder)
+
+
+def test_the_sweep_removes_leftovers_of_every_recipe_that_nobody_holds(tmp_path: Path, outputs: list[Path]) -> None:
+    leftovers = (".checkpoint.pt.tmp", ".checkpoint.pt.4711.tmp", "outputs/.model.bin.tmp", "outputs/.model.bin.9.tmp")
+    for recipe in ("finished", "begun", "held"):
+        run = open_run(recipe, tmp_path)
+        (run.folder / "outputs").mkdir()
+        for name in (*leftovers, "checkpoint.pt"):
+            (run.folder / name).write_bytes(b"half")
+    before = files(tmp_path / ".acf/runs/held")
+    with open_run("held", tmp_path).locked():
+        finished = open_run("finished", tmp_path)
+        finished.keep(outputs)
+        (finished.folder / "checkpoint.pt").touch()
+        sweep(tmp_path)
+    assert files(tmp_path / ".acf/runs/held") == before
+    assert files(tmp_path / ".acf/runs/begun") == {"checkpoint.pt"}
+    assert files(tmp_path / ".acf/runs/finished") == KEPT
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".acf").touch()
+    with pytest.raises(UnwritableError, match=r"cannot write .*\.acf/runs/abc: .*; remove what is in its place"):
+        open_run("abc", tmp_path)
 
 
 HOLD = """

@@ -1,14 +1,10 @@
-"""Data order, learning rate, history, checkpoints."""
-
-import math
-from pathlib import Path
+"""Data order, learning rate, history, clock."""
 
 import pytest
 import torch
 
 from acf.settings.config import TrainingConfig
 from acf.training.batches import Batches
-from acf.training.checkpoint import NAME, read_checkpoint, write_checkpoint
 from acf.training.clock import Clock
 from acf.training.history import COLUMNS, History
 from acf.training.optimiser import learning_rate
@@ -101,16 +97,3 @@ def test_seeded_noise_leaves_the_generator_alone() -> None:
         with seeded(0, torch.device("cpu")):
             assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_checkpoint_round_trip_and_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert read_checkpoint(tmp_path) is None
-    write_checkpoint(tmp_path, {"step": 3, "weights": torch.arange(5.0), "rows": [{"a": math.pi}]})
-    content = read_checkpoint(tmp_path)
-    assert content is not None
-    assert content["step"] == 3
-    assert torch.equal(content["weights"], torch.arange(5.0))
-    path = tmp_path / NAME
-    path.write_bytes(path.read_bytes()[:-200])
-    assert read_checkpoint(tmp_path) is None
-    assert "damaged" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Writing a file so that its name only ever holds the old content or the whole of the new."""
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,24 +15,40 @@ from acf.errors import UnwritableError
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on leaving without an error it is fsynced and renamed to `path`.
 
-    The temporary name is fixed, so an interrupted run leaves at most one, which the next run overwrites.
+    The folder is created. The temporary name is fixed, so an interrupted run leaves at most one such file, which the
+    next one overwrites. A second process that writes the same file waits for the first.
 
     Raises:
         UnwritableError: the file cannot be written (disk full, read-only folder, ...).
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+    temporary = temporary_of(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open_alone(temporary) as file:
+            try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-    except BaseException:
-        discard(temporary)
-        raise
+                temporary.replace(path)
+            except BaseException:
+                discard(temporary)
+                raise
+        sync_folder(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """Return the name under which `path` is written before it is complete."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part; its folder is created.
+
+    Raises:
+        UnwritableError: as for `replacing`.
+    """
+    with replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager
@@ -48,25 +66,24 @@ def writing(path: Path) -> Iterator[None]:
         raise UnwritableError(f"cannot write {path}: {cause.strerror or cause}; {remedy}") from error
 
 
+def explanation(error: OSError) -> str:
+    """Return one line on an error of the operating system: the file, what is wrong with it, and what to do."""
+    remedies = {
+        errno.ENOSPC: "free space on its disk",
+        errno.EDQUOT: "free space within your quota",
+        errno.EACCES: "get the right to use it",
+        errno.EPERM: "get the right to use it",
+        errno.EROFS: "work on a copy of the project that can be written",
+        errno.ENOENT: "make or restore it",
+    }
+    remedy = remedies.get(error.errno or 0, "mend that")
+    return f"{error.filename or 'a file'}: {error.strerror or error}; {remedy} and run the same command again"
+
+
 def discard(path: Path) -> None:
     """Remove a temporary file if that is possible."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new, never a part; its folder is created."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -76,3 +93,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_alone(temporary: Path) -> BinaryIO:
+    """Open a temporary file, emptied, as soon as no other process writes it."""
+    while True:
+        file = open(temporary, "wb", opener=_without_truncating)  # noqa: SIM115 - the caller closes it
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # The process that held the lock may have renamed or removed the file that was opened.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+                file.truncate()
+                return file
+        file.close()
+
+
+def _without_truncating(name: str, flags: int) -> int:
+    return os.open(name, flags & ~os.O_TRUNC, 0o666)

@@ -4,22 +4,41 @@ Both engines remove a stage's outputs before it runs, so checkpoints and the onl
 result cannot live among them.
 """
 
+import hashlib
 import json
+import re
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from acf.runs.files import write_atomically
-from acf.runs.recipe import file_hash
+from acf.errors import UnwritableError
+from acf.runs.files import discard, write_atomically, writing
 
 RUNS = Path(".acf/runs")
+HALF_WRITTEN = ".*.tmp"
+"""Names of temporary files: those of `acf.runs.files`, and those with the process's number of earlier versions."""
 
 
 def open_run(recipe: str, root: Path = Path(".")) -> "RunStore":
-    """Return the run store of `recipe` below the project's top folder `root`; the folder is created."""
+    """Return the run store of `recipe` below the project's top folder `root`; the folder is created.
+
+    Raises:
+        UnwritableError: the folder cannot be created.
+    """
     return RunStore(root / RUNS / recipe)
+
+
+def sweep(root: Path = Path(".")) -> None:
+    """Remove what killed processes left in the run stores below `root`; those in use are left alone."""
+    from filelock import FileLock, Timeout
+
+    for folder in (root / RUNS).glob("*/"):
+        with suppress(OSError, Timeout):
+            store = RunStore(folder)
+            if store.leftovers():
+                with FileLock(folder / "lock", timeout=0):
+                    store.tidy()
 
 
 class RunStore:
@@ -32,69 +51,123 @@ class RunStore:
 
     Attributes:
         recipe: name of the computation.
-        folder: where the computation keeps its checkpoints; `done.json`, `lock` and `outputs` are taken.
+        folder: where the computation keeps its checkpoints; `done.json`, `lock` and `outputs` are taken. Everything
+            else is removed once the outputs are kept.
+
+    Raises:
+        UnwritableError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
         self.recipe, self.folder = folder.name, folder
         self._outputs = folder / "outputs"
         self._done = folder / "done.json"
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator["RunStore"]:
-        """Hold the recipe for this process; a second one waits. The lock of a dead process is free again."""
+        """Hold the recipe for this process; a second one waits. The lock of a dead process is free again.
+
+        Raises:
+            UnwritableError: the lock cannot be written, or the file system has no locks.
+        """
+        from filelock import FileLock, Timeout  # takes longer to import than `acf --help` takes
+
         lock = FileLock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"another process is at work in {self.folder}; waiting until it ends", flush=True)
-            lock.acquire()
+            with writing(self.folder / "lock"):
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    print(f"another process is at work in {self.folder}; waiting until it ends", flush=True)
+                    lock.acquire()
+        except NotImplementedError:
+            raise UnwritableError(
+                f"{self.folder} is on a file system without file locks; move the project to one that has them"
+            ) from None
         try:
             yield self
         finally:
             lock.release()
 
     def restore(self, outputs: Sequence[Path]) -> bool:
-        """Copy the finished outputs of this recipe to their places; say whether they were there, intact."""
-        hashes = self._finished(outputs)
-        if hashes is None:
+        """Copy the finished outputs of this recipe to their places; say whether they were there, intact.
+
+        Raises:
+            UnwritableError: an output cannot be written.
+        """
+        hashes = self._finished()
+        if hashes is None or set(hashes) != {path.name for path in outputs}:
             return False
-        for path in outputs:
-            stored = self._outputs / path.name
-            if not stored.is_file() or file_hash(stored) != hashes[path.name]:
-                print(f"{stored} is damaged; computing it again", flush=True)
-                return False
-        for path in outputs:
-            _copy(self._outputs / path.name, path)
+        contents = {path: self._intact(path.name, hashes[path.name]) for path in outputs}
+        if damaged := [path.name for path, content in contents.items() if content is None]:
+            print(f"{self._outputs / damaged[0]} is damaged; computing it again", flush=True)
+            return False
+        for path, content in contents.items():
+            assert content is not None
+            write_atomically(path, content)
         names = ", ".join(path.name for path in outputs)
         where = f"{outputs[0].parent} from {self.folder}"
         print(f"restored {names} to {where} (delete that folder to compute it again)", flush=True)
         return True
 
     def keep(self, outputs: Sequence[Path]) -> None:
-        """Store copies of the finished `outputs` and mark the recipe as done.
+        """Store copies of the finished `outputs`, mark the recipe as done, and remove the checkpoints.
 
         Raises:
-            OSError: an output is missing or the disk is full.
+            UnwritableError: a copy cannot be written.
+            OSError: an output is missing.
         """
-        self._done.unlink(missing_ok=True)
+        discard(self._done)
+        hashes = {}
         for path in outputs:
-            _copy(path, self._outputs / path.name)
-        hashes = {path.name: file_hash(self._outputs / path.name) for path in outputs}
+            content = path.read_bytes()
+            hashes[path.name] = hashlib.sha256(content).hexdigest()
+            write_atomically(self._outputs / path.name, content)
         write_atomically(self._done, json.dumps({"sha256": hashes}, indent=1).encode())
+        self.tidy()
 
-    def _finished(self, outputs: Sequence[Path]) -> dict[str, str] | None:
+    def tidy(self) -> None:
+        """Remove files that a killed process left half written and, once the outputs are kept, checkpoints.
+
+        To be called by the process that holds the recipe.
+        """
+        for path in self.leftovers():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                discard(path)
+
+    def leftovers(self) -> list[Path]:
+        """Return what `tidy` removes."""
+        taken = {"lock", self._done.name, self._outputs.name}
+        others = [path for path in self.folder.iterdir() if path.name not in taken]
+        half_written = [path for path in others if path.match(HALF_WRITTEN)] + [*self._outputs.glob(HALF_WRITTEN)]
+        if len(half_written) == len(others):
+            return half_written
+        hashes = self._finished(aloud=False) or {}
+        kept = hashes and all(self._intact(name, digest) is not None for name, digest in hashes.items())
+        return [*half_written, *others] if kept else half_written
+
+    def _intact(self, name: str, digest: str) -> bytes | None:
+        """Return the content of a kept output, None unless it is that which was kept."""
         try:
-            hashes = json.loads(self._done.read_text(encoding="utf-8"))["sha256"]
+            content = (self._outputs / name).read_bytes()
+        except OSError:
+            return None
+        return content if hashlib.sha256(content).hexdigest() == digest else None
+
+    def _finished(self, aloud: bool = True) -> dict[str, str] | None:
+        """Return the hash of each kept output; None if there is none, or if the list of them is damaged."""
+        try:
+            hashes = json.loads(self._done.read_bytes())["sha256"]
+            if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in hashes.values()):
+                return hashes
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        if aloud:
             print(f"{self._done} is damaged; computing the outputs again", flush=True)
-            return None
-        names = {path.name for path in outputs}
-        return hashes if set(hashes) == names else None
-
-
-def _copy(source: Path, target: Path) -> None:
-    write_atomically(target, source.read_bytes())
+        return None

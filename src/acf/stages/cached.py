@@ -8,7 +8,7 @@ from typing import Any
 
 from acf.runs.files import write_atomically
 from acf.runs.recipe import recipe
-from acf.runs.store import RunStore, open_run
+from acf.runs.store import RunStore, open_run, sweep
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Computation:
             root: the project's top folder.
 
         Raises:
-            AcfError: whatever `compute` raises; nothing is written then.
-            OSError: an output cannot be written.
+            AcfError: whatever `compute` raises, nothing is written then; or an output cannot be written.
         """
         paths = [self.folder / name for name in self.names]
+        sweep(root)
         with open_run(recipe(self.stage, self.settings, self.inputs), root).locked() as store:
             if store.restore(paths):
                 return

@@ -3,6 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
+from acf.errors import ConfigError
 from acf.settings.params import PARAMS_FILE, Params, Run
 
 HISTORY = "history.csv"
@@ -17,11 +18,16 @@ class Project:
     Attributes:
         root: the top folder, which holds params.yaml.
         data: folder of the prepared data sets.
+
+    Raises:
+        ConfigError: the folder has no params.yaml, so it is no project.
     """
 
     def __init__(self, root: Path | str = Path(".")) -> None:
         self.root = Path(root)
         self.data = self.root / "data"
+        if not (self.root / PARAMS_FILE).exists():
+            raise ConfigError(f"no {PARAMS_FILE} in {self.root.resolve()}; run acf in the top folder of a project")
 
     @cached_property
     def params(self) -> Params:

@@ -1,6 +1,7 @@
 """The progress bar of a training run, and the lines above it."""
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -8,8 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Be silent from now on; rich would end the program."""
+        self.quiet = True
+
+
 class TrainingProgress:
     """A context that shows a bar with bits/dim, images/s and time left, on a terminal only.
+
+    Nothing is shown where standard output has gone (a closed terminal, a full disk, the end of a pipe) or cannot be
+    written in; training does not end for that.
 
     Args:
         title: name of the run.
@@ -18,7 +28,7 @@ class TrainingProgress:
     """
 
     def __init__(self, title: str, start: int, steps: int) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = _Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -32,20 +42,25 @@ class TrainingProgress:
         self._task = self._bar.add_task(title, completed=start, total=steps, state="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        with suppress(OSError):
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        with suppress(OSError):
+            self._bar.stop()
 
     def update(self, step: int, bits_per_dim: float, images_per_second: float) -> None:
         """Move the bar to `step` steps done, with training bits/dim and speed beside it."""
         state = f"{bits_per_dim:.3f} bits/dim  {images_per_second:.0f} images/s"
-        self._bar.update(self._task, completed=step, state=state)
+        with suppress(OSError):
+            self._bar.update(self._task, completed=step, state=state)
 
     def print_line(self, line: str) -> None:
-        """Print a line that stays above the bar, or without one."""
-        self._console.print(line, markup=False)
-        sys.stdout.flush()
+        """Print a line that stays above the bar, or without one; characters that cannot be encoded are escaped."""
+        encoding = self._console.encoding
+        with suppress(OSError):
+            self._console.print(line.encode(encoding, "backslashreplace").decode(encoding), markup=False)
+            self._console.file.flush()

@@ -1,6 +1,7 @@
 """Stopping at a step whose numbers are not finite, with the name of the layer that is to blame."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from acf.errors import TrainingError
 
 
-def require_finite_step(module: nn.Module, bits_per_dim: float, gradient_norm: float, step: int, x: Tensor) -> None:
+def require_finite_step(
+    module: nn.Module, bits_per_dim: float, gradient_norm: float, step: int, batches: Sequence[Tensor]
+) -> None:
     """Do nothing if loss and gradient of a training step are finite.
 
     Args:
@@ -16,7 +19,7 @@ def require_finite_step(module: nn.Module, bits_per_dim: float, gradient_norm: f
         bits_per_dim: the loss.
         gradient_norm: norm of all gradients together.
         step: number of the step, for the message.
-        x: images (B, C, H, W) in [0, 1) of the step, passed through the flow again to find the layer.
+        batches: images (B, C, H, W) in [0, 1) of the step, passed through the flow again to find the layer.
 
     Raises:
         TrainingError: names the first layer with an output that is not finite; if there is none, the first parameter
@@ -24,7 +27,7 @@ def require_finite_step(module: nn.Module, bits_per_dim: float, gradient_norm: f
     """
     if math.isfinite(bits_per_dim) and math.isfinite(gradient_norm):
         return
-    layer = _first_layer_with_bad_output(module, x)
+    layer = next(filter(None, (_first_layer_with_bad_output(module, x) for x in batches)), None)
     what = "output" if layer else "gradient"
     place = layer or _first_parameter_with_bad_gradient(module) or "the loss"
     raise TrainingError(f"step {step}: the {what} of {place} is not finite")

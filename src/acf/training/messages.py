@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from acf.errors import AcfError, StoppedError, UnwritableError
 from acf.flows.flow import Flow
 from acf.settings.config import TrainingConfig
 from acf.training.checkpoint import read_checkpoint
@@ -31,14 +32,9 @@ def validation_line(title: str, row: dict[str, Any], steps: int, images_per_seco
     )
 
 
-def advice(folder: Path, stopped: bool) -> str:
-    """Return what a person can do after an error, for the end of its message.
-
-    Args:
-        folder: place of the checkpoint.
-        stopped: whether a signal asked training to stop.
-    """
-    if stopped:
+def advice(error: AcfError, folder: Path) -> str:
+    """Return what a person can do after `error`, for the end of its message; `folder` is the checkpoint's."""
+    if isinstance(error, StoppedError | UnwritableError):
         return "Run the same command again to go on"
     kept = read_checkpoint(folder)
     where = f"The last good checkpoint (step {kept['step']}) is kept in {folder}" if kept else ""

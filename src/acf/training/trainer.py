@@ -1,16 +1,18 @@
 """The training loop of one model, on CPU, CUDA or MPS."""
 
 import math
+import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from acf.errors import AcfError, TrainingError
+from acf.errors import AcfError, StoppedError, TrainingError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate
 from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
+from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.average import build_average, certified_average
 from acf.training.batches import Batches, training_input
@@ -22,7 +24,6 @@ from acf.training.history import History
 from acf.training.messages import advice, introduction, validation_line
 from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from acf.training.random_state import random_state, restore_random_state
-from acf.training.signals import StopSignals
 from acf.training.validation import mean_and_standard_error, validation_bits_per_dim
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -49,6 +50,9 @@ class Trainer:
         average: the moving average of its weights.
         history: the rows of `history.csv`.
         step: number of steps done.
+
+    Raises:
+        TrainingError: the checkpoint is of another version of torch.
     """
 
     def __init__(
@@ -90,7 +94,9 @@ class Trainer:
         a signal to stop goes on where training stopped.
 
         Raises:
-            TrainingError: a value is not finite (names the layer), or SIGTERM or SIGINT asked training to stop.
+            TrainingError: a value is not finite; names the layer.
+            StoppedError: a signal asked training to stop (`acf.runs.signals`), and the step's checkpoint is written.
+            UnwritableError: a checkpoint cannot be written; names the file.
             NotContractiveError: a block cannot be proven contractive; names the layer.
         """
         restore_random_state(self._random_state, self.device)
@@ -101,8 +107,7 @@ class Trainer:
                     self._train(progress, signals)
                 return certified_average(self.average)
             except AcfError as error:
-                what_to_do = advice(self.folder, stopped=signals.received is not None)
-                raise type(error)(f"{self.title}: {error}. {what_to_do}") from None
+                raise type(error)(f"{self.title}: {error}. {advice(error, self.folder)}") from None
 
     def _train(self, progress: TrainingProgress, signals: StopSignals) -> None:
         self.flow.train()
@@ -121,20 +126,22 @@ class Trainer:
             if self._checkpoint_is_due() or stop:
                 self._write_checkpoint()
             if stop:
-                raise TrainingError(f"stopped by {stop.name} after step {self.step}")
+                raise StoppedError(f"stopped by {stop.name} after step {self.step}")
 
     def _gradient_step(self, rate: float) -> None:
         """Change the weights by one step of the optimiser, then refresh the estimates of spectral norms."""
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
+        batches = []
         for index in range(self.config.accumulate):
             x = self._next_input(index)
+            batches.append(x)
             loss = bits_per_dim_of(self.flow.log_prob(x), self.flow.config).mean() / self.config.accumulate
             loss.backward()
             total += loss.detach()
         norm = float(torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm))
         bits_per_dim = float(total)
-        require_finite_step(self.flow, bits_per_dim, norm, self.step, x)
+        require_finite_step(self.flow, bits_per_dim, norm, self.step, batches)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.step()
         self.flow.renormalise()
@@ -196,13 +203,19 @@ class Trainer:
         self._clock.checkpoint_written()
 
     def _restore_checkpoint(self) -> None:
-        content = read_checkpoint(self.folder)
-        if content is None:
-            return
-        self.step = content["step"]
-        self._clock = Clock(content["seconds"])
-        self.flow.load_state_dict(content["flow"])
-        self.average.load_state_dict(content["average"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.history = History.from_state_dict(content["history"])
-        self._random_state = content["random_state"]
+        try:
+            content = read_checkpoint(self.folder)
+            if content is None:
+                return
+            self.step = content["step"]
+            self._clock = Clock(content["seconds"])
+            self.flow.load_state_dict(content["flow"])
+            self.average.load_state_dict(content["average"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            self.history = History.from_state_dict(content["history"])
+            self._random_state = content["random_state"]
+        except (pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{self.title}: the checkpoint in {self.folder} is whole but torch {torch.__version__} cannot use it "
+                f"({error!r}); go on with the version that wrote it, or delete it to start again"
+            ) from None

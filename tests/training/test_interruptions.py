@@ -1,0 +1,141 @@
+"""Signals, damaged and unwritable checkpoints, and output that nobody reads: no step is lost that was written."""
+
+import io
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from acf.errors import StoppedError, TrainingError, UnwritableError
+from acf.runs.files import temporary_of
+from acf.training.checkpoint import BEFORE, NAME, read_checkpoint, write_checkpoint
+from tests.training.trainers import same, trainer
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path: Path, sent: signal.Signals) -> None:
+    run = trainer(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    original = run._gradient_step
+
+    def interrupted(rate: float) -> None:
+        if run.step == 2:
+            signal.raise_signal(sent)
+        original(rate)
+
+    run._gradient_step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(StoppedError, match=rf"^test: stopped by {sent.name} after step 3\. Run the same command again"):
+        run.run()
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    if sent != signal.SIGINT:
+        return
+    resumed, whole = trainer(tmp_path), trainer(tmp_path / "whole")
+    assert resumed.step == 3
+    assert resumed.seconds == run.seconds
+    assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
+    assert same(run.run()[0].state_dict(), whole.average.module.state_dict())
+    without_seconds = [
+        [{**row, "seconds": None} for row in history.rows] for history in (resumed.history, whole.history)
+    ]
+    assert without_seconds[0] == without_seconds[1]
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As `nohup` has SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = trainer(tmp_path)
+        original = run._gradient_step
+
+        def hung_up(rate: float) -> None:
+            signal.raise_signal(signal.SIGHUP)
+            original(rate)
+
+        run._gradient_step = hung_up  # type: ignore[method-assign]
+        run.run()
+        assert run.step == 8
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_training_runs_in_a_thread_of_a_larger_program(tmp_path: Path) -> None:
+    run = trainer(tmp_path, steps=2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run.run).result()
+    assert run.step == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_says_what_to_do_and_loses_nothing(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    original = run._gradient_step
+
+    def fill_disk(rate: float) -> None:
+        if run.step == 6:
+            temporary_of(tmp_path / NAME).mkdir()  # in place of a disk that is full
+        original(rate)
+
+    run._gradient_step = fill_disk  # type: ignore[method-assign]
+    with pytest.raises(UnwritableError) as caught:
+        run.run()
+    assert str(caught.value).startswith(f"test: cannot write {tmp_path / NAME}: ")
+    assert str(caught.value).endswith(". Run the same command again to go on")
+    temporary_of(tmp_path / NAME).rmdir()
+    again = trainer(tmp_path)
+    assert again.step == 4
+    assert same(again.run()[0].state_dict(), trainer(tmp_path / "whole").run()[0].state_dict())
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = trainer(tmp_path).run()[0].state_dict()
+    content = bytearray((tmp_path / NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / NAME).write_bytes(content)
+    again = trainer(tmp_path)
+    assert again.step == 4
+    assert "damaged" in capsys.readouterr().out
+    assert same(again.run()[0].state_dict(), whole)
+    (tmp_path / NAME).write_bytes(b"")
+    (tmp_path / BEFORE).write_bytes(b"")
+    afresh = trainer(tmp_path)
+    assert afresh.step == 0
+    assert capsys.readouterr().out.count("damaged (empty); training starts again") == 2
+
+
+def test_a_checkpoint_of_another_torch_is_refused_and_kept(tmp_path: Path) -> None:
+    trainer(tmp_path).run()
+    content = read_checkpoint(tmp_path)
+    assert content is not None
+    del content["optimiser"]["param_groups"]
+    write_checkpoint(tmp_path, content)
+    with pytest.raises(TrainingError, match=r"is whole but torch .* cannot use it .*; go on with the version"):
+        trainer(tmp_path)
+    assert (tmp_path / NAME).is_file()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_no_line_is_lost_for_want_of_a_character(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", output)
+    trainer(tmp_path).run()
+    output.seek(0)
+    assert output.read().count("bits/dim  ") == 2
+
+
+def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        run = trainer(tmp_path)
+        run.run()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what is left in the buffer goes there
+    assert run.step == 8

@@ -1,0 +1,31 @@
+"""A small trainer."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from acf.settings.config import ModelConfig, TrainingConfig
+from acf.training.batches import Batches
+from acf.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def trainer(folder: Path, model: dict[str, object] | None = None, **training: object) -> Trainer:
+    config = {"blocks": [2], "idim": 8, "fc_blocks": 1, "fc_width": 8, "squeeze_first": True, "levels": 17}
+    settings = {"steps": 8, "batch_size": 8, "warmup_steps": 2, "validation_images": 10, "validate_every": 4}
+    images = torch.randint(0, 17, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Trainer(
+        ModelConfig.model_validate({"shape": (1, 8, 8)} | config | (model or {})),
+        TrainingConfig.model_validate(settings | training),
+        Batches(images, 10, seed=0),
+        0,
+        CPU,
+        folder,
+        "test",
+    )
