@@ -13,7 +13,12 @@ from acf.flows.multiscale import MultiScale
 from acf.flows.pixels import require_images, require_pixels
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError
 from acf.lipschitz.normalised import Normalised, renormalise
-from acf.lipschitz.precision import autocast_off, first_parameter, require_full_precision
+from acf.lipschitz.precision import (
+    autocast_off,
+    first_parameter,
+    refuse_backward_in_autocast,
+    require_full_precision,
+)
 from acf.settings.config import LogDetConfig, ModelConfig
 
 
@@ -71,7 +76,9 @@ class Flow(nn.Module):
         """Return z = f(x) (B, C*H*W) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
         with autocast_off(x.device.type):
-            return self.bijection.transform(self.logit.transform(x))
+            z = self.bijection.transform(self.logit.transform(x))
+        refuse_backward_in_autocast(z)
+        return z
 
     def _check(self, x: Tensor) -> None:
         require_images(x, self.shape)
@@ -163,12 +170,16 @@ def certify(flow: Flow) -> Certificate:
 def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
     """Scale weights down as far as the proofs of contraction need, and return the certificate.
 
+    A flow that is proven contractive is never refused: where its coefficients do not allow a bound of `target`, the
+    certificate says what is reached, which is below 1.
+
     Args:
         flow: changed in place (buffers only); see `acf.flows.certificate.tighten_blocks`.
         target: bound to reach, below 1.
-        max_factor: largest allowed ratio of a branch's bound to `target`.
+        max_factor: largest allowed ratio of a branch's bound to `target`, where that bound is not below 1.
 
     Raises:
-        NotContractiveError: a branch needs more than `max_factor`, or has values that are not finite.
+        NotContractiveError: a branch is not contractive and needs more than `max_factor`, or cannot be proven
+            contractive by closing the gaps, or has values that are not finite.
     """
     return tighten_blocks(flow.residual_blocks(), target, max_factor)

@@ -1,6 +1,5 @@
 """Refusing what is no batch of images of a flow, before any layer has seen it."""
 
-import torch
 from torch import Tensor
 
 from acf.errors import InputError
@@ -28,13 +27,14 @@ def require_pixels(x: Tensor, domain: tuple[float, float]) -> None:
     """
     if x.numel() == 0 or x.is_meta:
         return
+    low, high = x.detach().aminmax()
     try:
-        low, high = torch.stack(x.detach().aminmax()).tolist()
+        inside = bool((low >= domain[0]) & (high <= domain[1]))
     except RuntimeError as error:
         if "vmap" not in str(error):
             raise
         return
-    if not (domain[0] <= low and high <= domain[1]):
+    if not inside:
         raise InputError(f"expected images with values in [0, 1), {_found(x.detach())}")
 
 

@@ -15,9 +15,23 @@ def autocast_off(device_type: str) -> AbstractContextManager[object]:
 
     Code that mixes precisions can so call layers and flows anywhere, with the results that they have outside of it.
     """
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+    if not _autocast_enabled(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
+
+
+def refuse_backward_in_autocast(y: Tensor) -> None:
+    """Have the backward pass from y raise InputError under autocast, which would reduce the precision of gradients.
+
+    The forward pass can be shielded from autocast, but the steps of a backward pass that torch itself takes cannot.
+    """
+    if y.requires_grad:
+        y.register_hook(_refuse_autocast)
+
+
+def _refuse_autocast(grad: Tensor) -> None:
+    if _autocast_enabled(grad.device.type):
+        raise InputError("backward() runs under torch.autocast, in too low a precision for flows: call it outside")
 
 
 def require_full_precision(x: Tensor, parameter: Tensor | None, name: str) -> None:
@@ -49,3 +63,7 @@ def first_parameter(module: nn.Module) -> Tensor | None:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _autocast_enabled(device_type: str) -> bool:
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
