@@ -18,6 +18,7 @@ from acf.lipschitz.precision import (
     first_parameter,
     refuse_backward_in_autocast,
     require_full_precision,
+    require_full_weights,
 )
 from acf.settings.config import LogDetConfig, ModelConfig
 
@@ -163,7 +164,11 @@ def certify(flow: Flow) -> Certificate:
     """Return the certificate of all residual blocks of a flow; see `acf.flows.certificate.certify_blocks`.
 
     `Certificate.require` raises NotContractiveError where a bound is not below 1.
+
+    Raises:
+        InputError: the weights are float16 or bfloat16, in which the flow cannot run.
     """
+    require_full_weights(first_parameter(flow), "flow")
     return certify_blocks(flow.residual_blocks())
 
 
@@ -181,5 +186,7 @@ def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Cert
     Raises:
         NotContractiveError: a branch is not contractive and needs more than `max_factor`, or cannot be proven
             contractive by closing the gaps, or has values that are not finite.
+        InputError: as `certify`.
     """
+    require_full_weights(first_parameter(flow), "flow")
     return tighten_blocks(flow.residual_blocks(), target, max_factor)

@@ -132,10 +132,11 @@ def renormalise(layers: Iterable[Normalised], iterations: int) -> None:
     iterate_singular_vectors(layers, iterations)
     orthogonal = [layer for layer in layers if isinstance(layer, OrthogonalLinear)]
     for group in groups_of_equal_shapes(orthogonal):
-        weights = torch.stack([layer.weight for layer in group])
-        norms = torch.stack([layer.estimated_norm() for layer in group])
-        for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
-            layer.weight.copy_(layer.coefficient * weight)
+        with autocast_off(group[0].weight.device.type):
+            weights = torch.stack([layer.weight for layer in group])
+            norms = torch.stack([layer.estimated_norm() for layer in group])
+            for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
+                layer.weight.copy_(layer.coefficient * weight)
     iterate_singular_vectors(orthogonal, 1)
 
 

@@ -46,14 +46,23 @@ def require_full_precision(x: Tensor, parameter: Tensor | None, name: str) -> No
         InputError: one of them is float16 or bfloat16, or their types differ.
     """
     dtype = x.dtype if parameter is None else parameter.dtype
-    if parameter is not None and dtype in REDUCED:
-        raise InputError(
-            f"the weights of this {name} are {_name(dtype)}, which rounds by more than its proofs allow for: convert "
-            "it by .float() or .double() (the setting bfloat16 of training_log_det is the fast option)"
-        )
+    require_full_weights(parameter, name)
     if x.dtype != dtype or dtype in REDUCED:
         wanted = "float32 or float64" if parameter is None else _name(dtype)
         raise InputError(f"this {name} computes in {wanted} but was given {_name(x.dtype)}; convert the input or it")
+
+
+def require_full_weights(parameter: Tensor | None, name: str) -> None:
+    """Check that the weights of a module are float32 or float64.
+
+    Raises:
+        InputError: `parameter`, one of them, is float16 or bfloat16.
+    """
+    if parameter is not None and parameter.dtype in REDUCED:
+        raise InputError(
+            f"the weights of this {name} are {_name(parameter.dtype)}, which rounds by more than its proofs allow for: "
+            "convert it by .float() or .double() (the setting bfloat16 of training_log_det is the fast option)"
+        )
 
 
 def first_parameter(module: nn.Module) -> Tensor | None:

@@ -1,12 +1,14 @@
 """Power iteration for many linear maps at once: maps of one shape are stacked, so that each step is one product."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from acf.lipschitz.precision import autocast_off
 
 Map = Callable[[Tensor], Tensor]
 
@@ -43,22 +45,27 @@ def groups_of_equal_shapes(layers: Iterable[Layer]) -> list[list[Layer]]:
 def iterate_singular_vectors(layers: Iterable[LinearMap], iterations: int) -> None:
     """Take `iterations` steps u <- T v / |T v|, v <- T^T u / |T^T u| with each layer's own vectors.
 
-    A layer with T v = 0, from where the iteration would never come back, starts again from v = T^T u of a u without
-    zeros. That vanishes for T = 0 (and on no other set of weights of positive measure); then v stays as it was.
+    A layer with T v = 0, from where the iteration would never come back, starts again from v = T^T u with a u without
+    zeros. Where that vanishes too, as it does for T = 0, v stays as it was.
     """
     for group in groups_of_equal_shapes(layers):
-        maps = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
-        left, right = (torch.cat([getattr(layer, name) for layer in group]) for name in ("left", "right"))
-        start, (left, right) = right, _iterated(maps, left, right, iterations)
-        lost = _are_zero(right)
-        if lost.any():
-            again = _unit(maps[1](_without_zeros(left)))
-            again_left, again_right = _iterated(maps, left, again, iterations)
-            left = torch.where(lost, again_left, left)
-            right = torch.where(lost, torch.where(_are_zero(again_right), start, again_right), right)
-        for layer, u, v in zip(group, left, right, strict=True):
-            layer.left.copy_(u)
-            layer.right.copy_(v)
+        with autocast_off(group[0].weight.device.type):
+            _iterate_group(group, iterations)
+
+
+def _iterate_group(group: Sequence[LinearMap], iterations: int) -> None:
+    maps = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
+    left, right = (torch.cat([getattr(layer, name) for layer in group]) for name in ("left", "right"))
+    start, (left, right) = right, _iterated(maps, left, right, iterations)
+    lost = _are_zero(right)
+    if lost.any():
+        again = _unit(maps[1](_without_zeros(left)))
+        again_left, again_right = _iterated(maps, left, again, iterations)
+        left = torch.where(lost, again_left, left)
+        right = torch.where(lost, torch.where(_are_zero(again_right), start, again_right), right)
+    for layer, u, v in zip(group, left, right, strict=True):
+        layer.left.copy_(u)
+        layer.right.copy_(v)
 
 
 def _iterated(maps: tuple[Map, Map], left: Tensor, right: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
