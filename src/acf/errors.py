@@ -9,6 +9,10 @@ class ConfigError(AcfError):
     """A key of the configuration is unknown, missing or has an impossible value."""
 
 
+class InputError(AcfError, ValueError):
+    """An argument of the library has a shape, a type or values that it cannot have."""
+
+
 class DataError(AcfError):
     """A data set is missing, truncated, corrupt or has the wrong form."""
 

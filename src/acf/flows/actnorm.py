@@ -5,15 +5,24 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.flows.bijection import Bijection
+from acf.lipschitz.first_batch import samples_of_all_ranks, std_mean_of_all_ranks
 
-SMALLEST_STD = 0.1
+SMALLEST_STD, CONSTANT_STD = 0.1, 1e-3
+"""Smallest standard deviation that is divided by, and the one below which a value counts as constant."""
 
 
 class ActNorm(Bijection):
     """y = exp(s) (x + b) with s, b learnt, initialised from one batch (arXiv 1807.03039, section 3.1).
 
-    The first batch seen in training sets b and s so that each output has mean 0 and standard deviation 1; a standard
-    deviation below 0.1 counts as 0.1, so that values that are almost constant in that batch do not explode later.
+    The first batch seen in training (where torch.distributed runs, that of all ranks, `acf.lipschitz.first_batch`) sets
+    b and s so that each output has mean 0 and standard deviation 1. Where it tells too little about the scale, s stays
+    small, because the factors of many such layers multiply and later images would explode:
+
+    - a standard deviation below 0.1 counts as 0.1;
+    - one below 0.001, less than that of the noise within one of 256 grey levels, leaves s = 0;
+    - if all are below 0.1 the batch as a whole is nearly constant, which leaves s = 0 everywhere.
+
+    An empty batch sets nothing; one with values that are NaN or infinite is refused (InputError) and sets nothing.
 
     Args:
         shape: (C, H, W) of the maps.
@@ -34,7 +43,7 @@ class ActNorm(Bijection):
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and not self.initialised:
-            self._initialise(x.detach())
+            self._initialise_from(x.detach())
         log_abs_det = self.log_scale.sum() * self.positions
         return (x + self.shift) * self.log_scale.exp(), log_abs_det.expand(len(x))
 
@@ -44,9 +53,14 @@ class ActNorm(Bijection):
         return y * (-self.log_scale).exp() - self.shift
 
     @torch.no_grad()
-    def _initialise(self, x: Tensor) -> None:
+    def _initialise_from(self, x: Tensor) -> None:
+        if samples_of_all_ranks(x) == 0:
+            return
         dims = (0,) if self.positions == 1 else (0, 2, 3)
         std, mean = torch.std_mean(x, dim=dims, correction=0)
+        std, mean = std_mean_of_all_ranks(std, mean, x.numel() // std.numel())
+        tells_scale = (std >= CONSTANT_STD) & (std.max() >= SMALLEST_STD)
+        log_scale = torch.where(tells_scale, -std.clamp_min(SMALLEST_STD).log(), 0)
         self.shift.copy_(-mean.view_as(self.shift))
-        self.log_scale.copy_(-std.clamp_min(SMALLEST_STD).log().view_as(self.log_scale))
+        self.log_scale.copy_(log_scale.view_as(self.log_scale))
         self.initialised.fill_(True)

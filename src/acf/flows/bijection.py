@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.flows.fixed_point import Solution
+from acf.lipschitz.precision import autocast_off, first_parameter, refuse_backward_in_autocast, require_full_precision
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class Bijection(nn.Module, ABC):
     A new bijection must implement `forward` and `inverse`. It may implement `transform` where f(x) alone costs less
     than `forward`, and `inverse_with_report` where its inverse is iterative or made of others.
     """
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Call `forward` with autocast off; a backward pass under autocast is refused by an InputError.
+
+        Raises:
+            InputError: x or the bijection is float16 or bfloat16, or their types differ.
+        """
+        require_full_precision(x, first_parameter(self), type(self).__name__)
+        with autocast_off(x.device.type):
+            y, log_abs_det = super().__call__(x, *args, **kwargs)
+        refuse_backward_in_autocast(y)
+        refuse_backward_in_autocast(log_abs_det)
+        return y, log_abs_det
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,16 +111,17 @@ def tighten_blocks(blocks: Blocks, target: float = TARGET, max_factor: float = 1
     Training normalises by power iteration, a lower estimate of each norm. This function first iterates to convergence.
     Then it raises the `slack` of a branch's linear maps, each in proportion to the logarithm of its own gap between
     proven bound and estimate, until the product of all bounds is at most `target`. Branches below `target` are left
-    as they are.
+    as they are. Where all gaps together do not suffice, because the product of the coefficients is above `target`, the
+    bound stays above it, and is accepted if it is below 1: what is proven contractive is never refused.
 
     Args:
         blocks: changed in place (buffers only).
         target: bound to reach, below 1.
-        max_factor: largest allowed ratio of a branch's bound to `target`; a larger one means that norms are wrong.
+        max_factor: largest allowed ratio of a bound of 1 or more to `target`; a larger one means that norms are wrong.
 
     Raises:
-        NotContractiveError: a branch needs more than `max_factor`, and the message names its worst layer; or it has
-            values that are not finite.
+        NotContractiveError: a branch is not proven contractive and needs more than `max_factor`, or cannot be proven
+            contractive, and the message names its worst layer or what to do; or it has values that are not finite.
     """
     for name, block in blocks.items():
         maps = {key: m for key, m in block.branch.named_modules() if isinstance(m, Normalised)}
@@ -144,7 +145,7 @@ def _tighten_block(
     start = block.lipschitz_bound()
     if start <= target:
         return
-    if start > target * max_factor:
+    if start >= max(1.0, target * max_factor):
         raise NotContractiveError(
             f"block {name} is not contractive: the bound of its branch's Lipschitz constant is {start:.4f}; "
             f"its worst layer is {_worst_layer(block)}"
@@ -161,10 +162,11 @@ def _tighten_block(
         low, high = (low, point) if point[1] <= target else (point, high)
         if high[1] >= target * AIM**2:
             break
-    if _bound_at(high[0], block, maps, gaps) > target:
+    reached = _bound_at(high[0], block, maps, gaps)
+    if not reached < 1:
         raise NotContractiveError(
-            f"block {name} cannot be proven to have a bound of at most {target}: with every layer's proven norm at its "
-            f"coefficient the bound is {block.lipschitz_bound():.4f}; lower model.coefficient"
+            f"block {name} cannot be proven contractive: with every layer's proven norm at its coefficient the bound "
+            f"is {reached:.4f}; lower model.coefficient"
         )
 
 

@@ -25,7 +25,8 @@ def dequantise(
         noise = torch.rand(images.shape, device=images.device, dtype=dtype)
     else:
         # In float64 whatever the result's type, so that all models see the same noise.
-        noise = torch.rand(images.shape, generator=generator, dtype=torch.float64).to(images.device, dtype)
+        noise = torch.rand(images.shape, generator=generator, dtype=torch.float64, device="cpu")
+        noise = noise.to(images.device, dtype)
     x = (images + noise) / levels
     return x.clamp(max=1 - torch.finfo(dtype).eps / 2)
 

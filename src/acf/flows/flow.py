@@ -6,12 +6,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from acf.errors import ConvergenceError
+from acf.errors import ConvergenceError, InputError
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
+from acf.flows.pixels import require_images, require_pixels
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.lipschitz.precision import (
+    autocast_off,
+    first_parameter,
+    refuse_backward_in_autocast,
+    require_full_precision,
+    require_full_weights,
+)
 from acf.settings.config import LogDetConfig, ModelConfig
 
 
@@ -35,7 +43,8 @@ class Inversion:
 class Flow(nn.Module):
     """A density of images x in [0, 1)^(C x H x W): x has the law of f^-1(z) with z standard normal.
 
-    Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator.
+    Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator. Everything is
+    computed in the type of the weights, float32 or float64, with autocast off.
 
     Attributes:
         shape: (C, H, W).
@@ -51,24 +60,31 @@ class Flow(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (z, log_abs_det): z (B, C*H*W), log|det dz/dx| (B,) in nats, for x (B, C, H, W) in [0, 1).
 
+        The first batch in training mode sets the scales of ActNorm and attention. Values are accepted wherever the
+        logit is finite, which is slightly beyond [0, 1], so that every `inverse` can be mapped back.
+
         Raises:
-            ValueError: wrong shape or an integer type.
+            InputError: wrong shape, type or precision, or values that are NaN, infinite or no pixels. No layer has seen
+                the images then. It is a ValueError.
         """
         self._check(x)
-        x, start = self.logit(x)
-        z, log_abs_det = self.bijection(x)
-        return z, start + log_abs_det
+        with autocast_off(x.device.type):
+            x, start = self.logit(x)
+            z, log_abs_det = self.bijection(x)
+            return z, start + log_abs_det
 
     def transform(self, x: Tensor) -> Tensor:
-        """Return z = f(x) (B, C*H*W) without the cost of the log-determinant."""
+        """Return z = f(x) (B, C*H*W) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
-        return self.bijection.transform(self.logit.transform(x))
+        with autocast_off(x.device.type):
+            z = self.bijection.transform(self.logit.transform(x))
+        refuse_backward_in_autocast(z)
+        return z
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"expected images of shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise ValueError(f"expected floating-point images in [0, 1), got {x.dtype}; see acf.bits_per_dim for uint8")
+        require_images(x, self.shape)
+        require_full_precision(x, first_parameter(self), "flow")
+        require_pixels(x, self.logit.domain(x.dtype))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log p(x) (B,) in nats for x (B, C, H, W) in [0, 1): an unbiased estimate; errors as `forward`."""
@@ -90,13 +106,14 @@ class Flow(nn.Module):
         """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W), and error bound and cost of each residual block.
 
         Raises:
-            ValueError: wrong shape.
+            InputError: wrong shape or precision; it is a ValueError.
             NotContractiveError: a block has no proof of contraction; names it.
             ConvergenceError: a fixed-point iteration did not reach its accuracy; names the block.
         """
         values = math.prod(self.shape)
         if z.dim() != 2 or z.shape[1] != values:
-            raise ValueError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
+            raise InputError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
+        require_full_precision(z, first_parameter(self), "flow")
         blocks = self.residual_blocks()
         require_proven(blocks)
         try:
@@ -120,7 +137,7 @@ class Flow(nn.Module):
             generator: source of the noise on the CPU; torch's global one by default.
         """
         parameter = next(self.parameters())
-        z = torch.randn(n, math.prod(self.shape), generator=generator, dtype=parameter.dtype)
+        z = torch.randn(n, math.prod(self.shape), generator=generator, dtype=parameter.dtype, device="cpu")
         x = self.inverse(temperature * z.to(parameter.device))
         return x.clamp(0, 1 - torch.finfo(x.dtype).eps)
 
@@ -147,19 +164,29 @@ def certify(flow: Flow) -> Certificate:
     """Return the certificate of all residual blocks of a flow; see `acf.flows.certificate.certify_blocks`.
 
     `Certificate.require` raises NotContractiveError where a bound is not below 1.
+
+    Raises:
+        InputError: the weights are float16 or bfloat16, in which the flow cannot run.
     """
+    require_full_weights(first_parameter(flow), "flow")
     return certify_blocks(flow.residual_blocks())
 
 
 def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
     """Scale weights down as far as the proofs of contraction need, and return the certificate.
 
+    A flow that is proven contractive is never refused: where its coefficients do not allow a bound of `target`, the
+    certificate says what is reached, which is below 1.
+
     Args:
         flow: changed in place (buffers only); see `acf.flows.certificate.tighten_blocks`.
         target: bound to reach, below 1.
-        max_factor: largest allowed ratio of a branch's bound to `target`.
+        max_factor: largest allowed ratio of a branch's bound to `target`, where that bound is not below 1.
 
     Raises:
-        NotContractiveError: a branch needs more than `max_factor`, or has values that are not finite.
+        NotContractiveError: a branch is not contractive and needs more than `max_factor`, or cannot be proven
+            contractive by closing the gaps, or has values that are not finite.
+        InputError: as `certify`.
     """
+    require_full_weights(first_parameter(flow), "flow")
     return tighten_blocks(flow.residual_blocks(), target, max_factor)

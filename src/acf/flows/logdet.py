@@ -94,13 +94,13 @@ class RouletteEstimator:
             per_sample: one length per sample, so that the estimates of different samples are independent; otherwise
                 one length for the batch, which costs fewer terms.
         """
-        count = torch.ones(len(x) if per_sample else 1)
+        count = torch.ones(len(x) if per_sample else 1, dtype=torch.float32, device="cpu")
         if self.distribution == "poisson":
             further = torch.poisson(count * self.parameter)
         else:
             further = torch.empty_like(count).geometric_(self.parameter) - 1
-        terms = self.exact_terms + int(further.max())
-        weights = torch.ones(terms, len(count), dtype=torch.float64)
+        terms = self.exact_terms + int(further.max() if len(further) else 0)
+        weights = torch.ones(terms, len(count), dtype=torch.float64, device="cpu")
         for k in range(1, terms - self.exact_terms + 1):
             weights[self.exact_terms + k - 1] = (further >= k) / self.tail(k)
         return WeightedProbe(self._probe(x), weights.to(x.device, x.dtype))
@@ -118,8 +118,8 @@ class RouletteEstimator:
         """
         first = self.weighted_probe(x, per_sample)
         used = self._probes_of_terms()
-        factors = torch.full((len(first.weights), 1), float(self.probes), dtype=x.dtype)
-        factors[: len(used), 0] /= torch.tensor(used, dtype=x.dtype)
+        factors = torch.full((len(first.weights), 1), float(self.probes), dtype=x.dtype, device="cpu")
+        factors[: len(used), 0] /= torch.tensor(used, dtype=x.dtype, device="cpu")
         factors = factors.to(x.device)
         weighted_probes = [WeightedProbe(first.probe, factors * first.weights)]
         for m, signs in enumerate(patterns(self.probes, tuple(x.shape[1:])).to(x.device, x.dtype)[1:], start=1):

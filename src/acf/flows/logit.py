@@ -1,7 +1,9 @@
 """From pixel values to unbounded ones."""
 
 import math
+from functools import cache
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -12,14 +14,19 @@ class Logit(Bijection):
     """y = logit(a + (1 - 2a) x) elementwise, for x in [0, 1] (arXiv 1605.08803, section 4.1).
 
     log dy/dx = log(1 - 2a) - log s - log(1 - s) with s = a + (1 - 2a) x; 1 - s is computed as a + (1 - 2a)(1 - x),
-    which keeps its digits when a is tiny and x near 1.
+    which keeps its digits when a is tiny and x near 1. It is finite on `domain`, a little more than [0, 1].
 
     Args:
-        alpha: a, in (0, 1/2).
+        alpha: a, in [0, 1/2); at 0 the domain is (0, 1) without its ends.
+
+    Raises:
+        ValueError: alpha is outside.
     """
 
     def __init__(self, alpha: float = 0.05) -> None:
         super().__init__()
+        if not 0 <= alpha < 0.5:
+            raise ValueError(f"alpha must lie in [0, 1/2), got {alpha}")
         self.alpha = alpha
 
     @override
@@ -30,9 +37,28 @@ class Logit(Bijection):
 
     @override
     def inverse(self, y: Tensor) -> Tensor:
-        """Return (sigmoid(y) - a) / (1 - 2a), which is outside [0, 1] where sigmoid(y) is outside [a, 1 - a]."""
-        return (y.sigmoid() - self.alpha) / (1 - 2 * self.alpha)
+        """Return (sigmoid(y) - a) / (1 - 2a), which is outside [0, 1] where sigmoid(y) is outside [a, 1 - a].
+
+        Where rounding makes sigmoid(y) 0 or 1 it is the end of `domain`, so that it can be mapped back.
+        """
+        return ((y.sigmoid() - self.alpha) / (1 - 2 * self.alpha)).clamp(*self.domain(y.dtype))
+
+    def domain(self, dtype: torch.dtype) -> tuple[float, float]:
+        """Return the smallest and the largest x of this type where y is finite."""
+        return _domain(self.alpha, dtype)
 
     @override
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
+
+
+@cache
+def _domain(alpha: float, dtype: torch.dtype) -> tuple[float, float]:
+    """Step inwards from the ends of exact arithmetic, -a / (1 - 2a) and 1 + a / (1 - 2a), until y is finite."""
+    edge = alpha / (1 - 2 * alpha)
+    ends = torch.tensor([[-edge, 1 + edge]], dtype=dtype, device="cpu")
+    inwards = torch.tensor([[0.5, 0.5]], dtype=dtype, device="cpu")
+    while not (finite := Logit(alpha).forward(ends)[0].isfinite()).all():
+        ends = torch.where(finite, ends, ends.nextafter(inwards))
+    low, high = ends[0].tolist()
+    return low, high

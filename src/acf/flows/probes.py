@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 def patterns(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Return `count` patterns of signs over one sample, (count, *shape), int64; the first is all ones.
+    """Return `count` patterns of signs over one sample, (count, *shape), int64 on the CPU; the first is all ones.
 
     h_m(i) = (-1)^(number of ones in the binary digits of m & colour(i)): rows of a Hadamard matrix, so that the first
     2^b patterns are orthogonal over any values of 2^b different colours modulo 2^b, for every b.
     """
     colour = colours(shape)
     digits = max(1, (count - 1).bit_length())
-    rows = torch.arange(count).view(-1, *[1] * len(shape))
+    rows = torch.arange(count, device="cpu").view(-1, *[1] * len(shape))
     common = torch.stack([(rows & colour) >> b & 1 for b in range(digits)])
     return 1 - 2 * (common.sum(0) % 2)
 
@@ -33,7 +33,7 @@ def colours(shape: tuple[int, ...]) -> Tensor:
     4, ... pixels; channels that are left (three of colours) are a third direction. Other shapes are just numbered.
     """
     if len(shape) != 3:
-        return torch.arange(torch.Size(shape).numel()).view(shape)
+        return torch.arange(torch.Size(shape).numel(), device="cpu").view(shape)
     channels, height, width = shape
     squeezes = 0
     while channels % 4 == 0:
@@ -46,8 +46,8 @@ def colours(shape: tuple[int, ...]) -> Tensor:
 
 def _lattice(*sizes: int) -> Tensor:
     """Colours of a grid of these sizes: per level the parity of the sum of all directions, then of all but one."""
-    grid = torch.meshgrid(*map(torch.arange, sizes), indexing="ij")
-    colour, digit = torch.zeros(sizes, dtype=torch.int64), 0
+    grid = torch.meshgrid(*(torch.arange(size, device="cpu") for size in sizes), indexing="ij")
+    colour, digit = torch.zeros(sizes, dtype=torch.int64, device="cpu"), 0
     for level in range((max(sizes) - 1).bit_length()):
         own = [axis >> level for axis, size in zip(grid, sizes, strict=True) if size > 1 << level]
         for value in [torch.stack(own).sum(0), *own[:-1]]:

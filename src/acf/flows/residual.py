@@ -15,6 +15,7 @@ from acf.flows.fixed_point import Solution, invert
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
 from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
 from acf.lipschitz.branch import Branch
+from acf.lipschitz.precision import autocast_off
 from acf.settings.config import LogDetConfig, TrainingLogDetConfig
 
 
@@ -110,7 +111,8 @@ class ResidualBlock(Bijection):
             NotContractiveError: the proven bound of g is not below 1.
             ConvergenceError: the promised accuracy was not reached.
         """
-        return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
+        with autocast_off(y.device.type):
+            return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
 
     def lipschitz_bound(self) -> float:
         """Return the proven upper bound of Lip(g) for the present weights; infinite if any value is not finite."""

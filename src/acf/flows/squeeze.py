@@ -15,7 +15,14 @@ class Squeeze(Bijection):
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
+        return self.transform(x), x.new_zeros(len(x))
+
+    @override
+    def transform(self, x: Tensor) -> Tensor:
+        if len(x) == 0:  # which `pixel_unshuffle` refuses
+            channels, height, width = x.shape[1:]
+            return x.reshape(0, 4 * channels, height // 2, width // 2)
+        return F.pixel_unshuffle(x, 2)
 
     @override
     def inverse(self, y: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
     folder = Path(path)
     record = read_record(folder)
     try:
-        flow = build(record["model"])
+        with torch.device("cpu"):  # on torch's default device, such as "meta", weights could not be loaded
+            flow = build(record["model"])
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
     try:

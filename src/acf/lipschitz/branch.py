@@ -106,12 +106,12 @@ class Reshape(LipschitzLayer):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, *self.shape)
+        return x.reshape(len(x), *self.shape)
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         before = x.shape[1:]
-        return self(x), lambda v: v.reshape(-1, *before)
+        return self(x), lambda v: v.reshape(len(v), *before)
 
     @override
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from acf.lipschitz.precision import autocast_off, require_full_precision
+
 VJP: TypeAlias = Callable[[Tensor], Tensor]
 """u -> J^T u, the product of cotangents with the transposed Jacobian."""
 Tensors: TypeAlias = tuple[Any, ...]
@@ -40,6 +42,17 @@ class LipschitzLayer(nn.Module, ABC):
     A layer that belongs into configurations also needs a line in `acf.registry`. The attack
     `acf.lipschitz.bounds.attack.largest_gain` searches for inputs that refute the bound of a new layer.
     """
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Call `forward` with autocast off.
+
+        Raises:
+            InputError: x is float16, or bfloat16 in a layer that does not declare `supports_bfloat16`.
+        """
+        if not (x.dtype == torch.bfloat16 and self.supports_bfloat16):
+            require_full_precision(x, None, type(self).__name__)
+        with autocast_off(x.device.type):
+            return super().__call__(x, *args, **kwargs)
 
     @abstractmethod
     def lipschitz_bound(self, n_tokens: int) -> float:

@@ -1,7 +1,7 @@
 """Spectrally normalised linear maps: convolution and dense layer with a bounded l2 norm."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from acf.lipschitz.kernels.power_iteration import (
     stacked_matrices,
 )
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
+from acf.lipschitz.precision import autocast_off, require_full_precision
 
 
 class Normalised(LipschitzLayer):
@@ -57,7 +58,8 @@ class Normalised(LipschitzLayer):
 
     def estimated_norm(self) -> Tensor:
         """Return <u, T_W v>, a lower estimate of the norm of the stored weight: a scalar with gradient."""
-        return (self.left * self.value(self.right, (self.weight,))).sum()
+        with autocast_off(self.weight.device.type):
+            return (self.left * self.value(self.right, (self.weight,))).sum()
 
     def effective_weight(self) -> Tensor:
         """Return the weight in use, of the stored weight's shape."""
@@ -70,6 +72,7 @@ class Normalised(LipschitzLayer):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        require_full_precision(x, self.weight, type(self).__name__)
         return self.value(x, self.effective_tensors())
 
     def stored_norm_bound(self) -> float:
@@ -89,10 +92,14 @@ class Normalised(LipschitzLayer):
         renormalise([self], iterations)
 
     @torch.no_grad()
-    def _scale_to_coefficient(self, bound: float) -> None:
-        """Scale the fresh weight so that its norm, now at most `bound`, is proven to be at most the coefficient."""
-        self.weight.mul_(min(1.0, self.coefficient / bound))
-        iterate_singular_vectors([self], 10)
+    def _scale_to_coefficient(self, bound: Callable[[], float]) -> None:
+        """Scale the fresh weight so that its norm, now at most `bound`, is proven to be at most the coefficient.
+
+        On the meta device there is no weight yet; it has to be loaded.
+        """
+        if not self.weight.is_meta:
+            self.weight.mul_(min(1.0, self.coefficient / bound()))
+            iterate_singular_vectors([self], 10)
 
     @torch.no_grad()
     def converge_norm(self, tolerance: float = 1e-4, max_iterations: int = 1000) -> None:
@@ -125,10 +132,11 @@ def renormalise(layers: Iterable[Normalised], iterations: int) -> None:
     iterate_singular_vectors(layers, iterations)
     orthogonal = [layer for layer in layers if isinstance(layer, OrthogonalLinear)]
     for group in groups_of_equal_shapes(orthogonal):
-        weights = torch.stack([layer.weight for layer in group])
-        norms = torch.stack([layer.estimated_norm() for layer in group])
-        for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
-            layer.weight.copy_(layer.coefficient * weight)
+        with autocast_off(group[0].weight.device.type):
+            weights = torch.stack([layer.weight for layer in group])
+            norms = torch.stack([layer.estimated_norm() for layer in group])
+            for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
+                layer.weight.copy_(layer.coefficient * weight)
     iterate_singular_vectors(orthogonal, 1)
 
 
@@ -166,7 +174,7 @@ class NormalisedConv2d(Normalised):
         vector_size = size if kernel > 1 else (1, 1)
         self.register_buffer("left", torch.zeros(1, out_channels, *vector_size))
         self.register_buffer("right", _unit_vector(in_channels, *vector_size))
-        self._scale_to_coefficient(torus_norm_bound(self.weight, *size))
+        self._scale_to_coefficient(lambda: torus_norm_bound(self.weight, *size))
 
     @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
@@ -222,7 +230,7 @@ class NormalisedLinear(Normalised):
         self.bias = layer.bias
         self.register_buffer("left", torch.zeros(1, out_features))
         self.register_buffer("right", _unit_vector(in_features))
-        self._scale_to_coefficient(matrix_norm_bound(self.weight))
+        self._scale_to_coefficient(lambda: matrix_norm_bound(self.weight))
 
     @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
@@ -261,28 +269,36 @@ class OrthogonalLinear(NormalisedLinear):
     the weight leave one large value and many small ones, and then the layer shrinks almost all inputs; here all
     singular values stay at `coefficient`. Between a step of the optimiser and `renormalise`, and for averaged weights,
     it acts as a `NormalisedLinear`, with the same bound.
+
+    A weight of zeros, as output layers may start with, stays zero until a step of an optimiser gives it directions; the
+    next `renormalise` then brings these to `coefficient`.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, coefficient: float = 0.98) -> None:
         super().__init__(in_features, out_features, bias, coefficient)
         with torch.no_grad():
             nn.init.orthogonal_(self.weight)
-        self._scale_to_coefficient(matrix_norm_bound(self.weight))
+        self._scale_to_coefficient(lambda: matrix_norm_bound(self.weight))
 
 
 def nearest_isometry(weight: Tensor, norm: Tensor, iterations: int = 10) -> Tensor:
     """Return U V^T of matrices with singular value decompositions U S V^T, by the Newton-Schulz iteration.
 
     Each step maps the singular values by s -> (3 s - s^3) / 2, which converges to 1 for 0 < s < sqrt(3); those below
-    about 0.03 of the norm are not there yet after ten.
+    about 0.03 of the norm are not there yet after ten, and zeros stay zeros.
 
     Args:
         weight: matrices (..., out, in).
-        norm: estimates (...) of their norms, at least half of them.
+        norm: lower estimates (...) of their norms. Where one is so low that the iteration might diverge, the matrix is
+            scaled down by a bound of its norm, the square root of the largest row sum of |X^T X|.
         iterations: number of steps.
     """
     wide = weight.shape[-2] < weight.shape[-1]
-    x = (weight.mT if wide else weight) / (1.25 * norm)[..., None, None]
+    x = weight.mT if wide else weight
+    norm = torch.maximum(norm, x.abs().amax((-2, -1))).clamp_min(torch.finfo(x.dtype).tiny)
+    x = x / (1.25 * norm)[..., None, None]
+    square_bound = (x.mT @ x).abs().sum(-1).amax(-1)
+    x = x / (square_bound / 3).sqrt().clamp_min(1.0)[..., None, None]
     for _ in range(iterations):
         x = 1.5 * x - 0.5 * x @ (x.mT @ x)
     return x.mT if wide else x

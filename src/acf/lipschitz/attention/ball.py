@@ -5,6 +5,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from acf.lipschitz.first_batch import mean_of_all_ranks
+
 # Limits of learnt logarithms and logits, so that squares of radii and products of tokens stay within float32.
 LARGEST_LOG, LARGEST_LOGIT = 30.0, 10.0
 
@@ -25,7 +27,15 @@ def bounded_sigmoid(logit: Tensor) -> Tensor:
     return torch.sigmoid(logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
 
 
-def log_typical_length(*tokens: Tensor) -> Tensor:
-    """Return the logarithm of each head's root mean square length of tokens (B, heads, N, d), as (heads, 1, 1)."""
+def log_typical_length(*tokens: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the logarithm of each head's root mean square length of tokens (B, heads, N, d), as (heads, 1, 1).
+
+    The mean is over the tokens of all ranks. `otherwise` (heads, 1, 1) stands for the logarithm of heads whose tokens
+    are zero up to 1e-6, which have no typical length.
+
+    Raises:
+        InputError: a mean is not finite.
+    """
     square = reduce(torch.add, (x.square().sum(-1).mean((0, 2)) for x in tokens)) / len(tokens)
-    return 0.5 * square.clamp_min(1e-12).log().view(-1, 1, 1)
+    square = mean_of_all_ranks(square, len(tokens[0])).view(-1, 1, 1)
+    return torch.where(square > 1e-12, 0.5 * square.log(), otherwise)

@@ -36,8 +36,10 @@ class ClippedSelfAttention(KernelSelfAttention):
     def match_scales(self, *projected: Tensor) -> None:
         """Set the radii to the root mean square length of the tokens, so that about half of them are clipped."""
         q, k, v = projected
-        self.log_radius.copy_(log_typical_length(q, k))
-        self.log_value_radius.copy_(log_typical_length(v))
+        log_radius = log_typical_length(q, k, otherwise=self.log_radius)
+        log_value_radius = log_typical_length(v, otherwise=self.log_value_radius)
+        self.log_radius.copy_(log_radius)
+        self.log_value_radius.copy_(log_value_radius)
 
     @override
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing_extensions import override
 from acf.lipschitz.attention.ball import bounded_exp
 from acf.lipschitz.attention.kernel import KernelSelfAttention
 from acf.lipschitz.bounds.constants import l2_attention_constant
+from acf.lipschitz.first_batch import mean_of_all_ranks
 
 
 class L2SelfAttention(KernelSelfAttention):
@@ -30,9 +31,15 @@ class L2SelfAttention(KernelSelfAttention):
 
     @override
     def match_scales(self, *projected: Tensor) -> None:
-        """Set the bandwidths to one over the mean squared distance of two tokens."""
-        spread = projected[0].var(2, correction=0).sum(-1).mean(0)
-        self.log_bandwidth.copy_(-(2 * spread).clamp_min(1e-12).log().view(-1, 1, 1))
+        """Set the bandwidths to one over the mean squared distance of two tokens.
+
+        Heads whose tokens are all the same up to rounding keep the bandwidth that they have.
+        """
+        (q,) = projected
+        spread = mean_of_all_ranks(q.var(2, correction=0).sum(-1).mean(0), len(q)).view(-1, 1, 1)
+        size = mean_of_all_ranks(q.square().sum(-1).mean((0, 2)), len(q)).view(-1, 1, 1)
+        differ = (2 * spread > 1e-12) & (spread > (32 * torch.finfo(q.dtype).eps) ** 2 * size)
+        self.log_bandwidth.copy_(torch.where(differ, -(2 * spread).log(), self.log_bandwidth))
 
     @override
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from acf.lipschitz.first_batch import samples_of_all_ranks
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import OrthogonalLinear
 
@@ -21,7 +22,8 @@ class SelfAttention(LipschitzLayer):
 
     The first forward pass in training mode sets the scales of the core (bandwidth, radii) from its tokens, as ActNorm
     does with its scales. At a scale far from that of the tokens all logits are nearly equal, or all tokens are clipped,
-    and the gradients that could change this nearly vanish.
+    and the gradients that could change this nearly vanish. An empty batch and heads whose tokens do not differ set
+    nothing; a batch with values that are not finite is refused (InputError).
 
     Args:
         channels: C.
@@ -58,7 +60,13 @@ class SelfAttention(LipschitzLayer):
         """
 
     def match_scales(self, *projected: Tensor) -> None:
-        """Set the scales of the core from its first arguments (B, heads, N, d); by default it has none."""
+        """Set the scales of the core from its first arguments (B, heads, N, d); by default it has none.
+
+        Statistics have to be those of all ranks (`acf.lipschitz.first_batch`), and are checked before any is stored.
+
+        Raises:
+            InputError: they are not finite.
+        """
         return
 
     @override
@@ -69,7 +77,7 @@ class SelfAttention(LipschitzLayer):
 
     @torch.no_grad()
     def _match_scales_once(self, projected: Tensor) -> None:
-        if self.training and not self.initialised:
+        if self.training and not self.initialised and samples_of_all_ranks(projected[0]) > 0:
             self.match_scales(*projected.detach())
             self.initialised.fill_(True)
 

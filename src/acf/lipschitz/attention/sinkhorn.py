@@ -38,7 +38,7 @@ class SinkhornSelfAttention(KernelSelfAttention):
     def match_scales(self, *projected: Tensor) -> None:
         """Set the radii to the root mean square length of the tokens, so that about half of them are clipped."""
         q, k, _ = projected
-        self.log_radius.copy_(log_typical_length(q, k))
+        self.log_radius.copy_(log_typical_length(q, k, otherwise=self.log_radius))
 
     @override
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -86,7 +86,7 @@ def largest_gain(
         ValueError: `inputs` are not of `shape`, or the module has no finite derivative at any input tried.
     """
     made = copy.deepcopy(module).to(dtype).requires_grad_(False)
-    like = next(made.parameters(), torch.empty(0) if inputs is None else inputs)
+    like = next(made.parameters(), torch.empty(0, device="cpu") if inputs is None else inputs)
     x = _pool(shape, inputs, seed, dtype).to(like.device)
     x = _best(made, x, candidates, candidates, SCREENING, seed)
     x = torch.cat([x, gradient_ascent(made, x, steps, 0.1, seed)])
@@ -246,7 +246,8 @@ def _merit(found: AttackResult) -> float:
 
 
 def _directions(x: Tensor, seed: int) -> Tensor:
-    return _unit(torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(x))
+    generator = torch.Generator().manual_seed(seed)
+    return _unit(torch.randn(x.shape, dtype=torch.float64, generator=generator, device="cpu").to(x))
 
 
 def _next_direction(v: Tensor, product: Tensor) -> Tensor:

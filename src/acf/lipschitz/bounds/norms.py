@@ -81,7 +81,7 @@ def torus_norm_bound(weight: Tensor, height: int, width: int) -> float:
     offsets, even, odd = _gram_series(kernel)
     phases = _frequencies(height + kernel.shape[2] // 2, width + kernel.shape[3] // 2) @ offsets.T
     # In random order a chunk seldom holds a larger eigenvalue than all before it.
-    phases = phases[torch.randperm(len(phases), generator=torch.Generator().manual_seed(0))]
+    phases = phases[torch.randperm(len(phases), generator=torch.Generator().manual_seed(0), device="cpu")]
     channels = len(kernel)
     largest = 0.0
     for chunk in phases.split(max(1, CHUNK_BYTES // (16 * channels**2))):
@@ -105,10 +105,15 @@ def _wide_kernel(weight: Tensor) -> tuple[Tensor, float]:
     return kernel / (scale or 1.0), scale
 
 
+def _range(count: int) -> Tensor:
+    """0, ..., count - 1 on the CPU, where all bounds are computed, whatever torch's default device."""
+    return torch.arange(count, device="cpu")
+
+
 def _taps(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Offsets (k*k, 2) of the taps from the centre, and their matrices (k*k, out, in)."""
     rows, columns = kernel.shape[2:]
-    offsets = torch.cartesian_prod(torch.arange(rows) - rows // 2, torch.arange(columns) - columns // 2)
+    offsets = torch.cartesian_prod(_range(rows) - rows // 2, _range(columns) - columns // 2)
     return offsets, kernel.flatten(2).permute(2, 0, 1).contiguous()
 
 
@@ -124,16 +129,16 @@ def _gram_series(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if offset >= (0, 0):
             product = first @ second.T
             series[offset] = series[offset] + product if offset in series else product
-    even, odd = torch.empty(2, len(series), len(kernel), len(kernel), dtype=kernel.dtype)
+    even, odd = kernel.new_empty(2, len(series), len(kernel), len(kernel))
     for row, (offset, coefficient) in enumerate(series.items()):
         even[row] = coefficient if offset == (0, 0) else coefficient + coefficient.T
         odd[row] = coefficient.T - coefficient
-    return torch.tensor(list(series), dtype=kernel.dtype), even.flatten(1), odd.flatten(1)
+    return kernel.new_tensor(list(series)), even.flatten(1), odd.flatten(1)
 
 
 def _frequencies(rows: int, columns: int) -> Tensor:
     """Frequencies (f, 2) of the torus; as a real kernel has conjugate symbols at opposite ones, half of them."""
-    down, across = torch.arange(rows).double() / rows, torch.arange(columns // 2 + 1).double() / columns
+    down, across = _range(rows).double() / rows, _range(columns // 2 + 1).double() / columns
     return 2 * torch.pi * torch.cartesian_prod(down, across)
 
 
@@ -163,14 +168,15 @@ def _exceeding(gram: Tensor, level: float) -> Tensor:
     rest = -gram
     rest.diagonal(dim1=-2, dim2=-1).add_(level)
     # In place, to save memory: LAPACK's matrices are transposed, and the transpose has the same eigenvalues.
-    info = torch.empty(len(gram), dtype=torch.int32)
+    info = torch.empty(len(gram), dtype=torch.int32, device="cpu")
     torch.linalg.cholesky_ex(rest.mT, out=(rest.mT, info))
     return info != 0
 
 
 def _power_iteration(gram: Tensor, steps: int = 6) -> Tensor:
     """Lower estimates (b,) of the largest eigenvalues of Hermitian positive semidefinite matrices (b, n, n)."""
-    start = torch.randn(gram.shape[-1], 1, generator=torch.Generator().manual_seed(0), dtype=gram.dtype)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(gram.shape[-1], 1, generator=generator, dtype=gram.dtype, device="cpu")
     vectors = (start / start.norm()).expand(len(gram), -1, -1)
     growth = gram.new_zeros(len(gram)).real
     for _ in range(steps):
@@ -186,12 +192,12 @@ def _dense_gram(kernel: Tensor, height: int, width: int) -> Tensor:
     Its block at positions p, q is the sum of K_a K_b^T over the taps a, b that look at the same place of the map.
     """
     offsets, matrices = _taps(kernel)
-    places = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    places = torch.cartesian_prod(_range(height), _range(width))
     readers = places - offsets[:, None]  # the position that looks at a place by a tap, (taps, places, 2)
-    inside = ((readers >= 0) & (readers < torch.tensor([height, width]))).all(-1)
+    inside = ((readers >= 0) & (readers < readers.new_tensor([height, width]))).all(-1)
     readers = readers[..., 0] * width + readers[..., 1]
     positions, channels = len(places), len(kernel)
-    gram = torch.zeros(positions, channels, positions, channels, dtype=kernel.dtype)
+    gram = kernel.new_zeros(positions, channels, positions, channels)
     for a, b in itertools.product(range(len(offsets)), repeat=2):
         both = inside[a] & inside[b]
         if both.any():
@@ -211,7 +217,8 @@ def _largest_eigenvalue(gram: Tensor) -> float:
         return max(0.0, float(torch.linalg.eigvalsh(gram)[-1]))
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    start = torch.randn(len(gram), generator=torch.Generator().manual_seed(0), dtype=gram.dtype).numpy()
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(len(gram), generator=generator, dtype=gram.dtype, device="cpu").numpy()
     # Products by torch, whose threads would compete with those of numpy.
     operator = LinearOperator(gram.shape, lambda x: (gram @ torch.from_numpy(x)).numpy(), dtype=start.dtype)
     estimate = float(eigsh(operator, k=1, v0=start, tol=1e-4, return_eigenvectors=False)[0])

@@ -24,22 +24,25 @@ def starting_points(
     channels, count = shape[0], math.prod(shape[1:])
 
     def noise(*dims: int) -> Tensor:
-        return torch.randn(*dims, dtype=torch.float64, generator=generator)
+        return torch.randn(*dims, dtype=torch.float64, generator=generator, device="cpu")
 
     kinds = []
     for _ in range(per_kind):
-        share = torch.rand(1, dtype=torch.float64, generator=generator)
-        two = noise(2, channels)[(torch.rand(count, dtype=torch.float64, generator=generator) < share).long()]
-        one = torch.zeros(count, channels, dtype=torch.float64)
+        share = torch.rand(1, dtype=torch.float64, generator=generator, device="cpu")
+        chosen = torch.rand(count, dtype=torch.float64, generator=generator, device="cpu") < share
+        two = noise(2, channels)[chosen.long()]
+        one = torch.zeros(count, channels, dtype=torch.float64, device="cpu")
         one[0] = noise(channels)
         outlier = torch.cat([30 * noise(1, channels), 0.1 * noise(count - 1, channels)])
         coincident = noise(1, channels).expand(count, -1) + 1e-4 * noise(count, channels)
-        axes = torch.eye(channels, dtype=torch.float64)[torch.arange(count) % channels] + 0.1 * noise(count, channels)
-        several = noise(4, channels)[torch.randint(4, (count,), generator=generator)] + 0.1 * noise(count, channels)
+        axes = torch.eye(channels, dtype=torch.float64, device="cpu")[torch.arange(count, device="cpu") % channels]
+        axes = axes + 0.1 * noise(count, channels)
+        several = noise(4, channels)[torch.randint(4, (count,), generator=generator, device="cpu")]
+        several = several + 0.1 * noise(count, channels)
         smooth = noise(1, channels) + noise(count, channels).cumsum(0) / count**0.5
         kinds += [noise(count, channels), two + 0.05 * noise(count, channels), one + 0.01 * noise(count, channels)]
         kinds += [outlier, coincident, axes, several, smooth]
-    scales = 10.0 ** (4 * torch.rand(len(kinds), 1, 1, dtype=torch.float64, generator=generator) - 2)
+    scales = 10.0 ** (4 * torch.rand(len(kinds), 1, 1, dtype=torch.float64, generator=generator, device="cpu") - 2)
     return (torch.stack(kinds) * scales).mT.reshape(-1, *shape).to(dtype)
 
 
@@ -54,9 +57,9 @@ def perturbed(x: Tensor, count: int, seed: int = 0) -> Tensor:
     copies = tokens.repeat(count, 1, 1)
     positions = tokens.shape[1]
     for copied in copies[::2]:
-        moved = int(torch.randint(1, max(2, positions // 4 + 1), (), generator=generator))
-        to, source = torch.randint(positions, (2, moved), generator=generator)
+        moved = int(torch.randint(1, max(2, positions // 4 + 1), (), generator=generator, device="cpu"))
+        to, source = torch.randint(positions, (2, moved), generator=generator, device="cpu")
         copied[:, to] = tokens[:, source]
-    noise = torch.randn(copies.shape, dtype=torch.float64, generator=generator).to(x)
+    noise = torch.randn(copies.shape, dtype=torch.float64, generator=generator, device="cpu").to(x)
     noise_scales = torch.logspace(-3, 0, count, dtype=x.dtype, device=x.device)[:, None, None]
     return (copies + x.square().mean().sqrt() * noise_scales * noise).view(count, *x.shape[1:])

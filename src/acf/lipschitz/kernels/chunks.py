@@ -13,6 +13,8 @@ LARGEST = 2**29
 def batch_slices(count: int, intermediate_values: int, device: torch.device, dtype: torch.dtype) -> Iterator[slice]:
     """Yield slices that cover range(count), each as long as the device's limit allows and at least 1.
 
+    For no samples it is one empty slice, so that results have their shapes without a case of their own.
+
     Args:
         count: number of samples.
         intermediate_values: values per sample in the largest intermediate result.
@@ -21,5 +23,5 @@ def batch_slices(count: int, intermediate_values: int, device: torch.device, dty
     """
     limit = CACHED if device.type == "cpu" else LARGEST
     size = max(1, limit // max(intermediate_values * dtype.itemsize, 1))
-    for start in range(0, count, size):
+    for start in range(0, max(count, 1), size):
         yield slice(start, min(start + size, count))

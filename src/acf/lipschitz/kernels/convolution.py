@@ -46,9 +46,9 @@ def _gathered(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]
 
     def product(x: Tensor) -> Tensor:
         samples, _, height, width = x.shape
-        patches = _patches(x, kernel).view(-1, len(matrix))
+        patches = _patches(x, kernel).view(samples * height * width, len(matrix))
         y = empty((samples, height, width, out), x)
-        flat = y.view(-1, out)
+        flat = y.view(len(patches), out)
         if bias is None:
             torch.mm(patches, matrix, out=flat)
         else:

@@ -1,12 +1,14 @@
 """Power iteration for many linear maps at once: maps of one shape are stacked, so that each step is one product."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from acf.lipschitz.precision import autocast_off
 
 Map = Callable[[Tensor], Tensor]
 
@@ -41,19 +43,48 @@ def groups_of_equal_shapes(layers: Iterable[Layer]) -> list[list[Layer]]:
 
 @torch.no_grad()
 def iterate_singular_vectors(layers: Iterable[LinearMap], iterations: int) -> None:
-    """Take `iterations` steps u <- T v / |T v|, v <- T^T u / |T^T u| with each layer's own vectors."""
+    """Take `iterations` steps u <- T v / |T v|, v <- T^T u / |T^T u| with each layer's own vectors.
+
+    A layer with T v = 0, from where the iteration would never come back, starts again from v = T^T u with a u without
+    zeros. Where that vanishes too, as it does for T = 0, v stays as it was.
+    """
     for group in groups_of_equal_shapes(layers):
-        apply, apply_adjoint = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
-        left, right = (torch.cat([getattr(layer, name) for layer in group]) for name in ("left", "right"))
-        start = right
-        for _ in range(iterations):
-            left = _unit(apply(right))
-            right = _unit(apply_adjoint(left))
-        # A weight of zeros must not leave a vector of zeros, from which the iteration would never come back.
-        lost = (right == 0).flatten(1).all(1).view(-1, *[1] * (right.dim() - 1))
-        for layer, u, v in zip(group, left, torch.where(lost, start, right), strict=True):
-            layer.left.copy_(u)
-            layer.right.copy_(v)
+        with autocast_off(group[0].weight.device.type):
+            _iterate_group(group, iterations)
+
+
+def _iterate_group(group: Sequence[LinearMap], iterations: int) -> None:
+    maps = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
+    left, right = (torch.cat([getattr(layer, name) for layer in group]) for name in ("left", "right"))
+    start, (left, right) = right, _iterated(maps, left, right, iterations)
+    lost = _are_zero(right)
+    if lost.any():
+        again = _unit(maps[1](_without_zeros(left)))
+        again_left, again_right = _iterated(maps, left, again, iterations)
+        left = torch.where(lost, again_left, left)
+        right = torch.where(lost, torch.where(_are_zero(again_right), start, again_right), right)
+    for layer, u, v in zip(group, left, right, strict=True):
+        layer.left.copy_(u)
+        layer.right.copy_(v)
+
+
+def _iterated(maps: tuple[Map, Map], left: Tensor, right: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    apply, apply_adjoint = maps
+    for _ in range(iterations):
+        left = _unit(apply(right))
+        right = _unit(apply_adjoint(left))
+    return left, right
+
+
+def _are_zero(x: Tensor) -> Tensor:
+    """Whether each of (L, ...) is zero everywhere, bools (L, 1, ...)."""
+    return (x == 0).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
+
+
+def _without_zeros(like: Tensor) -> Tensor:
+    """Numbers between 1 and 2 without a pattern, in the shape of (L, ...)."""
+    values = 1 + torch.arange(like[0].numel(), dtype=like.dtype, device=like.device).mul(0.618034).frac()
+    return values.view(like.shape[1:]).expand_as(like).contiguous()
 
 
 def _unit(x: Tensor) -> Tensor:

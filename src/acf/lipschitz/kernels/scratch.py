@@ -43,7 +43,7 @@ def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
     try:
         memory = _free_blocks[rounded].pop()
     except IndexError:
-        memory = torch.empty(rounded, dtype=torch.uint8).numpy()
+        memory = torch.empty(rounded, dtype=torch.uint8, device="cpu").numpy()
     recycled: Any = memory.view(_RecycledArray)
     recycled.memory = memory
     return torch.from_numpy(recycled)[:size].view(dtype).view(shape)

@@ -1,0 +1,78 @@
+"""Statistics of the first batch of training, from which ActNorm and attention take their starting values.
+
+Where torch.distributed runs with several processes they are those of all ranks' batches together, the same bits on
+every rank: ranks that started from their own batches would stay different for ever, as gradients alone are averaged. So
+all ranks must make the first call in training mode together, as they do under DistributedDataParallel; a rank's batch
+may be empty.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from acf.errors import InputError
+
+
+def samples_of_all_ranks(x: Tensor) -> int:
+    """Return the number of samples of the batch x (B, ...), and of those of all other ranks."""
+    if not _distributed():
+        return len(x)
+    return int(_by_rank(torch.tensor([float(len(x))], dtype=torch.float64, device=x.device)).sum())
+
+
+def mean_of_all_ranks(mean: Tensor, samples: int) -> Tensor:
+    """Return the mean over all ranks' samples, of which `mean` is that of the `samples` of this rank.
+
+    Raises:
+        InputError: it is not finite, on every rank.
+    """
+    if _distributed():
+        counts, means = _by_rank_with_count(samples, mean)
+        mean = ((counts * means).sum(0) / counts.sum()).to(mean.dtype)
+    _require_finite(mean)
+    return mean
+
+
+def std_mean_of_all_ranks(std: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return standard deviation and mean of all ranks' values, from those of the `count` values of this rank.
+
+    Raises:
+        InputError: one of them is not finite, on every rank.
+    """
+    if _distributed():
+        counts, rows = _by_rank_with_count(count, torch.stack([std, mean]))
+        stds, means = rows.unbind(1)
+        counts, total = counts[..., 0], counts.sum()
+        overall = (counts * means).sum(0) / total
+        spread = (counts * (stds.square() + (means - overall).square())).sum(0) / total
+        std, mean = spread.sqrt().to(std.dtype), overall.to(mean.dtype)
+    _require_finite(std, mean)
+    return std, mean
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _by_rank_with_count(count: int, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The counts (ranks, 1, ...) and the values (ranks, ...) of all ranks, zeros where the count is zero."""
+    flat = values.detach().double().flatten()
+    row = torch.cat([flat.new_tensor([count]), flat if count else torch.zeros_like(flat)])
+    table = _by_rank(row)
+    return table[:, 0].view(-1, *[1] * values.dim()), table[:, 1:].view(-1, *values.shape)
+
+
+def _by_rank(row: Tensor) -> Tensor:
+    """The rows (ranks, n) of all ranks; a sum with zeros is exact, whatever the order of additions."""
+    table = row.new_zeros(dist.get_world_size(), len(row))
+    table[dist.get_rank()] = row
+    dist.all_reduce(table)
+    return table
+
+
+def _require_finite(*statistics: Tensor) -> None:
+    if not all(bool(values.isfinite().all()) for values in statistics):
+        raise InputError(
+            "the first batch of training cannot set starting values: it, or what earlier layers made of it, has values "
+            "that are NaN, infinite or too large; this layer has stored nothing, so go on with another batch"
+        )
