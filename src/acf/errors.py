@@ -29,6 +29,10 @@ class ConvergenceError(AcfError):
     """A fixed-point inverse did not reach the error it promised."""
 
 
+class DerivativeError(AcfError):
+    """A derivative was asked for that is not computed; without this error it would be wrong."""
+
+
 class TrainingError(AcfError):
     """Training met a value from which it cannot go on (NaN, infinity)."""
 

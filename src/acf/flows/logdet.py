@@ -11,16 +11,24 @@ first terms, and one for the others.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from functools import partial
+from typing import Any, Literal, Self, cast
 
 import torch
 from scipy.special import gammainc
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.flows.probes import patterns
+from acf.lipschitz.once_differentiable import OnceDifferentiable, is_transformed, refuse_transforms
 from acf.settings.config import EvaluationLogDetConfig, LogDetConfig
 
 Function = Callable[[Tensor], Tensor]
+ONCE_IN_TRAINING = (
+    "in training mode the gradient of a residual block's log-determinant is an estimate of its own, which can be "
+    "differentiated neither again, nor forward, nor under transforms of torch.func; for these use evaluation mode "
+    "(flow.eval()), or set both neumann_gradient and memory_efficient in training_log_det to false"
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class RouletteEstimator:
         return [max(1, self.probes // 2**k) for k in range(self.exact_terms)]
 
     def _probe(self, x: Tensor) -> Tensor:
+        x = x.detach()  # torch does not draw like a tensor with a forward tangent.
         if self.probe == "gaussian":
             return torch.randn_like(x)
         return torch.randint_like(x, 2) * 2 - 1
@@ -145,16 +154,38 @@ def inner_product(a: Tensor, b: Tensor) -> Tensor:
 def value_and_series(g: Function, x: Tensor, weighted_probes: list[WeightedProbe]) -> tuple[Tensor, Tensor]:
     """Return (g(x), mean (B,) of the probes' estimates), both with graph: every term can be differentiated again.
 
-    The gradient of the estimate is unbiased too, but the graph keeps all terms in memory. `x` must require grad.
+    The gradient of the estimate is unbiased too, but the graph keeps all terms in memory.
     """
-    y = g(x)
+    y, vjp = _value_and_vjp(g, x)
     estimate = x.new_zeros(len(x))
     for weighted_probe in weighted_probes:
         vector = weighted_probe.probe
         for k, weight in enumerate(weighted_probe.weights, start=1):
-            (vector,) = torch.autograd.grad(y, x, vector, create_graph=True)
+            vector = vjp(vector)
             estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, weighted_probe.probe)
     return y, estimate / len(weighted_probes)
+
+
+def _value_and_vjp(g: Function, x: Tensor) -> tuple[Tensor, Function]:
+    """Return g(x) and the function u -> J^T u, both differentiable in every way, even under `torch.no_grad`."""
+    with torch.enable_grad():
+        if is_transformed(x):
+            y, pullback = cast(tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]], torch.func.vjp(g, x))
+        else:
+            start = differentiable(x)
+            y = g(start)
+            pullback = partial(torch.autograd.grad, y, start, create_graph=True)
+
+    def vjp(u: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return pullback(u)[0]
+
+    return y, vjp
+
+
+def differentiable(x: Tensor) -> Tensor:
+    """Return x where it requires grad, and otherwise a leaf of the same values that does."""
+    return x if x.requires_grad else x.detach().requires_grad_(True)
 
 
 def value_and_neumann(g: Function, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,19 +211,41 @@ def surrogate(y: Tensor, x: Tensor, probe: Tensor, neumann: Tensor) -> Tensor:
     return inner_product(vjp, probe)
 
 
+def value_and_surrogate(branch: nn.Module, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
+    """Return (g(x), estimate (B,) of the log-determinant) whose gradient, taken once, is that of `surrogate`."""
+    refuse_transforms(ONCE_IN_TRAINING, x, *branch.parameters())
+    x = differentiable(x)
+    y, value, neumann = value_and_neumann(branch, x, weighted_probe)
+    gradient = surrogate(y, x, weighted_probe.probe, neumann)
+    return y, _WithGradientOf.apply(value, gradient, x, *branch.parameters())
+
+
+class _WithGradientOf(OnceDifferentiable):
+    """The first argument's value with the second one's gradient, which depends on all others."""
+
+    advice = ONCE_IN_TRAINING
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, value: Tensor, surrogate: Tensor, *sources: Tensor) -> Tensor:
+        ctx.save_for_backward(*sources)
+        ctx.sources = len(sources)
+        return value.clone()
+
+    @staticmethod
+    @override
+    def gradient(ctx: Any, saved: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, grad, *[None] * ctx.sources
+
+
 def jacobian(g: Function, x: Tensor) -> Tensor:
-    """Return the dense Jacobian (B, D, D) of each sample; g must treat samples independently, and D be small."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        y = g(x).flatten(1)
-        rows = [
-            torch.autograd.grad(y[:, i].sum(), x, retain_graph=True, create_graph=True)[0].flatten(1)
-            for i in range(y.shape[1])
-        ]
-    return torch.stack(rows, 1)
+    """Return the dense Jacobian (B, D, D) of each sample, with graph; g must treat samples independently."""
+    y, vjp = _value_and_vjp(lambda t: g(t).flatten(1), x)
+    basis = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+    return torch.stack([vjp(e.expand_as(y)).flatten(1) for e in basis], 1)
 
 
 def exact_log_det(g: Function, x: Tensor) -> Tensor:
-    """Return log|det(I + J_g(x))| (B,) in nats from the dense Jacobian; differentiable in g's parameters."""
+    """Return log|det(I + J_g(x))| (B,) in nats from the dense Jacobian; differentiable in x and g's parameters."""
     j = jacobian(g, x)
     return torch.linalg.slogdet(torch.eye(j.shape[-1], dtype=j.dtype, device=j.device) + j).logabsdet

@@ -11,14 +11,14 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from acf.flows.flow import Flow
-from acf.flows.logdet import WeightedProbe, surrogate, value_and_neumann
+from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe, surrogate, value_and_neumann
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.branch import Branch
 from acf.lipschitz.normalised import Normalised, NormalisedConv2d
+from acf.lipschitz.once_differentiable import OnceDifferentiable
 
 
 class ReferenceBlock(ResidualBlock):
@@ -59,13 +59,17 @@ def renormalise(flow: Flow) -> None:
             layer.right.copy_(F.normalize(preimage.flatten(1)).view_as(preimage))
 
 
-class _BackwardInForward(torch.autograd.Function):
+class _BackwardInForward(OnceDifferentiable):
     """Compute the gradient of the sum of the log-determinants in the forward pass, scale it in the backward pass."""
 
+    advice = ONCE_IN_TRAINING
+
     @staticmethod
+    @override
     def forward(
         ctx: Any, branch: Branch, weighted_probe: WeightedProbe, x: Tensor, *parameters: nn.Parameter
     ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, *parameters)
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             y, value, neumann = value_and_neumann(branch, x, weighted_probe)
@@ -75,8 +79,8 @@ class _BackwardInForward(torch.autograd.Function):
         return y.detach(), value
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+    @override
+    def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         if not torch.equal(grad_value, grad_value[:1].expand_as(grad_value)):
             raise NotImplementedError("the published algorithm needs the same weight for every log-determinant")
         grads = torch.autograd.grad(ctx.y, (ctx.x, *ctx.parameters), grad_y, allow_unused=True)

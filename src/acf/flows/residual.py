@@ -2,19 +2,18 @@
 
 import hashlib
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from acf.errors import ConvergenceError
 from acf.flows.bijection import Bijection, Report
 from acf.flows.fixed_point import Solution, invert
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, value_and_series, value_and_surrogate
 from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
 from acf.lipschitz.branch import Branch
+from acf.lipschitz.once_differentiable import is_transformed
 from acf.lipschitz.precision import autocast_off
 from acf.settings.config import LogDetConfig, TrainingLogDetConfig
 
@@ -62,27 +61,28 @@ class ResidualBlock(Bijection):
         config = self.training_log_det if self.training else self.evaluation_log_det
         estimator = RouletteEstimator.from_config(config)
         weighted_probes = estimator.weighted_probes(x, per_sample=not self.training)
-        if not torch.is_grad_enabled():
+        if not self._has_derivatives(x):
             y, value = value_and_log_det(self.branch, x, weighted_probes)
         elif self.training:
             y, value = self._value_and_log_det_in_training(x, weighted_probes[0])
         else:
-            y, value = value_and_series(self.branch, _differentiable(x), weighted_probes)
+            y, value = value_and_series(self.branch, x, weighted_probes)
         return x + y, value
+
+    def _has_derivatives(self, x: Tensor) -> bool:
+        """Whether x or a parameter of the branch is differentiated, backward or forward."""
+        tensors = (x, *self.branch.parameters())
+        return is_transformed(*tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
     def _value_and_log_det_in_training(self, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
         config = self.training_log_det
-        if config.memory_efficient and config.neumann_gradient:
-            return differentiable_value_and_log_det(self.branch, x, weighted_probe, config.bfloat16)
         if config.memory_efficient:
-            parameters = [p for p in self.branch.parameters() if p.requires_grad]
-            return _Recomputed.apply(self.branch, weighted_probe, x, *parameters)
-        x = _differentiable(x)
-        if not config.neumann_gradient:
-            return value_and_series(self.branch, x, [weighted_probe])
-        y, value, neumann = value_and_neumann(self.branch, x, weighted_probe)
-        gradient = surrogate(y, x, weighted_probe.probe, neumann)
-        return y, value + gradient - gradient.detach()
+            return differentiable_value_and_log_det(
+                self.branch, x, weighted_probe, config.neumann_gradient, config.bfloat16
+            )
+        if config.neumann_gradient:
+            return value_and_surrogate(self.branch, x, weighted_probe)
+        return value_and_series(self.branch, x, [weighted_probe])
 
     @override
     def transform(self, x: Tensor) -> Tensor:
@@ -134,34 +134,3 @@ class ResidualBlock(Bijection):
         if self._cached_bound is None or self._cached_bound[0] != key:
             self._cached_bound = (key, self.lipschitz_bound())
         return self._cached_bound[1]
-
-
-def _differentiable(x: Tensor) -> Tensor:
-    return x if x.requires_grad else x.detach().requires_grad_(True)
-
-
-class _Recomputed(torch.autograd.Function):
-    """Branch and log-determinant that keep x and the weighted probe; the backward pass computes the series again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, branch: Branch, weighted_probe: WeightedProbe, x: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        y, value = value_and_log_det(branch, x, [weighted_probe])
-        ctx.branch = branch
-        ctx.save_for_backward(x, weighted_probe.probe, weighted_probe.weights, *parameters)
-        return y, value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        x, probe, weights, *parameters = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
-            y, value = value_and_series(ctx.branch, x, [WeightedProbe(probe, weights)])
-            # A series of no terms is a constant.
-            outputs = [(out, grad) for out, grad in ((y, grad_y), (value, grad_value)) if out.requires_grad]
-            grads = torch.autograd.grad(
-                [out for out, _ in outputs], (x, *parameters), [grad for _, grad in outputs], allow_unused=True
-            )
-        return (None, None, *grads)

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from acf.lipschitz.kernels.scratch import empty_like
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
+from acf.lipschitz.once_differentiable import VALUE_AND_JVP_ONCE, OnceDifferentiable
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
 SWISH_SLOPE = 1.0998393202
@@ -91,13 +91,16 @@ def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
     return x * scale if isinstance(scale, Tensor) else x
 
 
-class _SiluValueAndJVP(torch.autograd.Function):
+class _SiluValueAndJVP(OnceDifferentiable):
     """[u; du] -> [silu(u); silu'(u) du], differentiable once; few passes over memory count more than few operations.
 
     With s = sigmoid(u), y = u s and t = u - y: silu' = s + s t and silu'' = s (1 - s) (2 - (u - 2 t)).
     """
 
+    advice = VALUE_AND_JVP_ONCE
+
     @staticmethod
+    @override
     def forward(ctx: Any, z: Tensor) -> Tensor:
         u, du = z.chunk(2)
         out = empty_like(z)
@@ -111,18 +114,18 @@ class _SiluValueAndJVP(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        z, s, slope, t = ctx.saved_tensors
+    @override
+    def gradient(ctx: Any, saved: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor]:
+        z, s, slope, t = saved
         u, du = z.chunk(2)
         grad_y, grad_dy = grad.chunk(2)
-        torch.sub(u, t, alpha=2, out=t).sub_(2)
-        bend = torch.ops.aten.sigmoid_backward.grad_input(t, s, grad_input=t).mul_(du)  # -silu'' du
+        bend = torch.sub(u, t, alpha=2, out=empty_like(u)).sub_(2)
+        torch.ops.aten.sigmoid_backward.grad_input(bend, s, grad_input=bend).mul_(du)  # -silu'' du
         grad_z = empty_like(z)
         grad_u, grad_du = grad_z.chunk(2)
         torch.mul(grad_dy, slope, out=grad_du)
         torch.mul(grad_y, slope, out=grad_u).addcmul_(grad_dy, bend, value=-1)
-        return grad_z
+        return (grad_z,)
 
 
 class LipSwish(Swish):

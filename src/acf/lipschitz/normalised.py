@@ -18,6 +18,7 @@ from acf.lipschitz.kernels.power_iteration import (
     stacked_matrices,
 )
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
+from acf.lipschitz.once_differentiable import is_transformed
 from acf.lipschitz.precision import autocast_off, require_full_precision
 
 
@@ -178,7 +179,7 @@ class NormalisedConv2d(Normalised):
 
     @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_transformed(x):
             weight, *bias = tensors
             return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
         return convolution(*tensors)(x)

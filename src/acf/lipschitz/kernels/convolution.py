@@ -13,9 +13,10 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from acf.lipschitz.kernels.scratch import empty
+from acf.lipschitz.once_differentiable import VALUE_AND_JVP_ONCE, OnceDifferentiable
 
 
 def convolution(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
@@ -80,8 +81,11 @@ def convolution_value_and_jvp(z: Tensor, weight: Tensor, bias: Tensor | None) ->
     return cast(Tensor, _ConvolutionValueAndJVP.apply(z, weight, bias))
 
 
-class _ConvolutionValueAndJVP(torch.autograd.Function):
+class _ConvolutionValueAndJVP(OnceDifferentiable):
+    advice = VALUE_AND_JVP_ONCE
+
     @staticmethod
+    @override
     def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(z, weight)
         y = convolution(weight)(z)
@@ -90,9 +94,9 @@ class _ConvolutionValueAndJVP(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, weight = ctx.saved_tensors
+    @override
+    def gradient(ctx: Any, saved: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight = saved
         needs_z, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             convolution(transposed(weight))(grad) if needs_z else None,

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from acf.lipschitz.kernels.balance import balance, doubly_stochastic, potentials
 from acf.lipschitz.kernels.chunks import batch_slices
 from acf.lipschitz.kernels.scratch import empty
+from acf.lipschitz.once_differentiable import VALUE_AND_JVP_ONCE, OnceDifferentiable
 
 Potentials = tuple[Tensor, Tensor | None]
 
@@ -80,8 +81,11 @@ def mix_value_and_jvp(
     return y.unflatten(0, heads), dy.unflatten(0, heads)
 
 
-class _MixValueAndJVP(torch.autograd.Function):
+class _MixValueAndJVP(OnceDifferentiable):
+    advice = VALUE_AND_JVP_ONCE
+
     @staticmethod
+    @override
     def forward(ctx: Any, balanced: bool, *factors: Tensor) -> tuple[Tensor, Tensor]:
         ys, dys, weights, kept = [], [], [], []
         for here in _head_slices(factors[0]):
@@ -95,9 +99,9 @@ class _MixValueAndJVP(torch.autograd.Function):
         return torch.cat(ys), torch.cat(dys)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_dy: Tensor) -> tuple[Tensor | None, ...]:
-        factors, kept, n = ctx.saved_tensors[:6], ctx.saved_tensors[6:], ctx.kept_per_slice
+    @override
+    def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_dy: Tensor) -> tuple[Tensor | None, ...]:
+        factors, kept, n = saved[:6], saved[6:], ctx.kept_per_slice
         results: list[tuple[Tensor, ...]] = []
         for i, here in enumerate(_head_slices(factors[0])):
             inputs = (x[here] for x in (*factors, grad_y, grad_dy))
