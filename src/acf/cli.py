@@ -7,6 +7,9 @@ import typer
 
 from acf.errors import AcfError
 
+# Below 2^63, as in params.yaml: what torch's generators and both engines take.
+HIGHEST_SEED = 2**63 - 1
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -19,7 +22,7 @@ app.add_typer(data_app, name="data")
 Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` shows.")]
 Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
 Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<experiment>.variants`.")]
-Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0, max=HIGHEST_SEED)]
 Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 
 INTERRUPTED = 130
@@ -99,7 +102,9 @@ def sample(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Dev
 def audit(
     experiment: Experiment,
     variant: Annotated[str | None, typer.Option(help="Only this variant; all that have a model by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0, max=HIGHEST_SEED)
+    ] = None,
     images: Annotated[int, typer.Option(help="First test images used.", min=2)] = 64,
     device: Device = "auto",
 ) -> None:
