@@ -60,7 +60,9 @@ def data_list(
 def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Recompute the content hashes of a prepared data set."""
     from acf.data import verify as check
+    from acf.registry import DATASETS, require
 
+    require(DATASETS, dataset, "data set")
     manifest = check(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
     print(f"{dataset}: content verified, {counts} images")

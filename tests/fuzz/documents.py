@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from acf.registry import ATTENTIONS, JOINS
 from acf.settings.config import RunConfig
+from tests.fuzz.damage import damaged
 
 SMALL: dict[str, Any] = {
     "model": {"blocks": [1], "idim": 4, "fc_blocks": 1, "fc_width": 4, "dense": {"depth": 2, "growth": 4}},
@@ -126,34 +127,3 @@ def _change(draw: st.DrawFn, tree: Any, place: Place) -> None:
         case "anchor":
             inner = _text(tree[key], 99)
             tree[key] = Fragment(f"&a{inner}" if draw(st.booleans()) else "*a")
-
-
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """A file's bytes after some have been changed, lost, doubled or put in between."""
-    for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(content)))
-        end = min(len(content), start + draw(st.sampled_from((0, 1, 1, 2, 8, 100, len(content)))))
-        match draw(st.sampled_from(("flip", "flip", "cut", "lose", "double", "insert", "encode"))):
-            case "flip" if start < len(content):
-                bit = 1 << draw(st.integers(0, 7))
-                content = content[:start] + bytes([content[start] ^ bit]) + content[start + 1 :]
-            case "cut":
-                content = content[:start]
-            case "lose":
-                content = content[:start] + content[end:]
-            case "double":
-                content = content[:end] + content[start:]
-            case "insert":
-                content = content[:start] + draw(INSERTED) + content[start:]
-            case "encode":
-                content = draw(st.sampled_from((b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n"))))
-    return content
-
-
-INSERTED = st.one_of(
-    st.binary(min_size=1, max_size=4),
-    st.sampled_from(
-        (b"\0", b"\xff", b"\t", b"\r", b"\n", b"<<<<<<< HEAD\n", b"=======\n", b"&a ", b"*a ", b"---\n", b"\xc2\x85")
-    ),
-)

@@ -10,10 +10,10 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, shown
 from acf.settings.config import EvaluationConfig, ModelConfig, TrainingConfig
 from acf.settings.params import Params
-from acf.settings.yaml_file import MOST_VALUES, plain_value, read_yaml, shown
+from acf.settings.yaml_file import MOST_VALUES, plain_value, read_yaml
 from tests.settings.test_params import PROJECT, TEXT, read
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, shown
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in the file: its keys, outermost first."""
@@ -74,12 +74,6 @@ def plain_value(text: str) -> Any:
         what = "true or false" if _resolved(text) == "bool" else "numbers in decimal digits"
         raise ValueError(f"{shown(text)} is not read alike by all programs; write {what}, and text in quotes")
     return text
-
-
-def shown(value: object, most: int = 60) -> str:
-    """Return a value as it can stand in a message: on one line, and not long."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"
 
 
 def dotted(path: KeyPath) -> str:
