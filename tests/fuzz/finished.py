@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -119,6 +120,11 @@ STORED = {
     "settings": StoredFile("params.yaml", lambda root: Params(root / "params.yaml").runs()),
     "hashes": StoredFile(HASHES, _known_hashes, json_damage),
 }
+
+
+def recipe_without_code(*parts: Any) -> str:
+    """Take the place of the function that names computations, which reads the program's code every time."""
+    return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()[:20]
 
 
 def blank(*arguments: Any) -> bytes | None:

@@ -1,9 +1,7 @@
 """Damage to any stored file is refused in one sentence, or does no harm; never a traceback, never other weights."""
 
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from acf.errors import AcfError
 from acf.stages.cached import Computation
 from tests.fuzz.cases import few_or_many, try_all, value_or_refusal
-from tests.fuzz.finished import STORED, StoredFile, blank, finish, little_memory
+from tests.fuzz.finished import STORED, StoredFile, blank, finish, little_memory, recipe_without_code
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what takes long and reads no file: hashes of the code, computations, figures."""
-    monkeypatch.setattr(import_module("acf.runs.recipe"), "CODE", defaultdict(tuple))
+    monkeypatch.setattr("acf.stages.cached.recipe", recipe_without_code)
     monkeypatch.setattr(Computation, "restore_or", lambda self, compute, root: None)
     for figure in ("ranking", "curves", "bounds"):
         monkeypatch.setattr(f"acf.stages.report.{figure}", blank)
