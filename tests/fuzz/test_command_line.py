@@ -2,9 +2,7 @@
 
 import io
 import sys
-from collections import defaultdict
 from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
