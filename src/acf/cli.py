@@ -10,6 +10,9 @@ from acf.runs.files import explanation
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
 
+# Below 2^63, as in params.yaml: what torch's generators and both engines take.
+HIGHEST_SEED = 2**63 - 1
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -22,7 +25,7 @@ app.add_typer(data_app, name="data")
 Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` shows.")]
 Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
 Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<experiment>.variants`.")]
-Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0, max=HIGHEST_SEED)]
 Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 
 STOPPED = 130
@@ -62,8 +65,10 @@ def data_list(
 def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Recompute the content hashes of a prepared data set."""
     from acf.data import verify as check
+    from acf.registry import DATASETS, require
     from acf.stages.project import Project
 
+    require(DATASETS, dataset, "data set")
     manifest = check(dataset, Project().data)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
     print(f"{dataset}: content verified, {counts} images")
@@ -105,7 +110,9 @@ def sample(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Dev
 def audit(
     experiment: Experiment,
     variant: Annotated[str | None, typer.Option(help="Only this variant; all that have a model by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0, max=HIGHEST_SEED)
+    ] = None,
     images: Annotated[int, typer.Option(help="First test images used.", min=2)] = 64,
     device: Device = "auto",
 ) -> None:

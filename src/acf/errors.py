@@ -1,6 +1,12 @@
 """Errors meant for people: each message says what is wrong, where, and what to do."""
 
 
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as it can stand in a message: on one line, and not long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"
+
+
 class AcfError(Exception):
     """Base of all errors the command line prints as one message, without a traceback."""
 

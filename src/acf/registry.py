@@ -6,7 +6,7 @@ Adding an attention, a branch, an activation or a data set is one new file and o
 from importlib import import_module
 from typing import Any
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, shown
 
 ATTENTIONS = {
     "l2": "acf.lipschitz.attention.l2:L2SelfAttention",
@@ -52,14 +52,19 @@ BASELINES = {
 }
 
 
-def resolve(table: dict[str, str], name: str, what: str) -> Any:
-    """Return the object that `table` names `name`; `what` words the error ("attention", "data set").
+def require(table: dict[str, str], name: str, what: str) -> None:
+    """Raise unless `table` has `name`; `what` words the error ("attention", "data set").
 
     Raises:
         ConfigError: no such name (the message lists the known ones), or what it stands for cannot be imported.
     """
     if name not in table:
-        raise ConfigError(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}")
+        raise ConfigError(f"unknown {what} {shown(name)}; known: {', '.join(sorted(table))}")
+
+
+def resolve(table: dict[str, str], name: str, what: str) -> Any:
+    """Return the object that `table` names `name`, a name as for `require`."""
+    require(table, name, what)
     module, _, attribute = table[name].partition(":")
     try:
         return getattr(import_module(module), attribute)

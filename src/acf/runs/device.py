@@ -2,9 +2,10 @@
 
 import os
 import platform
+import re
 from typing import TYPE_CHECKING
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +23,13 @@ def select_device(name: str = "auto") -> "torch.device":
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", name):  # torch knows others, on which no flow can be computed
+        raise ConfigError(f"device {shown(name)} is none of cpu, cuda, cuda:1, mps, and auto")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto") from None
     # TF32 rounds to 11 bits, more than the certificate's allowance for rounding covers.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

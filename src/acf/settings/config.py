@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, shown
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
+from acf.settings.yaml_file import dotted
+
+SEEDS = 2**63
+"""Seeds are below this: torch's generators and both engines take them all, and an offset may be added to one."""
+
+
+def _without_numpy(value: Any) -> Any:
+    """Return an integer of numpy as Python's; what is no integer is left for the strict schema to refuse."""
+    return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else value
+
+
+_INTEGRAL = BeforeValidator(_without_numpy)
+MOST = 2**31
+MOST_BLOCKS = 1000
+"""They are made one after the other, so that a million of them would take days and not end in an error."""
+MOST_TERMS = 1000
+"""Of the power series: each costs a product with the Jacobian."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0, lt=MOST), _INTEGRAL]
+Positive = Annotated[int, Field(ge=1, lt=MOST), _INTEGRAL]
+Several = Annotated[int, Field(ge=2, lt=MOST), _INTEGRAL]
+Blocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS), _INTEGRAL]
+Terms = Annotated[int, Field(ge=0, le=MOST_TERMS), _INTEGRAL]
+Levels = Annotated[int, Field(ge=2, le=256), _INTEGRAL]
+Seed = Annotated[int, Field(ge=0, lt=SEEDS), _INTEGRAL]
 
 
 def _one_of(what: str, value: str, known: Iterable[str]) -> str:
     if value not in known:
-        raise ValueError(f"unknown {what} {value!r}; known: {', '.join(sorted(known))}")
+        raise ValueError(f"unknown {what} {shown(value)}; known: {', '.join(sorted(known))}")
     return value
 
 
 class Section(BaseModel):
-    """A group of settings: unknown keys are refused, values do not change after validation."""
+    """A group of settings: unknown keys are refused, values do not change after validation.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A boolean is not taken for a number, nor text for a number or a boolean, nor 3.0 for a whole number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class LogDetConfig(Section):
@@ -32,9 +67,8 @@ class LogDetConfig(Section):
     It is unbiased for every choice of these settings; they decide its variance and its cost.
     """
 
-    exact_terms: int = Field(
+    exact_terms: Terms = Field(
         default=2,
-        ge=0,
         description="Number of leading terms of the power series that are always computed, before a random number of "
         "further terms. The default of 2 is that of the code published with arXiv 1906.02735.",
     )
@@ -46,6 +80,7 @@ class LogDetConfig(Section):
     parameter: float = Field(
         default=2.0,
         gt=0,
+        le=MOST_TERMS,
         description="Rate of the Poisson distribution, which is the mean number of further terms, or success "
         "probability p of the geometric distribution, which must lie below 1 and gives (1 - p) / p further terms on "
         "average. The default is the rate of the code published with arXiv 1906.02735.",
@@ -61,6 +96,8 @@ class LogDetConfig(Section):
     def _geometric_rate(self) -> Self:
         if self.distribution == "geometric" and not self.parameter < 1:
             raise ValueError("parameter of the geometric distribution must lie strictly between 0 and 1")
+        if self.distribution == "geometric" and self.parameter < 1 / MOST_TERMS:
+            raise ValueError(f"parameter of the geometric distribution must be at least {1 / MOST_TERMS}")
         return self
 
 
@@ -100,9 +137,8 @@ class EvaluationLogDetConfig(LogDetConfig):
     (docs/mathematics.md, Proposition 10c).
     """
 
-    exact_terms: int = Field(
+    exact_terms: Terms = Field(
         default=20,
-        ge=0,
         description="Number of leading terms of the power series that are always computed, before a random number of "
         "further terms. The default of 20 is that of the code published with arXiv 1906.02735.",
     )
@@ -115,6 +151,7 @@ class EvaluationLogDetConfig(LogDetConfig):
     parameter: float = Field(
         default=0.5,
         gt=0,
+        le=MOST_TERMS,
         description="Success probability p of the geometric distribution, which must lie below 1 and gives (1 - p) / p "
         "further terms on average, or rate of the Poisson distribution, which is the mean number of further terms. The "
         "default is that of the code published with arXiv 1906.02735.",
@@ -158,8 +195,10 @@ class AttentionConfig(Section):
         "measured in docs/tables/joins.md.",
         json_schema_extra={"enum": ["block", *JOINS]},
     )
-    share: Fraction = Field(
+    share: float = Field(
         default=0.5,
+        ge=1e-6,
+        le=1 - 1e-6,
         description="Weight of attention at the start of training for `convex` and `concatenate`, share of the "
         "channels that attention works on for `split`; without effect for `block`. The default is this project's "
         "choice.",
@@ -189,7 +228,7 @@ class AttentionConfig(Section):
 class DenseConfig(Section):
     """The densely connected branch of an i-DenseNet; used where `model.branch` is `dense`."""
 
-    depth: Positive = Field(
+    depth: Blocks = Field(
         default=3,
         description="Number of dense layers in a branch, each a 3x3 convolution whose result is concatenated to its "
         "input. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
@@ -204,8 +243,9 @@ class DenseConfig(Section):
 class ModelParams(Section):
     """The architecture: everything about a flow that does not depend on its data set."""
 
-    blocks: list[Positive] = Field(
+    blocks: list[Blocks] = Field(
         default=[16, 16, 16],
+        strict=False,
         min_length=1,
         description="Number of convolutional (or dense) residual blocks of each scale, one entry per scale; between "
         "scales maps are halved in height and width. The default is that of arXiv 1906.02735, appendix E, for MNIST "
@@ -218,6 +258,7 @@ class ModelParams(Section):
     )
     kernels: list[Positive] = Field(
         default=[3, 1, 3],
+        strict=False,
         min_length=1,
         description="Height and width of each convolution's kernel in a branch, in pixels and odd, one entry per "
         "convolution; without effect on dense branches. The default is that of arXiv 1906.02735, appendix E.",
@@ -251,9 +292,8 @@ class ModelParams(Section):
         description="Whether activation normalisation (arXiv 1807.03039, section 3.1) stands at the start of a scale "
         "and after each residual block, as in the image models of arXiv 1906.02735.",
     )
-    fc_blocks: int = Field(
+    fc_blocks: Annotated[int, Field(ge=0, le=MOST_BLOCKS), _INTEGRAL] = Field(
         default=4,
-        ge=0,
         description="Number of residual blocks with fully connected layers at the end of the last scale. The default "
         "is that of arXiv 1906.02735, appendix E.",
     )
@@ -275,7 +315,7 @@ class ModelParams(Section):
     )
     logit_alpha: float = Field(
         default=0.05,
-        gt=0,
+        ge=1e-30,
         lt=0.5,
         description="Offset a of the first transform, logit(a + (1 - 2a) x) for pixel values x between 0 and 1 "
         "(arXiv 1605.08803, section 4.1). The default is that of arXiv 1906.02735, appendix E, which has 1e-6 for "
@@ -309,11 +349,10 @@ class ModelConfig(ModelParams):
     """Everything `acf.build` needs: the architecture, the data's form, the estimators."""
 
     shape: tuple[Positive, Positive, Positive] = Field(
-        description="Channels, height and width of an image, the latter two in pixels; a property of the data set."
+        strict=False,
+        description="Channels, height and width of an image, the latter two in pixels; a property of the data set.",
     )
-    levels: int = Field(
-        default=256, ge=2, le=256, description="Number of grey levels of an image; a property of the data set."
-    )
+    levels: Levels = Field(default=256, description="Number of grey levels of an image; a property of the data set.")
     training_log_det: TrainingLogDetConfig = Field(
         default=TrainingLogDetConfig(),
         description="Estimator of log-determinants in training mode (arXiv 1906.02735, sections 3.1 and 3.2).",
@@ -353,14 +392,14 @@ class TrainingConfig(Section):
         description="Course of the learning rate after the warm-up: constant, as in the code published with "
         "arXiv 1906.02735, or half a cosine down to 0 at the last step, which is this project's addition.",
     )
-    warmup_steps: int = Field(
+    warmup_steps: Natural = Field(
         default=1000,
-        ge=0,
         description="Number of steps in which the learning rate grows linearly to its full value. The default is that "
         "of the code published with arXiv 1906.02735.",
     )
     betas: tuple[Fraction, Fraction] = Field(
         default=(0.9, 0.99),
+        strict=False,
         description="Decay rates of Adam's moving averages of the gradient and of its square. The default is that of "
         "the code published with arXiv 1906.02735.",
     )
@@ -388,9 +427,8 @@ class TrainingConfig(Section):
         description="Whether each training image is mirrored left to right with probability 1/2. The code published "
         "with arXiv 1906.02735 does so for CIFAR-10 and CelebA-HQ.",
     )
-    validation_images: int = Field(
+    validation_images: Several = Field(
         default=1000,
-        ge=2,
         description="Number of training images that are held out for validation, the same ones for every seed. This "
         "project's choice.",
     )
@@ -408,10 +446,8 @@ class TrainingConfig(Section):
 class DatasetConfig(Section):
     """What models see of a data set."""
 
-    levels: int | None = Field(
+    levels: Levels | None = Field(
         default=None,
-        ge=2,
-        le=256,
         description="Number of grey levels that models see, which must divide the number stored; `null` for as many as "
         "are stored. 32 levels are the 5 bits that arXiv 1906.02735 uses for CelebA-HQ 256.",
     )
@@ -425,9 +461,8 @@ class EvaluationConfig(Section):
         description="Number of independent draws of dequantisation and estimator noise per test image; more draws "
         "lower the standard error at proportional cost. This project's choice.",
     )
-    images: int | None = Field(
+    images: Several | None = Field(
         default=None,
-        ge=2,
         description="Number of test images used, the first of the test set; `null` for all. This project's choice.",
     )
     batch_size: Positive = Field(
@@ -435,9 +470,8 @@ class EvaluationConfig(Section):
         description="Number of test images that pass through the flow together. This project's choice; memory grows "
         "with it.",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Seed of the dequantisation and estimator noise, the same for all models of an experiment. This "
         "project's choice.",
     )
@@ -463,9 +497,8 @@ class SamplingConfig(Section):
         "density, a smaller factor draws closer to the mode, as arXiv 1807.03039 does. The default is this "
         "project's choice.",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Seed of the noise that samples start from, the same for all models of an experiment. This "
         "project's choice.",
     )
@@ -480,24 +513,44 @@ class RunConfig(Section):
     sampling: SamplingConfig = Field(description="Pictures of samples and reconstructions (this project's choices).")
 
 
+_WORDS = {
+    "extra_forbidden": "unknown key",
+    "invalid_key": "unknown key",
+    "missing": "is missing",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+}
+
+
 def wording(error: Any) -> str:
-    """Return one of pydantic's errors in words for people."""
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    message = error["msg"].removeprefix("Value error, ")
-    return message if isinstance(error["input"], Mapping) else f"{message} (got {error['input']!r})"
+    """Return one of pydantic's errors in words for people, on one line."""
+    kind = error["type"]
+    message = _WORDS.get(kind) or error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], Mapping) or kind in ("extra_forbidden", "invalid_key", "missing"):
+        return message
+    return f"{message} (got {shown(error['input'])})"
 
 
 def model_config_from(value: ModelConfig | Mapping[str, Any]) -> ModelConfig:
     """Return `value` as a `ModelConfig`.
 
     Raises:
-        ConfigError: unknown key or impossible value; the message names the key.
+        ConfigError: no mapping, unknown key or impossible value; the message names the key.
     """
     if isinstance(value, ModelConfig):
         return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"model configuration: must be a mapping of keys to values (got {shown(value)})")
     try:
         return ModelConfig.model_validate(dict(value))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"model configuration: {'.'.join(map(str, first['loc']))}: {wording(first)}") from None
+        raise ConfigError(f"model configuration: {dotted(first['loc'])}: {wording(first)}") from None

@@ -24,12 +24,14 @@ Its settings are merged from four places of that file; a later place overrides a
 4. `experiments.E.variants.V` applies to variant V in experiment E and has the sections `model` and `training`.
 
 `datasets.D` says what models see of data set D in every experiment on it. Names of experiments and variants have
-letters, digits, - and _, begin with a letter or digit, and are not numbers, since they become folders, commands and
-stage names.
+letters, digits, - and _, begin with a letter or digit, and are not numbers, dates, `true`, `yes` or the like, since
+they become folders, commands and stage names.
 
 Mappings are merged; a list replaces the whole list before it. A key that stands in none of the four places takes the
 default in the tables below; `defaults` in `params.yaml` may say something else. An unknown key, a value that is not
-allowed and a name that does not exist are refused with the key and its line.
+allowed and a name that does not exist are refused with the key and its line. So are words that programs read
+differently (`yes` for true, `010`, `1_000`), text for a number and 3.0 for a whole number: booleans are `true` and
+`false`, numbers are written in decimal digits (1e-3 is one), text that looks like either stands in quotes.
 
 Papers are named by their arXiv number. A default or an idea without one is this project's choice.
 """
@@ -101,8 +103,13 @@ def _allowed(field: dict[str, Any]) -> str:
 
 def _range(field: dict[str, Any]) -> str:
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {field[key]:g}" for key, sign in words.items() if key in field]
+    limits = [f"{sign} {_limit(field[key])}" for key, sign in words.items() if key in field]
     return f" {', '.join(limits)}" if limits else ""
+
+
+def _limit(value: float) -> str:
+    power = int(value).bit_length() - 1
+    return f"2^{power}" if power > 20 and value == 2**power else f"{value:g}"
 
 
 if __name__ == "__main__":

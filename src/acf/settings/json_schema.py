@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from acf.registry import DATASETS
-from acf.settings.config import DatasetConfig, RunConfig
+from acf.settings.config import SEEDS, DatasetConfig, RunConfig
 
 SCHEMA_FILE = Path("workflow/schemas/params.schema.json")
 
@@ -15,7 +15,8 @@ def params_schema() -> dict[str, Any]:
     schema = RunConfig.model_json_schema()
     sections = schema["properties"]
     override = {name: sections[name] for name in ("model", "training")}
-    seeds = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
+    seed = {"type": "integer", "minimum": 0, "exclusiveMaximum": SEEDS}
+    seeds = {"type": "array", "items": seed, "minItems": 1, "uniqueItems": True}
     experiment = {
         "dataset": {"enum": sorted(DATASETS)},
         "seeds": seeds,

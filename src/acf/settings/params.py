@@ -7,20 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, shown
 from acf.registry import DATASETS
-from acf.settings.config import DatasetConfig, EvaluationConfig, RunConfig, wording
+from acf.settings.config import SEEDS, DatasetConfig, EvaluationConfig, RunConfig, wording
+from acf.settings.yaml_file import KeyPath, dotted, plain_value, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
-NAME_RULE = "letters, digits, - and _, beginning with a letter or digit, and not a number"
-# What YAML 1.1 or 1.2 reads as a number, if not always both: DVC and this program must see the same name.
-_NUMBER = re.compile(r"[0-9][0-9_]*([eE]-?[0-9]+)?|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+")
-
-KeyPath = tuple[str | int, ...]
-"""Where a value stands in params.yaml: its keys, outermost first."""
+NAME_RULE = (
+    "letters, digits, - and _, beginning with a letter or digit, and is not a number, a date, true, yes or the like"
+)
+LONGEST_NAME = 100
 
 
 class Run(NamedTuple):
@@ -41,15 +39,19 @@ class Run(NamedTuple):
         return f"--experiment {self.experiment} --variant {self.variant} --seed {self.seed}"
 
 
-def name_fault(name: object) -> str | None:
+def name_fault(name: str) -> str | None:
     """Return what is wrong with the name of an experiment or a variant; None if it can be used.
 
-    Names become folders, and parts of commands and of stage names in both engines.
+    Names become folders, parts of commands and of stage names in both engines, and stand in files without quotes.
     """
-    if not isinstance(name, str):
-        return f"the name is read as a {type(name).__name__}; a name has {NAME_RULE}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or _NUMBER.fullmatch(name):
-        return f"{name!r} cannot be a name; a name has {NAME_RULE}"
+    try:
+        is_text = plain_value(name) == name
+    except ValueError:
+        is_text = False
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or not is_text:
+        return f"{shown(name)} cannot be a name; a name has {NAME_RULE}"
+    if len(name) > LONGEST_NAME:
+        return f"{shown(name)} is too long for a name; it can have {LONGEST_NAME} letters"
     return None
 
 
@@ -65,8 +67,8 @@ class Params:
 
     def __init__(self, path: Path | str = PARAMS_FILE) -> None:
         self.path = Path(path)
-        self._lines: dict[KeyPath, int] = {}
-        self.raw = self._read()
+        content, self._lines = read_yaml(self.path)
+        self.raw: dict[str, Any] = content if content is not None else {}
         self._check_layout()
         self._datasets = {name: self._dataset(name) for name in self.datasets}
         self._runs = {(e, v): self._resolve(e, v) for e in self.experiments for v in self.variants(e)}
@@ -108,7 +110,7 @@ class Params:
         """Return the merged settings of `variant` in `experiment`."""
         if variant not in self.variants(experiment):
             known = ", ".join(self.variants(experiment))
-            raise ConfigError(f"{self.path}: experiments.{experiment} has no variant {variant!r}; it has: {known}")
+            raise ConfigError(f"{self.path}: experiments.{experiment} has no variant {shown(variant)}; it has: {known}")
         return self._runs[experiment, variant]
 
     def evaluation(self, experiment: str) -> EvaluationConfig:
@@ -118,41 +120,14 @@ class Params:
     def _experiment(self, experiment: str) -> dict[str, Any]:
         if experiment not in self.raw["experiments"]:
             known = ", ".join(self.experiments)
-            raise ConfigError(f"{self.path}: no experiment {experiment!r}; experiments has: {known}")
+            raise ConfigError(f"{self.path}: no experiment {shown(experiment)}; experiments has: {known}")
         return self.raw["experiments"][experiment]
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            text = self.path.read_text(encoding="utf-8")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            data = yaml.safe_load(text)
-        except FileNotFoundError:
-            raise ConfigError(f"{self.path} not found; run acf in the project's top folder") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise ConfigError(f"{self.path} cannot be read as YAML: {error}") from None
-        if node is not None:
-            self._record_lines(node, ())
-        return data if isinstance(data, dict) else {}
-
-    def _record_lines(self, node: yaml.Node, path: KeyPath) -> None:
-        self._lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    raise ConfigError(f"{self.path}:{key.start_mark.line + 1}: key {key.value!r} stands twice")
-                seen.add(key.value)
-                self._lines[(*path, key.value)] = key.start_mark.line + 1
-                self._record_lines(value, (*path, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                self._record_lines(value, (*path, index))
 
     def _fault(self, path: KeyPath, message: str) -> ConfigError:
         known = path
         while known not in self._lines and known:
             known = known[:-1]
-        name = ".".join(map(str, path)) or "the file"
+        name = dotted(path) or "the file"
         return ConfigError(f"{self.path}:{self._lines.get(known, 1)}: {name}: {message}")
 
     def _mapping(self, path: tuple[str, ...], required: set[str] | None, optional: set[str]) -> dict[str, Any]:
@@ -175,10 +150,9 @@ class Params:
         entries = self._mapping(path, None, set())
         if not entries:
             raise self._fault(path, f"names no {what}")
-        as_written = [place for place in self._lines if place[:-1] == path]  # 0x10 is read as 16, null as None
-        for name, place in zip(entries, as_written, strict=False):
+        for name in entries:
             if fault := name_fault(name):
-                raise self._fault(place, fault)
+                raise self._fault((*path, name), fault)
         return entries
 
     def _check_layout(self) -> None:
@@ -188,7 +162,7 @@ class Params:
         for dataset in self._mapping(("datasets",), None, set()):
             if dataset not in DATASETS:
                 known = ", ".join(sorted(DATASETS))
-                raise self._fault(("datasets", str(dataset)), f"unknown data set; known: {known}")
+                raise self._fault(("datasets", dataset), f"unknown data set; known: {known}")
         for variant in self._named(("variants",), "variant"):
             self._mapping(("variants", variant), set(), {"model"})
         for experiment in self._named(("experiments",), "experiment"):
@@ -197,17 +171,18 @@ class Params:
     def _check_experiment(self, name: str, sections: set[str]) -> None:
         path = ("experiments", name)
         experiment = self._mapping(path, sections | {"dataset", "seeds", "variants"}, set())
-        if experiment["dataset"] not in self.raw["datasets"]:
+        dataset, seeds = experiment["dataset"], experiment["seeds"]
+        if not isinstance(dataset, str) or dataset not in self.raw["datasets"]:
             known = ", ".join(self.datasets)
-            raise self._fault((*path, "dataset"), f"no data set {experiment['dataset']!r}; datasets has: {known}")
-        seeds = experiment["seeds"]
+            raise self._fault((*path, "dataset"), f"no data set {shown(dataset)}; datasets has: {known}")
         if (
             not isinstance(seeds, list)
             or not seeds
-            or not all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
+            or not all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < SEEDS for s in seeds)
             or len(set(seeds)) < len(seeds)
         ):
-            raise self._fault((*path, "seeds"), "must be a list of different whole numbers, at least one")
+            what = "must be a list of different whole numbers from 0 to 2^63 - 1, at least one"
+            raise self._fault((*path, "seeds"), f"{what} (got {shown(seeds)})")
         for variant in self._named((*path, "variants"), "variant"):
             if variant not in self.raw["variants"]:
                 known = ", ".join(self.raw["variants"])

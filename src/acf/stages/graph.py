@@ -20,7 +20,7 @@ def write_graph(root: Path = Path(".")) -> None:
     """
     project = Project(root)
     path, text = project.root / GRAPH, graph_text(project)
-    changed = not path.is_file() or path.read_text(encoding="utf-8") != text
+    changed = not _holds(path, text)
     if changed:
         write_atomically(path, text.encode())
     print(f"wrote {path}" if changed else f"{path}: up to date")
@@ -34,17 +34,30 @@ def check_graph(root: Path = Path(".")) -> None:
     """
     project = Project(root)
     path = project.root / GRAPH
-    if not path.is_file() or path.read_text(encoding="utf-8") != graph_text(project):
+    if not _holds(path, graph_text(project)):
         raise ConfigError(f"{path} is not the graph of {project.params.path}; run: acf graph")
     print(f"{path}: up to date")
 
 
 def graph_text(project: Project) -> str:
-    """Return the content of dvc.yaml for the experiments in params.yaml."""
+    """Return the content of dvc.yaml for the experiments in params.yaml.
+
+    Raises:
+        ConfigError: the template is missing or damaged.
+    """
     path = project.root / TEMPLATE
-    if not path.is_file():
-        raise ConfigError(f"{path} not found; run acf in the project's top folder")
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
-    return environment.from_string(path.read_text(encoding="utf-8")).render(experiments=project.params.experiments)
+    try:
+        return environment.from_string(path.read_text(encoding="utf-8")).render(experiments=project.params.experiments)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} not found; run acf in the project's top folder") from None
+    except Exception as error:  # a damaged template can make jinja fail in any way
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{path} is damaged: {reason}; restore it from version control") from None
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file is there with this content."""
+    return path.is_file() and path.read_bytes() == text.encode()

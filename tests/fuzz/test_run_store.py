@@ -1,0 +1,98 @@
+"""Damage to the run store: a checkpoint or kept outputs are those that were written, or they are not used."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from acf.runs.store import RunStore
+from acf.training.trainer import Trainer
+from tests.fuzz.cases import few_or_many, try_all
+from tests.fuzz.damage import damaged
+from tests.stages.test_train import trainer
+
+NAMES = ("model.bin", "history.csv")
+
+
+def empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+@few_or_many
+def test_kept_outputs_are_restored_as_they_were_or_not_at_all(cases: int, tmp_path: Path) -> None:
+    outputs = [tmp_path / "there" / name for name in NAMES]
+    contents = {path: bytes(range(200)) + path.name.encode() for path in outputs}
+    sound = RunStore(tmp_path / "sound")
+    for path, content in contents.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    sound.keep(outputs)
+    files = [path for path in sound.folder.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+
+    def holds(case: tuple[Path, bytes]) -> None:
+        place, content = case
+        folder = tmp_path / "damaged"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(sound.folder, folder)
+        (folder / place.relative_to(sound.folder)).write_bytes(content)
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        if RunStore(folder).restore(outputs):
+            assert {path: path.read_bytes() for path in outputs} == contents
+
+    damage = st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), damaged(path.read_bytes())))
+    try_all(cases, damage, holds)
+
+
+def state(run: Trainer) -> dict[str, Any]:
+    """Everything that a training run depends on."""
+    return {
+        "step": run.step,
+        "flow": run.flow.state_dict(),
+        "average": run.average.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "history": run.history.state_dict(),
+        "random": run._random_state,
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@few_or_many
+def test_training_goes_on_from_the_checkpoint_that_was_written_or_starts_again(
+    cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = state(trainer(tmp_path / "none"))
+    whole = trainer(empty(tmp_path / "sound"), steps=2, validate_every=2)
+    whole.run()
+    (path,) = (tmp_path / "sound").glob("checkpoint.pt")
+    content = path.read_bytes()
+    sound = state(trainer(path.parent))
+    assert sound["step"] == 2
+
+    def holds(changed: bytes) -> None:
+        folder = empty(tmp_path / "damaged")
+        (folder / path.name).write_bytes(changed)
+        capsys.readouterr()
+        found = state(trainer(folder))
+        if found["step"]:
+            assert same(found, sound)
+        else:
+            assert same(found, fresh)
+            assert "damaged" in capsys.readouterr().out
+
+    try_all(cases, damaged(content), holds)
