@@ -13,6 +13,16 @@ class Stage:
     parameters: str
     outputs: frozenset[str]
 
+    @property
+    def code(self) -> frozenset[str]:
+        """The inputs below src/."""
+        return frozenset(path for path in self.inputs if path.startswith("src/"))
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The inputs that are no code of this folder."""
+        return self.inputs - self.code
+
 
 def dvc_graph(root: Path) -> dict[str, Stage]:
     """Return the stages of dvc.yaml by command; a folder among the inputs stands for the files in it."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from acf.runs import CODE
+from acf.runs import CODE, code_files
 from acf.settings.params import Params
 from acf.stages.graph import check_graph
 from tests.pipeline.graphs import Stage, dvc_graph, snakemake_graph
@@ -25,10 +25,18 @@ def test_engines_call_the_same_commands(dvc: dict[str, Stage], snakemake: dict[s
     assert set(dvc) == set(snakemake)
 
 
-@pytest.mark.parametrize("field", ["inputs", "parameters", "outputs"])
+@pytest.mark.parametrize("field", ["parameters", "outputs"])
 def test_engines_declare_the_same(dvc: dict[str, Stage], snakemake: dict[str, Stage], field: str) -> None:
     for command, stage in dvc.items():
         assert getattr(stage, field) == getattr(snakemake[command], field), command
+
+
+def test_engines_read_the_same(dvc: dict[str, Stage], snakemake: dict[str, Stage]) -> None:
+    """DVC knows the code by its folders, and Snakemake by the files in them that a stage imports."""
+    imported = {stage: {f"src/acf/{name}" for name in code_files(stage)} for stage in CODE}
+    for command, stage in dvc.items():
+        assert stage.files == snakemake[command].files, command
+        assert snakemake[command].code == imported[command.split()[1]] <= stage.code, command
 
 
 def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
@@ -42,7 +50,7 @@ def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
 
 def test_code_folders_are_those_of_the_recipe(dvc: dict[str, Stage]) -> None:
     for command, stage in dvc.items():
-        files = {path for path in stage.inputs if path.startswith("src/acf/")}
+        files = stage.code
         folders = [
             f"src/acf/{place}" if place.endswith(".py") else f"src/acf/{place}/" for place in CODE[command.split()[1]]
         ]
@@ -56,8 +64,7 @@ def test_snakemake_knows_the_code_in_another_working_folder(snakemake: dict[str,
     shutil.copy(ROOT / "params.yaml", directory)
     there = snakemake_graph(ROOT, tmp_path, directory)
     for command, stage in snakemake.items():
-        inputs = {path.removeprefix(f"{ROOT}/") for path in there[command].inputs}
-        assert inputs == stage.inputs, command
+        assert {path.removeprefix(f"{ROOT}/") for path in there[command].files} == stage.files | stage.code, command
 
 
 def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:
@@ -66,7 +73,7 @@ def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:
 
 def test_index_waits_for_every_report(dvc: dict[str, Stage]) -> None:
     reports = {out for command, stage in dvc.items() if command.startswith("acf report") for out in stage.outputs}
-    assert reports <= dvc["acf index"].inputs
+    assert reports <= dvc["acf index"].files
 
 
 def test_no_parameter_of_evaluation_reaches_training(dvc: dict[str, Stage]) -> None:

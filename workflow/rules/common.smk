@@ -6,8 +6,7 @@ from functools import reduce
 from pathlib import Path
 
 from acf.settings.params import PARAMS_FILE, Params
-from acf.runs import CODE, write_atomically
-from acf.runs.recipe import PACKAGE
+from acf.runs import code_files, write_atomically
 
 STUDY = Params()
 
@@ -46,15 +45,10 @@ wildcard_constraints:
 
 
 def code(stage):
-    """The source files a stage depends on, of the package that runs: a new or changed one runs it again."""
-    places = [PACKAGE / place for place in CODE[stage]]
-    files = [p for place in places for p in ([place] if place.suffix else place.rglob("[!.]*"))]
-    return sorted(map(str, map(below_here, (p for p in files if p.is_file() and p.parent.name != "__pycache__"))))
-
-
-def below_here(path):
-    """A path relative to the working folder if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """The source files a stage depends on, of the package that runs: a changed one runs it again."""
+    paths = [source.path for source in code_files(stage).values()]
+    here = Path.cwd()
+    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
 
 
 def settings(stage):
