@@ -14,6 +14,7 @@ VARIANTS = {
     "acf-l2": {"model": {"attention": {"kind": "l2"}}},
     "acf-dot": {"model": {"attention": {"kind": "dot"}}},
 }
+IDENTITY = ("experiment", "dataset")
 BITS = {"resflow": 2.04, "acf-l2": 1.93, "acf-dot": 2.03}
 
 
@@ -34,6 +35,7 @@ def metrics(variant: str, seed: int) -> dict:
     blocks = [{"name": f"scale1.block{i}", "upper": 0.9 + 0.007 * ((7 * i + seed) % 11)} for i in range(14)]
     worst = max(blocks, key=lambda block: block["upper"])
     return {
+        "experiment": "digits",
         "dataset": "digits",
         "variant": variant,
         "seed": seed,
@@ -92,7 +94,9 @@ def write_results(root: Path, seeds: list[int]) -> None:
     }
     (root / "results/digits").mkdir(parents=True)
     (root / "results/digits/baselines.json").write_text(
-        json.dumps({"dataset": "digits", "test_images": 297, "draws": 4, "baselines": baselines})
+        json.dumps(
+            {"experiment": "digits", "dataset": "digits", "test_images": 297, "draws": 4, "baselines": baselines}
+        )
     )
     for variant in VARIANTS:
         for seed in seeds:

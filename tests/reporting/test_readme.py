@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from acf.errors import AcfError
+from acf.reporting.comparison import parse_comparison
 from acf.stages.readme import check_readme, readme_table, tables, write_readme
 from acf.stages.report import report
 
@@ -67,7 +68,8 @@ def test_the_committed_readme_shows_the_committed_results():
     shown = tables(_committed("README.md"))
     assert shown, "README.md has no results table; see acf.stages.readme for the markers"
     for experiment, table in shown.items():
-        csv = _committed(f"reports/{experiment}/table.csv")
+        place = f"reports/{experiment}/table.csv"
+        csv = parse_comparison(_committed(place), place, experiment)
         assert table == readme_table(csv), f"README's results of {experiment} are stale; run: acf readme"
 
 

@@ -165,10 +165,10 @@ def test_many_missing_files_are_not_all_listed(project):
     ("file", "content", "message"),
     [
         ("results/digits/acf-l2/seed0/metrics.json", "{", "is not JSON"),
-        ("results/digits/acf-l2/seed0/metrics.json", "{}", "metrics.json: variant: Field required"),
-        ("results/digits/baselines.json", '{"test_images": 1, "draws": 1, "baselines": {}}', "lacks uniform"),
+        ("results/digits/acf-l2/seed0/metrics.json", "{}", "metrics.json: experiment: Field required"),
+        ("results/digits/baselines.json", "{}", "baselines.json: experiment: Field required"),
         ("models/digits/acf-l2/seed0/history.csv", "step,seconds\n1,2\n", "lacks the columns train_bits_per_dim"),
-        ("models/digits/acf-l2/seed0/history.csv", "", "is not a table"),
+        ("models/digits/acf-l2/seed0/history.csv", "", "it is empty"),
     ],
 )
 def test_a_malformed_file_is_named(project, file, content, message):

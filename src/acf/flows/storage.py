@@ -90,8 +90,10 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: no trained model there; run acf train first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; train the model again") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); train the model again") from None
-    if not isinstance(record, dict) or "model" not in record:
+    if not isinstance(record, dict) or not isinstance(record.get("model"), dict):
         raise DataError(f"{path} has no section 'model'; train the model again")
     return record

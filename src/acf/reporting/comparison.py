@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
-from acf.reporting.results import Metrics, Results
-
-COLUMNS = (
-    "row",
-    "kind",
-    "seeds",
-    "bits_per_dim",
-    "bits_per_dim_se",
-    "se_over",
-    "bits_per_dim_se_images",
-    "gain",
-    "gain_se",
-    "log_prob_z",
-    "log_abs_det",
-    "dequantisation",
-    "parameters",
-    "certificate",
-    "reconstruction_error",
-    "train_seconds",
-    "train_steps",
-    "images_per_second",
-    "device",
-    "test_images",
-    "draws",
-)
+from acf.errors import AcfError
+from acf.reporting.result_files import parse_table, read_table
+from acf.reporting.results import Results
+from acf.reporting.schemas import Metrics, Row
 
 
 def comparison(results: Results) -> pd.DataFrame:
-    """Return the table, columns `COLUMNS`; what a row has no value for is None.
+    """Return the table, whose columns are the fields of `Row`; what a row has no value for is None.
 
     `gain` is the reference baseline's bits/dim minus the row's (positive: the row is better).
     """
@@ -59,7 +40,42 @@ def comparison(results: Results) -> pd.DataFrame:
     for row in rows:
         if row is not reference:
             row["gain"], row["gain_se"] = difference(reference, row)
-    table = pd.DataFrame([{column: row.get(column) for column in COLUMNS} for row in rows], dtype=object)
+    return _table(Row.model_validate(row) for row in rows)
+
+
+def read_comparison(path: Path, experiment: str) -> pd.DataFrame:
+    """Return the table that the report on `experiment` keeps in `path`.
+
+    Raises:
+        AcfError: the file is missing or is not such a table; names file, line, column, and what writes it again.
+    """
+    command = f"acf report --experiment {experiment}"
+    if not path.exists():
+        raise AcfError(f"{path} is missing; run: dvc repro report@{experiment} (or {command})")
+    return _checked(read_table(path, Row, command), path, command)
+
+
+def parse_comparison(text: str, place: str, experiment: str) -> pd.DataFrame:
+    """Return the table whose CSV text is `text`; `place` is its name in messages.
+
+    Raises:
+        AcfError: as `read_comparison`.
+    """
+    command = f"acf report --experiment {experiment}"
+    return _checked(parse_table(text, place, Row, command), place, command)
+
+
+def _checked(rows: list[Row], place: Path | str, command: str) -> pd.DataFrame:
+    names = [row.row for row in rows]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise AcfError(f"{place} has several rows of {', '.join(twice)}; run: {command}")
+    if {row.kind for row in rows} != {"baseline", "flow"}:
+        raise AcfError(f"{place} has only rows of one kind, {rows[0].kind}; run: {command}")
+    return _table(rows)
+
+
+def _table(rows: Iterable[Row]) -> pd.DataFrame:
+    table = pd.DataFrame([row.model_dump() for row in rows], dtype=object)
     return table.astype({"bits_per_dim": float, "bits_per_dim_se": float})
 
 

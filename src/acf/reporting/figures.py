@@ -1,21 +1,29 @@
-"""The figures of a report, in a size that is legible on a phone."""
+"""The figures of a report as the content of PNG files, in a size that is legible on a phone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import io
+import os
+from collections.abc import Callable
 
 import pandas as pd
-import seaborn as sns
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from acf.reporting.results import Results
 from acf.reporting.wording import with_error
+
+# matplotlib reads MPLBACKEND when it is imported, and ends on a value it does not know, such as the one that a notebook
+# leaves to its children. Figures made here are files, which need no backend.
+_backend = os.environ.pop("MPLBACKEND", None)
+try:
+    import seaborn as sns
+    from matplotlib import style
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+finally:
+    if _backend is not None:
+        os.environ["MPLBACKEND"] = _backend
 
 MARKERS = "osD^vPX*"
 SPAN = 20
@@ -28,19 +36,21 @@ TARGET = 512
 """Longer side, in pixels, that small grids are enlarged to or past."""
 
 
-@contextmanager
-def _figure(path: Path, height: float) -> Iterator[Axes]:
-    style = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.9)
-    with rc_context(style):
+def _figure(height: float, draw: Callable[[Axes], None]) -> bytes:
+    """Return the PNG of what `draw` draws, the same whatever matplotlibrc a person has."""
+    whitegrid = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.9)
+    content = io.BytesIO()
+    with style.context(["default", whitegrid]):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
-        yield axes
+        draw(axes)
         sns.despine(fig=figure)
         if labels := axes.get_legend_handles_labels()[1]:
             # Inches of a marker with its margins, and of a letter at this size.
             columns = max(1, min(4, int(WIDTH / (0.55 + 0.075 * max(map(len, labels))))))
             figure.legend(loc="outside upper center", ncols=columns, fontsize="small", frameon=False)
-        figure.savefig(path, dpi=200, metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=200, metadata={"Software": None})
+    return content.getvalue()
 
 
 def _looks(results: Results) -> dict[str, tuple[tuple[float, float, float], str]]:
@@ -48,12 +58,13 @@ def _looks(results: Results) -> dict[str, tuple[tuple[float, float, float], str]
     return {v: (palette[i], MARKERS[i % len(MARKERS)]) for i, v in enumerate(results.metrics)}
 
 
-def curves(results: Results, axis: str, label: str, path: Path) -> None:
+def curves(results: Results, axis: str, label: str) -> bytes:
     """Draw bits/dim in training against the column `axis` of the histories, one colour per variant.
 
     The frame is fitted to the later steps and the baseline of the gains; the first steps may lie above it.
     """
-    with _figure(path, 3.6) as axes:
+
+    def draw(axes: Axes) -> None:
         seen = []
         for variant, (colour, marker) in _looks(results).items():
             for number, history in enumerate(results.histories[variant]):
@@ -79,12 +90,15 @@ def curves(results: Results, axis: str, label: str, path: Path) -> None:
         axes.set(xlabel=label, ylabel="bits/dim", ylim=(shown.min() - margin, shown.max() + margin))
         axes.set_xlim(left=0)
 
+    return _figure(3.6, draw)
 
-def ranking(table: pd.DataFrame, results: Results, path: Path) -> None:
+
+def ranking(table: pd.DataFrame, results: Results) -> bytes:
     """Draw bits/dim with its standard error for all rows, the best on top."""
     looks = _looks(results)
     table = table.sort_values("bits_per_dim", ascending=False)
-    with _figure(path, 0.8 + 0.42 * len(table)) as axes:
+
+    def draw(axes: Axes) -> None:
         for height, (_, row) in enumerate(table.iterrows()):
             colour, marker = looks.get(row["row"], (BASELINE_COLOUR, "o"))
             value, error = row["bits_per_dim"], row["bits_per_dim_se"]
@@ -96,10 +110,13 @@ def ranking(table: pd.DataFrame, results: Results, path: Path) -> None:
         axes.margins(x=0.2)
         axes.grid(visible=False, axis="x")
 
+    return _figure(0.8 + 0.42 * len(table), draw)
 
-def bounds(results: Results, path: Path) -> None:
+
+def bounds(results: Results) -> bytes:
     """Draw the proven Lipschitz bound of every block of every flow, in the order of the blocks."""
-    with _figure(path, 3.2) as axes:
+
+    def draw(axes: Axes) -> None:
         for place, (variant, (colour, marker)) in enumerate(_looks(results).items()):
             aside = 0.12 * (place - (len(results.metrics) - 1) / 2)
             for number, metrics in enumerate(results.metrics[variant]):
@@ -113,10 +130,24 @@ def bounds(results: Results, path: Path) -> None:
         low, high = axes.get_ylim()
         axes.set(xlabel="block", ylabel="proven bound of the branch", ylim=(low, high + 0.08 * (high - low)))
 
+    return _figure(3.2, draw)
 
-def enlarge(source: Path, target: Path) -> None:
-    """Copy the PNG `source` to `target`, a small one scaled up by a whole number, nearest neighbour."""
-    with Image.open(source) as image:
-        factor = max(1, -(-TARGET // max(image.size)))
-        size = (image.width * factor, image.height * factor)
-        image.resize(size, Image.Resampling.NEAREST).save(target, optimize=True)
+
+def enlarge(content: bytes) -> bytes:
+    """Return the PNG file `content`, a small one scaled up by a whole number, nearest neighbour.
+
+    Raises:
+        ValueError: it is damaged or no PNG file.
+    """
+    enlarged = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()  # its checksums, which reading the pixels does not look at
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            factor = max(1, -(-TARGET // max(image.size)))
+            size = (image.width * factor, image.height * factor)
+            image.resize(size, Image.Resampling.NEAREST).save(enlarged, format="PNG", optimize=True)
+    except Exception as error:  # damage lets the reader fail in any way
+        reason = "no PNG file" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
+        raise ValueError(reason.partition("\n")[0]) from None
+    return enlarged.getvalue()

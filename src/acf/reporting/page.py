@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,9 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from acf.reporting.figures import SPAN
 from acf.reporting.published_figures import MARKS, published
-from acf.reporting.results import Metrics, Results
+from acf.reporting.results import Results
+from acf.reporting.schemas import Metrics
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import ABSENT, FULL, bound, cells, count, duration, headings, rate, scientific
+from acf.settings.params import Run
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,8 +32,8 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values).lstrip()
 
 
-def report_page(table: pd.DataFrame, results: Results, figures: dict[str, Path]) -> str:
-    """Return the page; `figures` are PNG files by name."""
+def report_page(table: pd.DataFrame, results: Results, figures: Mapping[str, bytes]) -> str:
+    """Return the page; `figures` are the contents of PNG files by name."""
     seeds = [metrics.seed for metrics in next(iter(results.metrics.values()))]
     entries = published(results.dataset)
     return render(
@@ -43,7 +45,7 @@ def report_page(table: pd.DataFrame, results: Results, figures: dict[str, Path])
         rows=cells(table, FULL),
         best=table["row"][table["bits_per_dim"].argmin()],
         notes=notes(table, results),
-        figures={name: _data_uri(path) for name, path in figures.items()},
+        figures={name: _data_uri(content) for name, content in figures.items()},
         span=SPAN,
         reference=results.reference,
         variants=list(results.metrics),
@@ -59,8 +61,8 @@ def report_page(table: pd.DataFrame, results: Results, figures: dict[str, Path])
     )
 
 
-def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _data_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _compared(results: Results, seeds: list[int]) -> str:
@@ -130,7 +132,7 @@ def _settings(settings: dict[str, Any]) -> str:
 
 def _commands(results: Results) -> str:
     experiment = f"--experiment {results.experiment}"
-    runs = [f"{experiment} --variant {m.variant} --seed {m.seed}" for m in results.runs]
+    runs = [Run(results.experiment, metrics.variant, metrics.seed).options for metrics in results.runs]
     lines = [f"acf prepare --dataset {results.dataset}", f"acf baselines {experiment}"]
     lines += [f"acf {stage} {run}" for run in runs for stage in ("train", "evaluate", "sample")]
     lines += [f"acf report {experiment}"]

@@ -9,18 +9,30 @@ from typing import Any
 import pandas as pd
 
 ABSENT = "—"
+PLAIN = str.maketrans({"±": "+/-", "−": "-", ABSENT: "-"})
+"""What stands for characters that a terminal's encoding may not have."""
 
 Column = tuple[str, Callable[[Any], str]]
 """Heading and the text of a row's cell."""
 
 
 def with_error(value: float, error: float) -> str:
-    """Return value ± error, the error with two significant digits and the value with the same decimals."""
+    """Return value ± error, the error with two significant digits and the value with the same decimals.
+
+    An error that is rounding, below 1e-12, is written as 0, one that is not known as a dash.
+
+    Raises:
+        ValueError: the value is infinite, or the error is infinite or negative.
+    """
     if pd.isna(value):
         return ABSENT
-    if not error > 1e-12:
+    if pd.isna(error):
+        return f"{_minus(f'{value:.4f}')} ± {ABSENT}"
+    if not (math.isfinite(value) and 0 <= error < math.inf):
+        raise ValueError(f"{value} ± {error} is no measurement")
+    if error < 1e-12:
         return f"{_minus(f'{value:.4f}')} ± 0"
-    decimals = min(max(1 - math.floor(math.log10(error)), 0), 6)
+    decimals = max(1 - math.floor(math.log10(error)), 0)
     return f"{_minus(f'{value:.{decimals}f}')} ± {error:.{decimals}f}"
 
 
@@ -72,6 +84,15 @@ def rate(value: float) -> str:
 def text(value: Any) -> str:
     """Return the value as it is."""
     return ABSENT if pd.isna(value) else str(value)
+
+
+def printable(text: str, encoding: str) -> str:
+    """Return the text in characters that `encoding` has: ± as +/-, dashes as -, and others by their numbers."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def _minus(number: str) -> str:

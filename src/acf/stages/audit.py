@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,13 +16,16 @@ from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.errors import DataError, NotContractiveError
 from acf.evaluation.block_audit import STEPS, audit, summary
-from acf.flows.storage import CONFIG, load, read_record
+from acf.flows.storage import CONFIG, load
 from acf.reporting.audit_table import markdown
+from acf.reporting.result_files import read_result, require_form
+from acf.reporting.schemas import Audit, Metrics, TrainedModel
 from acf.runs.device import describe_device, select_device
-from acf.runs.files import write_atomically
+from acf.runs.files import write_atomically, writing
 from acf.settings.params import Run
 from acf.stages.cached import json_bytes
 from acf.stages.project import Project
+from acf.stages.trained import read_trained
 
 IMAGES = 64
 SEED = 0
@@ -50,7 +52,7 @@ def audit_models(
     Raises:
         NotContractiveError: a gain above its proven bound was found, which is said after writing; or a block has no
             proof. The message names model and block.
-        AcfError: bad configuration, missing data or model.
+        AcfError: bad configuration, missing data or model, a damaged file, or tables that cannot be written.
     """
     project = Project(root)
     place = select_device(device)
@@ -73,8 +75,10 @@ def audit_models(
         "models": models,
     }
     path = project.root / "docs" / "tables" / f"audit-{experiment}.json"
-    write_atomically(path, json_bytes(table))
-    write_atomically(path.with_suffix(".md"), markdown(table).encode())
+    require_form(table, Audit, path)
+    for file, content in {path: json_bytes(table), path.with_suffix(".md"): markdown(table).encode()}.items():
+        with writing(file):
+            write_atomically(file, content)
     print(f"wrote {path} and {path.with_suffix('.md').name}", flush=True)
     _require_none_refuted(models, path)
 
@@ -98,7 +102,7 @@ def _trained(project: Project, experiment: str, variant: str | None, seed: int |
 
 def _audit_model(project: Project, run: Run, dataset: str, count: int, place: torch.device) -> dict[str, Any]:
     folder = project.model(run)
-    record, flow = read_record(folder), load(folder, place)
+    record, flow = read_trained(project, run), load(folder, place)
     images = load_images(dataset, "test", project.data, flow.config.levels)[:count]
     title = f"audit {run.folder.as_posix()}"
     number = len(flow.residual_blocks())
@@ -114,27 +118,25 @@ def _audit_model(project: Project, run: Run, dataset: str, count: int, place: to
         "variant": run.variant,
         "seed": run.seed,
         "parameters": sum(p.numel() for p in flow.parameters()),
-        "recipe": record.get("recipe"),
-        "train_steps": record.get("train_steps"),
-        **_likelihood(project.metrics(run), record),
+        "recipe": record.recipe,
+        "train_steps": record.train_steps,
+        **_likelihood(project, run, record),
         "summary": summary(blocks),
         "blocks": [asdict(block) for block in blocks],
     }
 
 
-def _likelihood(path: Path, record: dict[str, Any]) -> dict[str, float | None]:
+def _likelihood(project: Project, run: Run, record: TrainedModel) -> dict[str, float | None]:
     """Return bits/dim and its standard error from metrics.json; None without one, or with that of another training."""
     keys = ("bits_per_dim", "bits_per_dim_se")
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path, command = project.metrics(run), f"acf evaluate {run.options}"
+    if not path.exists():
         return dict.fromkeys(keys)
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}; delete the file and run acf evaluate again") from None
-    if metrics.get("train_recipe") != record.get("recipe"):
-        print(f"{path} is of another training of this model; run acf evaluate to have its bits/dim", flush=True)
+    metrics = read_result(path, Metrics, run._asdict() | {"dataset": record.dataset}, command)
+    if metrics.train_recipe != record.recipe:
+        print(f"{path} is of another training of this model; run {command} to have its bits/dim", flush=True)
         return dict.fromkeys(keys)
-    return {key: metrics.get(key) for key in keys}
+    return {key: getattr(metrics, key) for key in keys}
 
 
 def _command(experiment: str, variant: str | None, seed: int | None, images: int) -> str:

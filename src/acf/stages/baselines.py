@@ -5,6 +5,8 @@ from pathlib import Path
 from acf.data import load, read_manifest
 from acf.data.prepared.manifest import SPLITS
 from acf.evaluation.densities import measure_baselines
+from acf.reporting.result_files import require_form
+from acf.reporting.schemas import Baselines
 from acf.runs.store import RunStore
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import Project
@@ -31,6 +33,7 @@ def baselines(experiment: str, root: Path = Path(".")) -> None:
         shown = [f"{name} {entry['bits_per_dim']:.4f}" for name, entry in measured["baselines"].items()]
         absent = [f"; {name} is not available: {reason}" for name, reason in measured["not_available"].items()]
         content = {**identity, **measured}
+        require_form(content, Baselines, output)
         return Outputs({output.name: json_bytes(content)}, f"{', '.join(shown)} bits/dim{''.join(absent)}")
 
     output = project.baselines(experiment)

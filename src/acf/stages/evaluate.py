@@ -7,13 +7,17 @@ import torch
 
 from acf.data import load as load_images
 from acf.data import read_manifest
+from acf.errors import DataError
 from acf.evaluation.metrics import evaluate_flow
-from acf.flows.storage import load, read_record, weights_hash
+from acf.flows.storage import load, weights_hash
+from acf.reporting.result_files import require_form
+from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device, select_device
 from acf.runs.store import RunStore
 from acf.settings.params import Run
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import Project
+from acf.stages.trained import read_trained
 
 
 def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -28,26 +32,32 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
     dataset = project.params.dataset(experiment)
     manifest = read_manifest(dataset, project.data)
     model = project.model(run)
-    record = read_record(model)
+    record = read_trained(project, run)
     identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
 
     def compute(store: RunStore) -> Outputs:
         place = select_device(device)
         flow = load(model, place)
         images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
+        if len(images) < 2:
+            raise DataError(
+                f"{dataset}: a standard error needs at least two test images, there are {len(images)}; "
+                "raise evaluation.images"
+            )
         print(f"evaluate {run.folder.as_posix()}: {len(images)} images, {config.draws} draws", flush=True)
         measured = evaluate_flow(flow, images, config)
         metrics = {
             **identity,
             **measured,
-            "train_seconds": record.get("train_seconds"),
-            "train_steps": record.get("train_steps"),
-            "train_device": record.get("device"),
-            "train_recipe": record.get("recipe"),
+            "train_seconds": record.train_seconds,
+            "train_steps": record.train_steps,
+            "train_device": record.device,
+            "train_recipe": record.recipe,
             "device": describe_device(place),
             "recipe": store.recipe,
             "versions": {"acf": version("acf"), "torch": torch.__version__},
         }
+        require_form(metrics, Metrics, output)
         summary = (
             f"{measured['bits_per_dim']:.4f} ± {measured['bits_per_dim_se']:.4f} bits/dim, "
             f"worst Lipschitz bound {measured['certificate']['worst']:.4f}, "
@@ -58,7 +68,7 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
     output = project.metrics(run)
     Computation(
         stage="evaluate",
-        settings={**identity, "model": record["model"], "evaluation": config.model_dump(mode="json")},
+        settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
         inputs={"test": manifest.sha256["test"], "weights": weights_hash(model)},
         folder=output.parent,
         names=[output.name],

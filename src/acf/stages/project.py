@@ -5,6 +5,11 @@ from pathlib import Path
 
 from acf.settings.params import PARAMS_FILE, Params, Run
 
+HISTORY = "history.csv"
+"""The table of a training, beside the model."""
+SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+"""The pictures of a model."""
+
 
 class Project:
     """Where things are below a project's top folder.
@@ -46,3 +51,7 @@ class Project:
     def report(self, experiment: str) -> Path:
         """Folder of the report on an experiment."""
         return self.root / "reports" / experiment
+
+    def lock(self, name: str) -> Path:
+        """File that a second process of the same name waits for."""
+        return self.root / ".acf" / f"{name}.lock"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from acf.errors import AcfError
+from acf.reporting.comparison import read_comparison
 from acf.reporting.wording import README, markdown
+from acf.runs.files import write_atomically, writing
+from acf.stages.project import Project
 
 SECTION = re.compile(r"(<!-- results:(?P<experiment>[\w-]+) -->\n)(?P<table>.*?)(<!-- /results -->)", re.DOTALL)
+MARKER = re.compile(r"<!-- (?:results:.*?|/results) -->")
 
 
 def tables(text: str) -> dict[str, str]:
@@ -20,9 +22,8 @@ def tables(text: str) -> dict[str, str]:
     return {section["experiment"]: section["table"] for section in SECTION.finditer(text)}
 
 
-def readme_table(csv: str) -> str:
-    """Return README's markdown table from the text of a `table.csv`."""
-    table = pd.read_csv(io.StringIO(csv))
+def readme_table(table: pd.DataFrame) -> str:
+    """Return README's markdown table from the comparison table of a report."""
     return f"\n{markdown(table, README)}\n"
 
 
@@ -30,13 +31,15 @@ def write_readme(root: Path = Path(".")) -> None:
     """Rewrite all tables of `README.md`.
 
     Raises:
-        AcfError: README has no marker, or the report of an experiment it names is missing.
+        AcfError: README has no markers or some without a partner, the report of an experiment it names is missing or
+            its table damaged, or README cannot be written, in which case it is as it was.
     """
     path, text = _readme(Path(root))
-    read = _reports(Path(root))
-    new = SECTION.sub(lambda section: section[1] + readme_table(read(section["experiment"])) + section[4], text)
+    written = {name: readme_table(_table(Path(root), name)) for name in tables(text)}
+    new = SECTION.sub(lambda section: section[1] + written[section["experiment"]] + section[4], text)
     if new != text:
-        path.write_text(new, encoding="utf-8")
+        with writing(path):
+            write_atomically(path.resolve(), new.encode())
     print(f"{path}: {'rewritten' if new != text else 'up to date'}")
 
 
@@ -47,26 +50,36 @@ def check_readme(root: Path = Path(".")) -> None:
         AcfError: a table is stale (the message names the experiment), or as for `write_readme`.
     """
     path, text = _readme(Path(root))
-    read = _reports(Path(root))
-    if stale := [name for name, table in tables(text).items() if table != readme_table(read(name))]:
+    stale = [
+        section["experiment"]
+        for section in SECTION.finditer(text)
+        if section["table"] != readme_table(_table(Path(root), section["experiment"]))
+    ]
+    if stale:
         raise AcfError(f"{path}: the results of {', '.join(stale)} are not those of the reports; run: acf readme")
+
+
+def _table(root: Path, experiment: str) -> pd.DataFrame:
+    return read_comparison(Project(root).report(experiment) / "table.csv", experiment)
 
 
 def _readme(root: Path) -> tuple[Path, str]:
     path = root / "README.md"
-    text = path.read_text(encoding="utf-8")
-    if not tables(text):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise AcfError(
+            f"{path} cannot be read: {error.strerror or error}; run acf readme in the top folder of the project"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise AcfError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    sections = list(SECTION.finditer(text))
+    if not sections:
         raise AcfError(f"{path} has no results table: write <!-- results:digits --> and <!-- /results --> on two lines")
+    # Two markers to a section: one without a partner would have the text up to the next one replaced by a table.
+    for section in sections:
+        if MARKER.search(section["table"]):
+            raise AcfError(f"{path}: the results of {section['experiment']} do not end: write <!-- /results --> there")
+    if len(MARKER.findall(text)) != 2 * len(sections):
+        raise AcfError(f"{path} has a marker of results without a partner: each <!-- results:... --> needs its own end")
     return path, text
-
-
-def _reports(root: Path) -> Callable[[str], str]:
-    def read(experiment: str) -> str:
-        path = root / "reports" / experiment / "table.csv"
-        if not path.is_file():
-            raise AcfError(
-                f"{path} is missing; run: dvc repro report@{experiment} (or acf report --experiment {experiment})"
-            )
-        return path.read_text(encoding="utf-8")
-
-    return read

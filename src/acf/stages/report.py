@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,35 +13,41 @@ from acf.registry import BASELINES
 from acf.reporting.comparison import comparison
 from acf.reporting.figures import bounds, curves, enlarge, ranking
 from acf.reporting.page import report_page
-from acf.reporting.results import Baselines, Metrics, Results, read_history, read_result
+from acf.reporting.result_files import read_result
+from acf.reporting.results import Results, read_history
+from acf.reporting.schemas import Baselines, Metrics
 from acf.reporting.verdict import notes, verdict
-from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown
-from acf.settings.params import Params
-from acf.stages.project import Project
+from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown, printable
+from acf.runs.folders import replace_folder
+from acf.settings.params import Params, Run
+from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
 
 PLAIN_WIDTH = 120
-HISTORY, SAMPLES, RECONSTRUCTIONS = "history.csv", "samples.png", "reconstructions.png"
 SHOWN_MISSING = 8
 
 
 def report(experiment: str, root: Path = Path(".")) -> None:
     """Write reports/<experiment>/{index.html,table.csv,table.md,figures/*.png} and print the table.
 
+    Everything is made before anything is written: a report that fails leaves the earlier one as it was.
+
     Raises:
         ConfigError: no such experiment, or result files are missing; the message names their commands.
-        AcfError: a result file does not have the form of docs/architecture.md.
+        AcfError: a result file does not have the form of docs/architecture.md, or a file cannot be written.
     """
     project = Project(root)
     results = read_results(project, experiment)
     table = comparison(results)
-    folder = project.report(experiment)
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "figures").mkdir(parents=True)
-    table.to_csv(folder / "table.csv", index=False)
+    figures = _figures(project, table, results)
     bullets = "".join(f"- {note}\n" for note in notes(table, results))
-    (folder / "table.md").write_text(f"{markdown(table, FULL)}\n{bullets}", encoding="utf-8")
-    figures = _draw(table, results, folder / "figures")
-    (folder / "index.html").write_text(report_page(table, results, figures), encoding="utf-8")
+    files = {
+        "table.csv": table.to_csv(index=False).encode(),
+        "table.md": f"{markdown(table, FULL)}\n{bullets}".encode(),
+        **{f"figures/{name}.png": content for name, content in figures.items()},
+        "index.html": report_page(table, results, figures).encode(),
+    }
+    folder = project.report(experiment)
+    replace_folder(folder, files, project.lock(f"report-{experiment}"))
     _print(table, results, folder / "index.html")
 
 
@@ -51,24 +56,45 @@ def read_results(project: Project, experiment: str) -> Results:
 
     Raises:
         ConfigError: no such experiment, or files are missing; the message names them and their commands.
-        AcfError: a file does not have the form of docs/architecture.md.
+        AcfError: a file does not have the form of docs/architecture.md, or is of another run than its place says.
     """
     params = project.params
     variants = {v: [run for run in params.runs(experiment) if run.variant == v] for v in params.variants(experiment)}
+    if taken := [variant for variant in variants if variant in BASELINES]:
+        raise ConfigError(f"{params.path}: variant {taken[0]!r} has the name of a baseline; give it another")
     _check_present(project, experiment)
-    path = project.baselines(experiment)
-    baselines = read_result(path, Baselines)
-    if absent := [name for name in BASELINES if name not in baselines.baselines | baselines.not_available]:
-        raise AcfError(f"{path} lacks {', '.join(absent)}; run: acf baselines --experiment {experiment}")
     return Results(
         experiment=experiment,
         dataset=params.dataset(experiment),
-        baselines=baselines,
-        metrics={v: [read_result(project.metrics(run), Metrics) for run in runs] for v, runs in variants.items()},
-        histories={v: [read_history(project.model(run) / HISTORY) for run in runs] for v, runs in variants.items()},
-        pictures={v: project.samples(runs[0]) for v, runs in variants.items()},
+        baselines=_baselines(project, experiment),
+        metrics={v: [_metrics(project, run) for run in runs] for v, runs in variants.items()},
+        histories={v: [_history(project, run) for run in runs] for v, runs in variants.items()},
+        pictured={v: runs[0] for v, runs in variants.items()},
         bases=_bases(params, experiment),
     )
+
+
+def _baselines(project: Project, experiment: str) -> Baselines:
+    path, command = project.baselines(experiment), f"acf baselines --experiment {experiment}"
+    identity = {"experiment": experiment, "dataset": project.params.dataset(experiment)}
+    found = read_result(path, Baselines, identity, command)
+    named = found.baselines | found.not_available
+    if absent := [name for name in BASELINES if name not in named]:
+        raise AcfError(f"{path} lacks {', '.join(absent)}; run: {command}")
+    if unknown := [name for name in named if name not in BASELINES]:
+        raise AcfError(f"{path} has unknown baselines: {', '.join(unknown)}; run: {command}")
+    return found
+
+
+def _metrics(project: Project, run: Run) -> Metrics:
+    dataset = project.params.dataset(run.experiment)
+    return read_result(
+        project.metrics(run), Metrics, run._asdict() | {"dataset": dataset}, f"acf evaluate {run.options}"
+    )
+
+
+def _history(project: Project, run: Run) -> pd.DataFrame:
+    return read_history(project.model(run) / HISTORY, f"acf train {run.options}")
 
 
 def _bases(params: Params, experiment: str) -> dict[str, str | None]:
@@ -99,32 +125,48 @@ def _check_present(project: Project, experiment: str) -> None:
         raise ConfigError("\n".join([*lines, f"all at once: dvc repro report@{experiment}"]))
 
 
-def _draw(table: pd.DataFrame, results: Results, folder: Path) -> dict[str, Path]:
-    names = ["ranking", "curves-steps", "curves-seconds", "bounds"]
-    names += [f"{kind}-{variant}" for kind in ("samples", "reconstructions") for variant in results.pictures]
-    paths = {name: folder / f"{name}.png" for name in names}
-    ranking(table, results, paths["ranking"])
-    curves(results, "step", "training step", paths["curves-steps"])
-    curves(results, "seconds", "seconds of training", paths["curves-seconds"])
-    bounds(results, paths["bounds"])
-    for variant, source in results.pictures.items():
-        for kind in ("samples", "reconstructions"):
-            enlarge(source / f"{kind}.png", paths[f"{kind}-{variant}"])
-    return paths
+def _figures(project: Project, table: pd.DataFrame, results: Results) -> dict[str, bytes]:
+    """Return the contents of the PNG files by name."""
+    pictures = {
+        f"{name.removesuffix('.png')}-{variant}": _picture(project.samples(run) / name, run)
+        for name in (SAMPLES, RECONSTRUCTIONS)
+        for variant, run in results.pictured.items()
+    }
+    return {
+        "ranking": ranking(table, results),
+        "curves-steps": curves(results, "step", "training step"),
+        "curves-seconds": curves(results, "seconds", "seconds of training"),
+        "bounds": bounds(results),
+        **pictures,
+    }
+
+
+def _picture(path: Path, run: Run) -> bytes:
+    remedy = f"run: acf sample {run.options}"
+    try:
+        return enlarge(path.read_bytes())
+    except OSError as error:
+        raise AcfError(f"{path} cannot be read: {error.strerror or error}; {remedy}") from None
+    except ValueError as error:
+        raise AcfError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def _print(table: pd.DataFrame, results: Results, page: Path) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=PLAIN_WIDTH)
-    shown = Table(title=f"{results.experiment}: test bits/dim, lower is better", title_justify="left")
+        console = Console(highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
+
+    def shown(text: str) -> str:
+        return printable(text, console.encoding)
+
+    grid = Table(title=f"{results.experiment}: test bits/dim, lower is better", title_justify="left")
     for number, heading in enumerate(headings(TERMINAL)):
-        shown.add_column(heading, justify="right" if number else "left", no_wrap=number < 2)
+        grid.add_column(heading, justify="right" if number else "left", no_wrap=number < 2)
     best = table["bits_per_dim"].idxmin()
     for number, row in enumerate(cells(table, TERMINAL)):
         last_baseline = number + 1 == (table["kind"] == "baseline").sum()
-        shown.add_row(*row, style="bold" if number == best else None, end_section=bool(last_baseline))
-    console.print(shown)
+        grid.add_row(*map(shown, row), style="bold" if number == best else None, end_section=bool(last_baseline))
+    console.print(grid)
     for sentence in verdict(table, results):
-        console.print(sentence)
-    console.print(f"report: {page}", soft_wrap=True)
+        console.print(shown(sentence))
+    console.print(shown(f"report: {page}"), soft_wrap=True)

@@ -9,14 +9,14 @@ import torch
 from acf.data import load as load_images
 from acf.evaluation.grids import grey, png, tile
 from acf.evaluation.likelihood import dequantise
-from acf.flows.storage import load, read_record, weights_hash
+from acf.flows.storage import load, weights_hash
 from acf.runs.device import select_device
 from acf.runs.store import RunStore
+from acf.settings.config import model_config_from
 from acf.settings.params import Run
 from acf.stages.cached import Computation, Outputs
-from acf.stages.project import Project
-
-SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+from acf.stages.project import RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.trained import read_trained
 
 
 def sample(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -31,8 +31,8 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
     project, run = Project(root), Run(experiment, variant, seed)
     config = project.params.resolve(experiment, variant).sampling
     model = project.model(run)
-    record = read_record(model)
-    levels = record["model"]["levels"]
+    record = read_trained(project, run)
+    levels = model_config_from(record.model).levels
     images = load_images(project.params.dataset(experiment), "test", project.data, levels)[: config.reconstructions]
 
     def compute(store: RunStore) -> Outputs:
@@ -47,7 +47,7 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
 
     Computation(
         stage="sample",
-        settings={"sampling": config.model_dump(mode="json"), "model": record["model"]},
+        settings={"sampling": config.model_dump(mode="json"), "model": record.model},
         inputs={
             "weights": weights_hash(model),
             "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),

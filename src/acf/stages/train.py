@@ -12,11 +12,9 @@ from acf.runs.store import RunStore
 from acf.settings.config import ModelConfig
 from acf.settings.params import Run
 from acf.stages.cached import Computation, Outputs
-from acf.stages.project import Project
+from acf.stages.project import HISTORY, Project
 from acf.training.batches import Batches
 from acf.training.trainer import Trainer
-
-HISTORY = "history.csv"
 
 
 def train(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:

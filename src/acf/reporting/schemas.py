@@ -1,0 +1,229 @@
+"""The schemas of result files: what a stage may write, and what a report accepts.
+
+Every number is finite and of a possible sign, so that no comparison in a report is one with NaN or infinity.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+LARGEST = 1e15
+"""Beyond any measurement; sums and differences of smaller numbers stay finite."""
+
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=int(LARGEST))]
+Bound = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+"""A proven Lipschitz bound: `acf evaluate` measures no flow that has none below 1."""
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Stored(BaseModel):
+    """Part of a JSON file; keys that are not in the schema are of no concern, and no text is read as a number."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Block(Stored):
+    """One residual block and the proven bound of its branch's Lipschitz constant."""
+
+    name: str
+    upper: Bound
+
+
+class StoredCertificate(Stored):
+    """The bounds of all blocks of a flow; `worst` is the largest."""
+
+    worst: Bound
+    worst_block: str
+    blocks: list[Block] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _worst_of_blocks(self) -> Self:
+        largest = max(self.blocks, key=lambda block: block.upper)
+        if (self.worst, self.worst_block) != (largest.upper, largest.name):
+            raise ValueError(
+                f"the worst bound is said to be {self.worst} of {self.worst_block}, "
+                f"but the largest is {largest.upper} of {largest.name}"
+            )
+        return self
+
+
+class Parts(Stored):
+    """The summands of bits/dim."""
+
+    log_prob_z: Number
+    log_abs_det: Number
+    dequantisation: Number
+
+
+class Metrics(Stored):
+    """`metrics.json` of one run (docs/architecture.md)."""
+
+    experiment: Name
+    dataset: Name
+    variant: Name
+    seed: int
+    bits_per_dim: Number
+    bits_per_dim_se: NotNegative
+    bits_per_dim_se_draws: NotNegative | None
+    parts: Parts
+    parameters: Count
+    certificate: StoredCertificate
+    reconstruction_error: NotNegative
+    reconstruction_images: PositiveInt
+    test_images: PositiveInt
+    draws: PositiveInt
+    estimator: dict[str, str | bool | int | Number | None]
+    evaluate_seconds: NotNegative
+    images_per_second: NotNegative
+    train_seconds: NotNegative
+    train_steps: Count
+    device: str
+    recipe: str
+    train_device: str | None = None
+    train_recipe: str | None = None
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _parts_add_up(self) -> Self:
+        total = math.fsum(self.parts.model_dump().values())
+        if not math.isclose(total, self.bits_per_dim, rel_tol=1e-6, abs_tol=1e-6):
+            raise ValueError(f"bits_per_dim is {self.bits_per_dim}, but its parts add up to {total}")
+        return self
+
+
+class StoredBaseline(Stored):
+    """One entry of `baselines.json`."""
+
+    bits_per_dim: Number
+    bits_per_dim_se: NotNegative
+    parameters: Count
+
+
+class Baselines(Stored):
+    """`baselines.json` of one experiment (docs/architecture.md)."""
+
+    experiment: Name
+    dataset: Name
+    test_images: PositiveInt
+    draws: PositiveInt
+    baselines: dict[str, StoredBaseline] = Field(min_length=1)
+    not_available: dict[str, str] = {}
+    """Baselines that cannot be fitted to the data set, with the reason."""
+
+
+def _finite(model: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(model, allow_nan=False)
+    except ValueError:
+        raise ValueError("it holds NaN or infinity") from None
+    return model
+
+
+class TrainedModel(Stored):
+    """`config.json` of a model that `acf train` wrote: how it came to be. Its section `model` is a `ModelConfig`."""
+
+    experiment: Name
+    dataset: Name
+    variant: Name
+    seed: int
+    recipe: Name
+    train_seconds: NotNegative
+    train_steps: Count
+    device: str
+    model: Annotated[dict[str, Any], AfterValidator(_finite)]
+
+
+class AuditedBlock(Stored):
+    """One block of an audit; what is found may exceed the bound, which refutes it, but has to be a number."""
+
+    name: str
+    upper: NotNegative
+    local: NotNegative
+    found: NotNegative
+    ratio: NotNegative
+    share: Number | None
+    weight: Number | None
+    dependence: Number | None
+
+
+class AuditedModel(Stored):
+    """One model of an audit."""
+
+    variant: Name
+    seed: int
+    parameters: Count
+    bits_per_dim: Number | None
+    bits_per_dim_se: NotNegative | None
+    blocks: list[AuditedBlock]
+
+
+class Audit(Stored):
+    """`docs/tables/audit-<experiment>.json`."""
+
+    experiment: Name
+    dataset: Name
+    models: list[AuditedModel]
+
+
+def _none_if_empty(cell: Any) -> Any:
+    return None if cell == "" else cell
+
+
+MEASURED_OF_FLOWS = (
+    *("seeds", "log_prob_z", "log_abs_det", "dequantisation", "certificate", "reconstruction_error"),
+    *("train_seconds", "train_steps", "images_per_second"),
+)
+
+
+class Row(BaseModel):
+    """One row of `table.csv`, the comparison table; what a row has no value for is None, an empty cell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    row: Name
+    kind: Literal["baseline", "flow"]
+    seeds: Annotated[PositiveInt | None, BeforeValidator(_none_if_empty)] = None
+    bits_per_dim: Number
+    bits_per_dim_se: NotNegative
+    se_over: Literal["images", "seeds"]
+    bits_per_dim_se_images: NotNegative
+    gain: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
+    gain_se: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
+    log_prob_z: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
+    log_abs_det: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
+    dequantisation: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
+    parameters: Count
+    certificate: Annotated[Bound | None, BeforeValidator(_none_if_empty)] = None
+    reconstruction_error: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
+    train_seconds: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
+    train_steps: Annotated[Count | None, BeforeValidator(_none_if_empty)] = None
+    images_per_second: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
+    device: Annotated[str | None, BeforeValidator(_none_if_empty)] = None
+    test_images: PositiveInt
+    draws: PositiveInt
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.gain is None) != (self.gain_se is None):
+            raise ValueError("a gain and its standard error go together")
+        if self.kind == "flow" and (absent := [name for name in MEASURED_OF_FLOWS if getattr(self, name) is None]):
+            raise ValueError(f"a flow has no {', '.join(absent)}")
+        return self
+
+
+class HistoryRow(BaseModel):
+    """The columns of `history.csv` that a report shows; those of a validation are empty where none took place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: PositiveInt
+    seconds: NotNegative
+    train_bits_per_dim: Number
+    validation_bits_per_dim: Annotated[Number | None, BeforeValidator(_none_if_empty)]
+    validation_se: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)]
