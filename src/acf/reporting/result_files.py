@@ -25,7 +25,7 @@ def read_result(path: Path, schema: type[Schema], identity: Mapping[str, Any], c
     Args:
         path: the file.
         schema: what it has to hold.
-        identity: keys whose values follow from the file's place, such as its experiment.
+        identity: keys whose values follow from the file's place, such as its experiment; None is taken for any value.
         command: what writes the file again, for messages.
 
     Raises:
@@ -37,8 +37,8 @@ def read_result(path: Path, schema: type[Schema], identity: Mapping[str, Any], c
     except ValidationError as error:
         raise AcfError(f"{path}{_fault(error)}; run: {command}") from None
     for key, value in identity.items():
-        if getattr(found, key) != value:
-            raise AcfError(f"{path} is of {key} {getattr(found, key)!r} instead of {value!r}; run: {command}")
+        if (said := getattr(found, key)) not in (value, None):
+            raise AcfError(f"{path} is of {key} {said!r} instead of {value!r}; run: {command}")
     return found
 
 

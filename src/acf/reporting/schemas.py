@@ -126,16 +126,19 @@ def _finite(model: dict[str, Any]) -> dict[str, Any]:
 
 
 class TrainedModel(Stored):
-    """`config.json` of a model that `acf train` wrote: how it came to be. Its section `model` is a `ModelConfig`."""
+    """`config.json` of a model; its section `model` is a `ModelConfig`.
 
-    experiment: Name
-    dataset: Name
-    variant: Name
-    seed: int
-    recipe: Name
-    train_seconds: NotNegative
-    train_steps: Count
-    device: str
+    `acf train` writes all of it, `acf.save` what it is given, so that everything else may be missing.
+    """
+
+    experiment: Name | None = None
+    dataset: Name | None = None
+    variant: Name | None = None
+    seed: int | None = None
+    recipe: Name | None = None
+    train_seconds: NotNegative | None = None
+    train_steps: Count | None = None
+    device: str | None = None
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
 
 

@@ -9,7 +9,7 @@ from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.errors import DataError
 from acf.evaluation.metrics import evaluate_flow
-from acf.flows.storage import load, weights_hash
+from acf.flows.storage import CONFIG, load, weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device, select_device
@@ -33,6 +33,8 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
     manifest = read_manifest(dataset, project.data)
     model = project.model(run)
     record = read_trained(project, run)
+    if None in (record.train_seconds, record.train_steps):
+        raise DataError(f"{model / CONFIG} does not say how long it was trained; run: acf train {run.options}")
     identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
 
     def compute(store: RunStore) -> Outputs:
