@@ -5,10 +5,12 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from acf.data.listing import overview
 from acf.registry import DATASETS
 from acf.stages.prepare import prepare
 
@@ -29,17 +31,30 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "my-flow" / "model.safetensors").is_file()
 
 
-def test_the_data_set_in_the_readme_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def _own(form: str) -> str:
+    """README's code of a data set of one's own, from a folder or, as its comment says, from an array."""
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    if form == "folder":
+        return code
+    place, array = re.search(r"# or (acf[\w.]+), with (array = \"[^\"]+\")", code).groups()  # type: ignore[union-attr]
+    module, _, name = place.rpartition(".")
+    code = re.sub(r"from .*", f"from {module} import {name}", code, count=1).replace("(ImageFolder)", f"({name})")
+    return re.sub(r"folder = .*", array, code)
+
+
+@pytest.mark.parametrize("form", ["folder", "array"])
+def test_the_data_set_in_the_readme_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     module = types.ModuleType("faces")
-    exec(code, module.__dict__)
+    exec(_own(form), module.__dict__)
     monkeypatch.setitem(sys.modules, "faces", module)
     monkeypatch.setitem(DATASETS, "faces", "faces:Faces")
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "faces").mkdir()
     for i in range(10):
         Image.new("RGB", (70 + i, 90), (i, 0, 0)).save(tmp_path / f"faces/{i}.jpg")
+    np.save(tmp_path / "faces.npy", np.zeros((10, 64, 64, 3), np.uint8))
     assert prepare("faces", tmp_path / "data").counts == {"train": 9, "test": 1}
+    assert next(entry for entry in overview(tmp_path / "data") if entry.name == "faces").state == "ready"
 
 
 def test_the_commands_that_people_are_told_exist_with_their_options() -> None:

@@ -56,9 +56,16 @@ def resolve(table: dict[str, str], name: str, what: str) -> Any:
     """Return the object that `table` names `name`; `what` words the error ("attention", "data set").
 
     Raises:
-        ConfigError: no such name; the message lists the known ones.
+        ConfigError: no such name (the message lists the known ones), or what it stands for cannot be imported.
     """
     if name not in table:
         raise ConfigError(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}")
     module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:  # a module can fail in any way while it is imported
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(
+            f"{what} {name!r} cannot be used: {table[name]} cannot be imported ({reason}); mend that module, or the "
+            f"line of {name!r} in registry.py"
+        ) from error

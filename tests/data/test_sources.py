@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from acf.data import load, verify
+from acf.data.download.downloads import Downloads
 from acf.errors import DataError
 from acf.registry import DATASETS
 from acf.stages.prepare import prepare
@@ -89,6 +90,66 @@ def test_a_folder_of_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (project / "faces/more/00.png").write_bytes(b"\x89PNG no")
     with pytest.raises(DataError, match=r"00\.png is damaged or no image"):
         prepare("own", project / "again")
+
+
+def files(folder: Path, *names: str) -> None:
+    """Images of different content."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(np.full((8, 8, 3), sum(name.encode()) % 256, np.uint8)))
+
+
+def export(folder: Path, scratch: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Number of images that a folder gives, and what is said of it."""
+    from acf.data.sources.folder import ImageFolder
+
+    class Own(ImageFolder):
+        name, shape, source = "own", (3, 8, 8), "made by the test"
+
+    Own.folder = str(folder)
+    scratch.mkdir()
+    arrays = Own().export(Downloads("own", folder, folder), scratch)
+    return sum(len(np.load(path)) for path in arrays.values()), capsys.readouterr().out
+
+
+def test_linked_folders_and_files_are_read_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files(project, "all/cats/1.png", "all/cats/2.PNG", "elsewhere/dogs/3.png", "elsewhere/dogs/more/4.png", "5.png")
+    for link, target in {"dogs": "../elsewhere/dogs", "five.png": "../5.png"}.items():
+        (project / "all" / link).symlink_to(target)
+    assert export(project / "all", project / "one", capsys) == (5, "")
+    for link, target in {"cats/round": "..", "again": "cats", "six.png": "../5.png"}.items():
+        (project / "all" / link).symlink_to(target)
+    (project / "elsewhere/dogs/back").symlink_to("../../all")
+    (project / "all/.hidden.png").write_bytes(b"")
+    (project / "all/notes.txt").write_text("no image")
+    count, said = export(project / "all", project / "two", capsys)
+    assert count == 5
+    assert "4 links to what is read elsewhere" in said
+    assert "1 hidden files or folders" in said
+    assert "1 files with other endings" in said
+    (project / "linked").symlink_to("all")
+    assert export(project / "linked", project / "three", capsys)[0] == 5
+
+
+def test_what_cannot_be_read_in_a_folder_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused() -> str:
+        with pytest.raises(DataError) as error:
+            export(project / "all", project / "scratch", capsys)
+        (project / "scratch").rmdir()
+        return str(error.value)
+
+    assert "all not found; put the images there" in refused()
+    (project / "all").write_text("a file")
+    assert "all is no folder" in refused()
+    (project / "all").unlink()
+    (project / "all").mkdir()
+    assert "all has 0 images; own needs at least two" in refused()
+    files(project, "all/1.png")
+    (project / "all/notes.txt").write_text("no image")
+    assert "all has 1 images (left out: 1 files with other endings)" in refused()
+    files(project, "all/2.png")
+    (project / "all/dogs").symlink_to("gone")
+    assert "all/dogs is a link to nothing" in refused()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

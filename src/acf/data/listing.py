@@ -12,10 +12,11 @@ from acf.data.download.downloads import DOWNLOADS
 from acf.data.prepared.manifest import ROOT, SPLITS, manifest_path, read_manifest
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.image_dataset import ImageDataset
-from acf.errors import DataError
-from acf.registry import DATASETS, resolve
+from acf.data.sources.registered import dataset_source
+from acf.errors import ConfigError, DataError
+from acf.registry import DATASETS
 
-State = Literal["ready", "partial", "missing", "manual"]
+State = Literal["ready", "partial", "missing", "manual", "broken"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Entry:
     Attributes:
         name: its key in the registry.
         state: ready (prepared; content not recomputed), partial (something is there, `acf prepare` goes on),
-            missing, or manual (missing, and a person has to fetch it).
+            missing, manual (missing, and a person has to fetch it), or broken (its class cannot be used).
         images: numbers of training and test images, if ready.
         shape: (C, H, W).
         levels: number of values of a pixel.
@@ -33,17 +34,19 @@ class Entry:
         licence: of the images.
         source: where they come from.
         citation: what to cite.
+        problem: of one that is broken, what is wrong; it has no shape, levels, licence, source and citation.
     """
 
     name: str
     state: State
-    images: tuple[int, int] | None
-    shape: tuple[int, int, int]
-    levels: int
-    bytes: int | None
-    licence: str
-    source: str
-    citation: str
+    images: tuple[int, int] | None = None
+    shape: tuple[int, int, int] | None = None
+    levels: int | None = None
+    bytes: int | None = None
+    licence: str | None = None
+    source: str | None = None
+    citation: str | None = None
+    problem: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the fields as values that JSON can hold."""
@@ -52,13 +55,17 @@ class Entry:
 
 def overview(root: Path = ROOT) -> list[Entry]:
     """Return the state of every registered data set, from manifests and file names only."""
-    entries = []
-    for name in sorted(DATASETS):
-        source: ImageDataset = resolve(DATASETS, name, "data set")()
-        state, images = _state(source, Path(root))
-        facts = (source.shape, source.levels, source.bytes, source.licence, source.source, source.citation)
-        entries.append(Entry(name, state, images, *facts))
-    return entries
+    return [_entry(name, Path(root)) for name in sorted(DATASETS)]
+
+
+def _entry(name: str, root: Path) -> Entry:
+    try:
+        source = dataset_source(name)
+    except ConfigError as error:
+        return Entry(name, "broken", problem=str(error))
+    state, images = _state(source, root)
+    facts = (source.shape, source.levels, source.bytes, source.licence, source.source, source.citation)
+    return Entry(name, state, images, *facts)
 
 
 def _state(source: ImageDataset, root: Path) -> tuple[State, tuple[int, int] | None]:
@@ -78,16 +85,19 @@ def _state(source: ImageDataset, root: Path) -> tuple[State, tuple[int, int] | N
 
 def show(entries: Sequence[Entry]) -> None:
     """Print one block of lines per data set; wide enough for any line where it is not a terminal."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=400)
+        console = Console(markup=False, emoji=False, width=400)
     table = Table(box=None, pad_edge=False)
     for column in ("data set", "state", "images", "shape", "levels", "download", "licence", "source", "citation"):
         table.add_column(column, overflow="fold")
     for entry in entries:
         images = " + ".join(map(str, entry.images)) if entry.images else "-"
-        shape = "x".join(map(str, entry.shape))
+        shape = "x".join(map(str, entry.shape)) if entry.shape else "-"
         size = "unknown" if entry.bytes is None else f"{entry.bytes / 1e6:,.0f} MB" if entry.bytes else "none"
-        cells = (entry.name, entry.state, images, shape, str(entry.levels), size)
-        table.add_row(*cells, entry.licence, entry.source, entry.citation)
+        cells = (entry.name, entry.state, images, shape, str(entry.levels or "-"), size)
+        table.add_row(*cells, *(text or "-" for text in (entry.licence, entry.source, entry.citation)))
     console.print(table)
+    for entry in entries:
+        if entry.problem:
+            console.print(entry.problem, soft_wrap=True)

@@ -13,8 +13,8 @@ from acf.data.formats.convert import npy_to_pth
 from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
 from acf.data.prepared.tensors import tensor_path, verify
 from acf.data.sources.image_dataset import ImageDataset
+from acf.data.sources.registered import dataset_source
 from acf.errors import DataError
-from acf.registry import DATASETS, resolve
 from acf.runs.files import replacing, writing
 
 
@@ -25,10 +25,10 @@ def prepare(dataset: str, root: Path = ROOT) -> Manifest:
     that the tensors are complete. A second process preparing the same data set waits for the first.
 
     Raises:
-        ConfigError: unknown data set.
+        ConfigError: unknown data set, or its class cannot be used.
         DataError: its source is missing or damaged, or a file cannot be written.
     """
-    source: ImageDataset = resolve(DATASETS, dataset, "data set")()
+    source = dataset_source(dataset)
     root = Path(root)
     # Before the lock, since prepared data may lie where nothing can be written.
     if manifest := _present(source, root):

@@ -14,13 +14,14 @@ from acf.errors import DataError
 
 
 class ArrayFile(Divided):
-    """Base of data sets from a `.npy` file, uint8 (N, H, W) or (N, H, W, C).
+    """Base of data sets from a `.npy` file, uint8 (N, H, W) or (N, H, W, C), of 256 levels unless a class says fewer.
 
     Attributes:
         array: path of the file; ~ is the home folder.
     """
 
     array: ClassVar[str]
+    levels = 256
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Write the images of each split to a `.npy` file of its own."""

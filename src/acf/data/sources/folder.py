@@ -9,6 +9,7 @@ from acf.data.download.progress import shown
 from acf.data.formats.images import Encoded, Target, decode
 from acf.data.formats.npy import NpyWriter
 from acf.data.prepared.manifest import Split
+from acf.data.sources.file_search import find_files
 from acf.data.sources.split import Divided
 from acf.errors import DataError
 
@@ -16,8 +17,10 @@ from acf.errors import DataError
 class ImageFolder(Divided):
     """Base of data sets from a folder, subfolders included: each image is cut to its middle and resized to `shape`.
 
-    Hidden files and folders are left out, and so are files with endings of no image format; their number is printed.
-    Images are turned as their EXIF data say; transparency is dropped; of several frames the first counts.
+    Links are followed; a file or folder that two of them lead to is read once, since copies of a training image among
+    the test images would make results look better than they are. Hidden files and folders are left out, and so are
+    files with endings of no image format. What is left out is printed. Images are turned as their EXIF data say;
+    transparency is dropped; of several frames the first counts.
 
     Attributes:
         folder: path; ~ is the home folder.
@@ -27,17 +30,26 @@ class ImageFolder(Divided):
     levels = 256
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
-        """Decode all images, in the order of their paths."""
+        """Decode all images, in the order of their paths.
+
+        Raises:
+            DataError: the folder is missing, has fewer than two images or a part that cannot be read, or an image is
+                damaged; names it.
+        """
         folder = Path(self.folder).expanduser()
-        found = [path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder))]
         kinds = _kinds()
-        paths = sorted(path for path in found if path.suffix.lower() in kinds)
+        found = find_files(folder)
+        paths = sorted(path for path in found.files if path.suffix.lower() in kinds)
+        found.left_out["files with other endings"] = len(found.files) - len(paths)
+        left_out = ", ".join(f"{number} {what}" for what, number in found.left_out.items() if number)
         if len(paths) < 2:
+            aside = f" (left out: {left_out})" if left_out else ""
             raise DataError(
-                f"{folder} has {len(paths)} images; {self.name} needs at least two, with endings such as .png or .jpg"
+                f"{folder} has {len(paths)} images{aside}; {self.name} needs at least two, with endings such as .png: "
+                "put them there"
             )
-        if len(paths) < len(found):
-            print(f"{folder}: {len(found) - len(paths)} files with other endings are left out")
+        if left_out:
+            print(f"{folder}: left out: {left_out}")
         written: dict[Split, Path] = {}
         channels, height, width = self.shape
         for split, indices in self.divide(len(paths)).items():
@@ -47,10 +59,6 @@ class ImageFolder(Divided):
                 for piece in shown(pieces, f"reading {split} images", len(indices)):
                     writer.append(piece)
         return written
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _kinds() -> set[str]:

@@ -32,8 +32,9 @@ class Divided(ImageDataset):
 def drawn(count: int, test_share: float, seed: int = SEED) -> Mapping[Split, np.ndarray]:
     """Return the indices of the training and the test images among `count`, each in order; together they are all.
 
-    The test split is the first round(test_share * count), at least one, of a permutation by numpy's PCG64.
+    The test split is the first round(test_share * count) of a permutation by numpy's PCG64; of two images or more, each
+    split has at least one.
     """
     order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
-    test = max(1, round(test_share * count))
+    test = max(1, min(round(test_share * count), count - 1))
     return {"train": np.sort(order[test:]), "test": np.sort(order[:test])}
