@@ -1,11 +1,12 @@
 """README's tables are generated from the reports and do not go stale."""
 
+import errno
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from acf.errors import AcfError
+from acf.errors import AcfError, UnwritableError
 from acf.reporting.comparison import parse_comparison
 from acf.stages.readme import check_readme, readme_table, tables, write_readme
 from acf.stages.report import report
@@ -61,6 +62,51 @@ def test_a_readme_without_markers_is_refused(reported):
     (reported / "README.md").write_text("# Title\n")
     with pytest.raises(AcfError, match="has no results table"):
         check_readme(reported)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MARKED.replace("<!-- /results -->", "") + MARKED, "the results of digits do not end"),
+        (MARKED + "<!-- /results -->\n", "a marker of results without a partner"),
+        (MARKED + "<!-- results:digits -->\n", "a marker of results without a partner"),
+    ],
+)
+def test_text_between_a_marker_without_end_and_the_next_one_is_not_lost(reported, text, said):
+    (reported / "README.md").write_text(text)
+    for function in (write_readme, check_readme):
+        with pytest.raises(AcfError, match=said):
+            function(reported)
+    assert (reported / "README.md").read_text() == text
+
+
+def test_every_table_of_an_experiment_is_checked(reported):
+    (reported / "README.md").write_text(MARKED + MARKED)
+    write_readme(reported)
+    check_readme(reported)
+    text = (reported / "README.md").read_text()
+    (reported / "README.md").write_text(text.replace("1.930", "1.830", 1))
+    with pytest.raises(AcfError, match="results of digits are not those"):
+        check_readme(reported)
+
+
+def test_a_readme_that_cannot_be_read_or_written_is_named(reported, monkeypatch):
+    path = reported / "README.md"
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("acf.runs.files.os.fsync", full)
+        with pytest.raises(UnwritableError, match=r"cannot write .*README\.md: No space left on device; free space"):
+            write_readme(reported)
+    assert path.read_text() == MARKED
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(AcfError, match=r"README\.md is not UTF-8 text"):
+        check_readme(reported)
+    path.unlink()
+    with pytest.raises(AcfError, match=r"README\.md cannot be read: No such file.*in the top folder of the project"):
+        write_readme(reported)
 
 
 def test_the_committed_readme_shows_the_committed_results():

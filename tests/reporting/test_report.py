@@ -1,14 +1,18 @@
 """The stage `report`: what it writes, that the page needs nothing else, and what it says when inputs are missing."""
 
 import csv
+import errno
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
-from acf.errors import AcfError, ConfigError
+from acf.errors import AcfError, ConfigError, UnwritableError
 from acf.stages.report import report
 
 ATTRIBUTES_THAT_LOAD = ("src", "srcset", "data", "poster", "action", "background")
@@ -180,3 +184,64 @@ def test_a_malformed_file_is_named(project, file, content, message):
 def test_an_unknown_experiment_is_refused(project):
     with pytest.raises(ConfigError, match="no experiment 'mnist'"):
         report("mnist", project)
+
+
+def content_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["samples.png", "reconstructions.png"])
+def test_a_damaged_picture_is_named_and_the_earlier_report_stays(project, name):
+    report("digits", project)
+    before = content_of(project / "reports")
+    path = project / "samples/digits/acf-dot/seed0" / name
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # among the pixels
+    for damage in (b"", whole[: len(whole) // 2], b"GIF89a" + whole, bytes(flipped)):
+        path.write_bytes(damage)
+        with pytest.raises(AcfError) as error:
+            report("digits", project)
+        assert str(error.value).startswith(f"{path} is damaged (")
+        assert str(error.value).endswith("); run: acf sample --experiment digits --variant acf-dot --seed 0")
+        assert content_of(project / "reports") == before
+
+
+def test_a_report_that_cannot_be_written_leaves_the_earlier_one(project, monkeypatch):
+    report("digits", project)
+    before = content_of(project / "reports")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("acf.runs.folders.os.fsync", full)
+    with pytest.raises(UnwritableError, match=r"cannot write .*reports/digits/.*: No space left on device; free space"):
+        report("digits", project)
+    assert content_of(project / "reports") == before
+    assert [path.name for path in (project / "reports").iterdir()] == ["digits"]
+
+
+def test_what_is_in_the_place_of_a_report_is_named(project):
+    (project / "reports").write_text("in the way")
+    with pytest.raises(UnwritableError, match=r"cannot write .*reports/digits: .*; remove what is in its place"):
+        report("digits", project)
+
+
+def test_a_notebook_and_a_plain_terminal_do_not_matter(project):
+    """MPLBACKEND as a notebook leaves it, a matplotlibrc of one's own, and an output that has ASCII only."""
+    report("digits", project)
+    before = content_of(project / "reports")
+    (project / "matplotlibrc").write_text("figure.dpi: 30\naxes.grid: True\nfont.size: 30\n")
+    plain = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    done = subprocess.run(
+        [sys.executable, "-m", "acf.cli", "report", "--experiment", "digits"],
+        cwd=project,
+        env={**os.environ, **plain},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.930 +/- 0.012" in done.stdout
+    assert "report: reports/digits/index.html" in done.stdout
+    assert content_of(project / "reports") == before

@@ -88,6 +88,8 @@ def parse_table(
     for number, line in enumerate(text.splitlines(), start=1):
         if CONFLICT.match(line):
             raise AcfError(f"{place}, line {number}, is a mark of a merge conflict ({line[:20]}); run: {command}")
+    if text and not text.endswith("\n"):
+        raise AcfError(f"{place} ends in the middle of a line; run: {command}")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
