@@ -1,6 +1,9 @@
 """The stages `evaluate` and `sample` on a trained model, with real files."""
 
 import json
+import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import torch
 from PIL import Image
 
 import acf
-from acf.errors import DataError, NotContractiveError
+from acf.errors import AcfError, DataError, NotContractiveError
 from acf.evaluation.grids import grey, tile
 from acf.evaluation.metrics import evaluate_flow
 from acf.evaluation.reconstruction import largest_reconstruction_error
@@ -117,6 +120,57 @@ def test_missing_and_damaged_models(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match="not JSON"):
         acf.load(tmp_path)
+
+
+@pytest.mark.parametrize("stage", [evaluate, sample])
+def test_a_model_is_the_one_its_folder_says(trained: Path, tmp_path: Path, stage: Callable[..., None]) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(trained, root)
+    folder = root / "models/digits/acf-l2"
+    (folder / "seed0").rename(folder / "seed5")
+    path = folder / "seed5/config.json"
+    record = json.loads(path.read_text())
+    run = r"run: acf train --experiment digits --variant acf-l2 --seed 5$"
+    with pytest.raises(AcfError, match=rf"config\.json is of seed 0 instead of 5; {run}"):
+        stage("digits", "acf-l2", 5, "cpu", root)
+    model = record["model"]
+    for wrong, said in {
+        "[]": "config.json: Input should be an object",
+        json.dumps(record | {"seed": 5, "model": []}): "config.json: model: Input should be",
+        json.dumps(record | {"seed": 5, "model": model | {"idim": math.nan}}): "model: it holds NaN or infinity",
+        json.dumps(record | {"seed": 5, "model": model | {"idim": -1}}): "config.json: .*idim",
+        json.dumps(record | {"seed": 5, "train_seconds": math.inf}): "config.json: train_seconds: ",
+        "[" * 100_000: "config.json is not JSON",
+    }.items():
+        path.write_text(wrong)
+        with pytest.raises(AcfError, match=f"{said}.*{run}"):
+            stage("digits", "acf-l2", 5, "cpu", root)
+        if "train_seconds" not in said:  # which the library does not need
+            with pytest.raises(AcfError, match=r"config\.json"):
+                acf.load(path.parent)
+    assert not (root / "results").exists()
+    assert not (root / "samples").exists()
+
+
+def test_what_a_report_would_refuse_is_not_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(trained, root)
+    shutil.rmtree(root / "results", ignore_errors=True)
+    path = root / "models/digits/acf-l2/seed0/config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({key: record[key] for key in record if key != "train_seconds"}))
+    with pytest.raises(DataError, match=r"config\.json does not say how long it was trained; run: acf train"):
+        evaluate("digits", "acf-l2", 0, "cpu", root)
+    path.write_text(json.dumps(record))
+    measured = evaluate_flow(acf.load(path.parent), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), EvaluationConfig())
+    broken = measured | {"reconstruction_error": math.nan}
+    monkeypatch.setattr("acf.stages.evaluate.evaluate_flow", lambda *_: broken)
+    shutil.rmtree(root / ".acf")
+    with pytest.raises(AcfError, match=r"metrics\.json is not written: .*reconstruction_error: .*finite"):
+        evaluate("digits", "acf-l2", 0, "cpu", root)
+    assert not (root / "results").exists()
 
 
 def test_reconstruction_error_sees_a_broken_inverse(trained: Path) -> None:

@@ -42,10 +42,7 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         flow = load(model, place)
         images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:
-            raise DataError(
-                f"{dataset}: a standard error needs at least two test images, there are {len(images)}; "
-                "raise evaluation.images"
-            )
+            raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(images)}")
         print(f"evaluate {run.folder.as_posix()}: {len(images)} images, {config.draws} draws", flush=True)
         measured = evaluate_flow(flow, images, config)
         metrics = {
