@@ -49,7 +49,7 @@ def prepare(dataset: Dataset) -> None:
 def data_list(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")] = False,
 ) -> None:
-    """Show every data set: ready, partial, missing or manual; size, licence, source, citation."""
+    """Show every data set: ready, partial, missing, manual or broken; size, licence, source, citation."""
     import json
 
     from acf.data.listing import overview, show
