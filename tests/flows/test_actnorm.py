@@ -1,11 +1,11 @@
 """Initialisation of activation normalisation from the first training batch."""
 
-import math
-
 import pytest
 import torch
 
-from acf.flows.actnorm import SMALLEST_STD, ActNorm
+from acf.flows.actnorm import ActNorm
+from tests.building_blocks.bijections import make_flow
+from tests.building_blocks.settings import with_attention
 
 SHAPE = (3, 2, 4)
 
@@ -45,11 +45,46 @@ def test_only_the_first_batch_in_training_counts(per_value):
 
 
 @pytest.mark.parametrize("per_value", [False, True])
-def test_a_constant_batch_of_one_does_not_explode(per_value):
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-4, 0.05])
+def test_a_batch_that_is_nearly_constant_sets_the_mean_and_no_scale(per_value, noise):
     layer = ActNorm(SHAPE, per_value).double().train()
-    y, log_abs_det = layer(torch.full((1, *SHAPE), 7.0, dtype=torch.float64))
-    assert torch.equal(y, torch.zeros_like(y))
-    assert float(log_abs_det.detach()) == pytest.approx(-24 * math.log(SMALLEST_STD))
+    x = 7 + noise * torch.randn(5, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y, log_abs_det = layer(x)
+    assert not log_abs_det.any()
+    assert torch.allclose(y.mean((0,) if per_value else (0, 2, 3)), torch.zeros(()).double(), atol=1e-9)
+    assert layer.initialised
+
+
+@pytest.mark.parametrize(
+    ("std", "scale"), [(0.0, 1.0), (1e-9, 1.0), (9e-4, 1.0), (2e-3, 10.0), (0.02, 10.0), (0.2, 5.0), (4.0, 0.25)]
+)
+def test_scale_of_a_value_whose_neighbours_vary(std, scale):
+    """Beside values of standard deviation 1 one that varies little is enlarged ten times at most."""
+    layer = ActNorm((1, 1, 2), per_value=True).double().train()
+    x = torch.tensor([[-1.0, 5 - std], [1.0, 5 + std]], dtype=torch.float64).view(2, 1, 1, 2)
+    layer(x)
+    assert layer.log_scale.exp().flatten().tolist() == pytest.approx([1.0, scale], rel=1e-6)
+
+
+FIRST_BATCHES = {
+    "black": torch.zeros(16, 1, 8, 8),
+    "grey": torch.full((16, 1, 8, 8), 0.5),
+    "black with noise": torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(1)) / 256,
+    "one image": torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1)),
+    "one image repeated": torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1)).expand(16, -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_BATCHES)
+@pytest.mark.parametrize("kind", ["none", "l2", "sinkhorn"])
+def test_other_images_after_a_first_batch_that_tells_nothing(name, kind):
+    """An ordinary first batch gives -0.1 nats per value; without care a constant one gives -1e5 to -1e14."""
+    torch.manual_seed(0)
+    flow = make_flow((1, 8, 8), (3,), fc_blocks=4, **with_attention(kind)).train()
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        flow.log_prob(FIRST_BATCHES[name])
+        assert float(flow.log_prob(x).min()) / 64 > -10
 
 
 def test_parameters_are_learnt_after_initialisation():

@@ -115,10 +115,34 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
                 made.inverse(torch.zeros(1, 16, dtype=torch.float64))
 
 
-def test_a_coefficient_too_close_to_one_for_a_proof_is_refused():
-    made = make_moved_flow(SHAPE, coefficient=0.999)
-    with pytest.raises(NotContractiveError, match=r"lower model\.coefficient"):
+def test_a_block_that_closing_all_gaps_does_not_make_contractive_is_refused():
+    made = make_moved_flow(SHAPE, coefficient=0.99, activation="elu", **with_attention("l2"))
+    branch = made.residual_blocks()["scale 1, block 1"].branch
+    place = next(i for i, layer in enumerate(branch) if isinstance(layer, ConvexShare))
+    branch[place] = HonestResidual(branch[place].inner, 0.1).double()
+    assert 1 < acf.certify(made).worst < 1.1
+    with pytest.raises(NotContractiveError, match=r"scale 1, block 1 cannot be proven .*lower model\.coefficient"):
         tighten(made)
+
+
+@pytest.mark.parametrize("loose", [False, True])
+@pytest.mark.parametrize("target", [TARGET, 0.5, 0.1])
+def test_a_flow_that_is_proven_contractive_is_never_refused(loose, target):
+    """With coefficients of 0.9995 no bound of 0.99 is in reach without changing more than proofs need."""
+    made = make_moved_flow(SHAPE, coefficient=0.9995, activation="elu")
+    if loose:
+        torch.manual_seed(1)
+        for layer in normalised_maps(made):
+            layer.right.add_(0.01 * torch.randn_like(layer.right))
+            layer.right.div_(layer.right.norm())
+        assert acf.certify(made).worst > 1
+        tighten(made)
+    before = acf.certify(made).worst
+    assert target < before < 1
+    certificate = tighten(made, target)
+    certificate.require()
+    assert certificate.worst <= before * (1 + 1e-4)
+    made.inverse(made.transform(images()).detach())
 
 
 def change_step(made_block: torch.nn.Module) -> None:

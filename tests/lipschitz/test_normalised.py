@@ -7,6 +7,8 @@ from torch.func import functional_call
 
 from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
 from acf.lipschitz.bounds.norms import ROUNDING
+from acf.lipschitz.normalised import nearest_isometry
+from tests.building_blocks.noise import noise
 
 LAYERS = {
     "conv 3x3": lambda: NormalisedConv2d(2, 3, 3, (4, 5)),
@@ -175,6 +177,47 @@ def test_a_weight_of_zeros_does_not_end_the_iteration(name):
 
 
 @every_layer
+def test_an_iteration_that_starts_in_the_null_space_finds_the_norm(name):
+    layer, truth = make(name), stored_norm(make(name))
+    for dead in (True, False):
+        with torch.no_grad():
+            layer.right.zero_()
+            if not dead:  # a direction that the weight maps to zero
+                layer.right[0, 0] = 1 / layer.right[0, 0].numel() ** 0.5
+                layer.weight[:, 0] = 0
+                truth = stored_norm(layer)
+        layer.converge_norm(1e-12, 20_000)
+        assert float(layer.estimated_norm().detach()) == pytest.approx(truth, rel=1e-4)
+
+
+@every_layer
+@pytest.mark.parametrize("rate", [1e-3, 1.0])
+def test_a_weight_of_zeros_trains_away_from_zero(name, rate):
+    """As output layers may be initialised; the bound is 0 at first, and at most the coefficient then."""
+    layer = make(name)
+    torch.nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        torch.nn.init.zeros_(layer.bias)
+    layer.renormalise(2)
+    x = inputs(layer, 3)
+    assert not layer(x).any()
+    assert layer.lipschitz_bound() == 0
+    optimiser = torch.optim.SGD(layer.parameters(), lr=rate)
+    losses = []
+    for _ in range(20):
+        loss = (layer(x) - torch.ones_like(layer(x))).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in layer.parameters())
+        optimiser.step()
+        layer.renormalise(5)
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    layer.converge_norm(1e-12, 20_000)
+    assert 0 < layer.lipschitz_bound() <= layer.coefficient * 1.01
+
+
+@every_layer
 def test_weights_that_are_not_finite_have_no_bound(name):
     layer = make(name)
     with torch.no_grad():
@@ -200,6 +243,29 @@ def test_orthogonal_layer_returns_to_the_nearest_isometry(shape, largest):
     layer.renormalise(5)
     assert torch.allclose(layer.weight, 0.98 * u @ v, atol=1e-3)
     assert layer.lipschitz_bound() <= 0.98 * 1.0002
+
+
+@pytest.mark.parametrize("shape", [(4, 12), (12, 4), (5, 5)])
+def test_an_orthogonal_layer_of_zeros_stays_finite_and_trains_away(shape):
+    layer = OrthogonalLinear(*shape).double()
+    torch.nn.init.zeros_(layer.weight)
+    layer.renormalise(5)
+    assert not layer.weight.any()
+    assert layer.lipschitz_bound() == 0
+    layer(noise(50, shape[0])).square().add(layer(noise(50, shape[0]))).sum().backward()
+    with torch.no_grad():
+        layer.weight.sub_(1e-3 * layer.weight.grad)
+    layer.renormalise(5)
+    assert layer.weight.isfinite().all()
+    assert 0.97 < layer.lipschitz_bound() <= 0.98 * 1.0002
+
+
+@pytest.mark.parametrize("estimate", [1.0, 0.4, 0.1, 1e-6, 0.0])
+def test_the_nearest_isometry_does_not_need_a_good_estimate_of_the_norm(estimate):
+    u, _, v = torch.linalg.svd(noise(2, 9, 6), full_matrices=False)
+    values = torch.tensor([1.0, 0.4, 0.4, 0.4, 0.3, 0.3], dtype=torch.float64)
+    found = nearest_isometry(u @ values.diag() @ v, torch.full((2,), estimate, dtype=torch.float64), 20)
+    assert torch.allclose(found, u @ v, atol=1e-6)
 
 
 def test_an_orthogonal_layer_keeps_all_directions_where_a_normalised_one_loses_them():

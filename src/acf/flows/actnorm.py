@@ -57,7 +57,10 @@ class ActNorm(Bijection):
         if samples_of_all_ranks(x) == 0:
             return
         dims = (0,) if self.positions == 1 else (0, 2, 3)
-        std, mean = torch.std_mean(x, dim=dims, correction=0)
+        if len(x):
+            std, mean = torch.std_mean(x, dim=dims, correction=0)
+        else:
+            std = mean = torch.zeros_like(self.shift)
         std, mean = std_mean_of_all_ranks(std, mean, x.numel() // std.numel())
         tells_scale = (std >= CONSTANT_STD) & (std.max() >= SMALLEST_STD)
         log_scale = torch.where(tells_scale, -std.clamp_min(SMALLEST_STD).log(), 0)

@@ -85,6 +85,19 @@ def test_a_first_batch_without_differences(kind, dtype, first):
         assert layer(z).isfinite().all()
 
 
+@KINDS
+@pytest.mark.parametrize("size", [1.0, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_heads_without_differences_keep_their_scales(kind, size, dtype):
+    """Zeros have no length, and equal tokens no distance; anything else was stored for ever."""
+    equal = size * noise(6, 4, 1, 1).expand(6, 4, 3, 3)
+    layer = with_biases_zero(make_fresh_attention(kind, 4, 2)).to(dtype).train()
+    before = [p.detach().clone() for p in core_parameters(layer)]
+    layer((equal if kind == "l2" else 0 * equal).to(dtype))
+    assert all(torch.equal(a, b) for a, b in zip(core_parameters(layer), before, strict=True))
+    assert layer.initialised
+
+
 @pytest.mark.parametrize("kind", ["clip", "sinkhorn"])
 def test_radii_are_typical_lengths(kind):
     layer = started(kind, X * torch.tensor([1.0, 1.0, 5.0, 5.0]).view(1, 4, 1, 1))

@@ -36,7 +36,8 @@ class L2SelfAttention(KernelSelfAttention):
         Heads whose tokens are all the same up to rounding keep the bandwidth that they have.
         """
         (q,) = projected
-        spread = mean_of_all_ranks(q.var(2, correction=0).sum(-1).mean(0), len(q)).view(-1, 1, 1)
+        spread = q.var(2, correction=0).sum(-1).mean(0) if len(q) else q.new_zeros(self.heads)
+        spread = mean_of_all_ranks(spread, len(q)).view(-1, 1, 1)
         size = mean_of_all_ranks(q.square().sum(-1).mean((0, 2)), len(q)).view(-1, 1, 1)
         differ = (2 * spread > 1e-12) & (spread > (32 * torch.finfo(q.dtype).eps) ** 2 * size)
         self.log_bandwidth.copy_(torch.where(differ, -(2 * spread).log(), self.log_bandwidth))

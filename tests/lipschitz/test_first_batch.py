@@ -1,0 +1,105 @@
+"""Starting values under torch.distributed: those of all ranks' batches, with the same bits on every rank."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+import acf
+from acf.flows.actnorm import ActNorm
+from acf.registry import ATTENTIONS
+from tests.building_blocks.layers import make_attention
+from tests.building_blocks.noise import noise
+
+pytestmark = pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="needs gloo")
+RANKS = 2
+CONFIG: dict[str, Any] = {
+    "shape": (1, 4, 4),
+    "blocks": [2],
+    "idim": 4,
+    "fc_width": 4,
+    "fc_blocks": 1,
+    "attention": {"kind": "sinkhorn", "heads": 2},
+}
+SPLITS = {"equal": 6, "unequal": 9, "one rank empty": 12}
+"""Numbers of the 12 samples that rank 0 gets."""
+X = noise(12, 4, 3, 3)
+
+
+def in_every_rank(function: Any, folder: Path) -> list[Any]:
+    """Return what function(rank) returns in two processes, by rank."""
+    multiprocessing.spawn(_run, (function, folder), nprocs=RANKS)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
+
+
+def _run(rank: int, function: Any, folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), RANKS)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=timedelta(seconds=60))
+    try:
+        torch.save(function(rank), folder / f"{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def layers() -> dict[str, torch.nn.Module]:
+    attentions = {kind: make_attention(kind, 4, 2).double() for kind in ATTENTIONS}
+    return {"actnorm": ActNorm((4, 3, 3)).double(), "per value": ActNorm((4, 3, 3), True).double(), **attentions}
+
+
+def started(rank: int) -> dict[str, Any]:
+    """The state of every layer after a first batch, split in several ways, and of a flow after three steps."""
+    found: dict[str, Any] = {}
+    for split, count in SPLITS.items():
+        for name, layer in layers().items():
+            layer.train()(X[:count] if rank == 0 else X[count:])
+            found[f"{name}, {split}"] = layer.state_dict()
+    bad = X.clone()
+    bad[0, 0, 0, 0] = torch.nan  # on rank 0 alone
+    layer = ActNorm((4, 3, 3)).double().train()
+    try:
+        layer((bad if rank == 0 else X)[:6])
+    except ValueError as error:
+        found["refused"] = str(error)
+    found["flow"] = trained(rank)
+    return found
+
+
+def trained(rank: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    flow = acf.build(CONFIG).train()
+    model = DistributedDataParallel(flow)
+    optimiser = torch.optim.Adam(flow.parameters(), lr=1e-2)
+    torch.manual_seed(rank)
+    for step in range(3):
+        x = torch.rand(4, 1, 4, 4)
+        z, log_abs_det = model(x[: 0 if step == 0 and rank == 1 else 4])
+        loss = -(flow.base_log_prob(z) + log_abs_det).sum() / 4
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        flow.renormalise()
+    return flow.state_dict()
+
+
+def test_ranks_start_from_all_batches_and_stay_equal(tmp_path: Path) -> None:
+    first, second = in_every_rank(started, tmp_path)
+    assert "first batch" in first["refused"] == second["refused"]
+    for name in first:
+        if name == "refused":
+            continue
+        for key, value in first[name].items():
+            assert torch.equal(value, second[name][key]), (name, key)
+            assert value.isfinite().all()
+    for name, layer in layers().items():
+        layer.train()(X)
+        for split in SPLITS:
+            for key, value in layer.state_dict().items():
+                torch.testing.assert_close(first[f"{name}, {split}"][key], value, rtol=1e-12, atol=1e-12)
