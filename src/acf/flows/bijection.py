@@ -59,7 +59,7 @@ class Bijection(nn.Module, ABC):
 
     @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
-        """Return x with f(x) = y."""
+        """Return x with f(x) = y, differentiable at least once in y and the parameters."""
 
     def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
         """Return (x, report): x with f(x) = y, and how each iterative inverse within was found.

@@ -36,6 +36,8 @@ def branch_gradient(
         pairs: at least one (v_j, w_j), each of x's shape.
         dtype: type of the computation, which `value_and_jvp` must support; x's by default.
     """
+    if not any(needed):
+        return (None,) * len(needed)
     dtype = dtype or x.dtype
     needs_x, *needs = needed
     leaves = [t.detach().to(dtype).requires_grad_(need) for t, need in zip(theta, needs, strict=True)]

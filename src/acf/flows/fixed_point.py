@@ -65,6 +65,25 @@ def invert(
         NotContractiveError: L >= 1.
         ConvergenceError: a residual is not finite, or refutes L, or `max_evaluations` were not enough.
     """
+    return invert_each(lambda x, _: g(x), y, lipschitz, tolerance, memory, max_evaluations)
+
+
+@torch.no_grad()
+def invert_each(
+    g: Callable[[Tensor, Tensor], Tensor],
+    y: Tensor,
+    lipschitz: float,
+    tolerance: float | None = None,
+    memory: int = MEMORY,
+    max_evaluations: int = 5000,
+) -> Solution:
+    """Solve x + g_i(x) = y as `invert` does, for a map g_i of its own for each sample i.
+
+    Args:
+        g: (x, i) -> g_i(x), for x (b, ...) and the rising indices i (b,) of its samples within the batch.
+        y: as for `invert`, and so are the other arguments.
+        lipschitz: proven bound of every g_i.
+    """
     if not lipschitz < 1:
         raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
     if tolerance is None:
@@ -88,7 +107,7 @@ class _Iteration:
     """
 
     def __init__(
-        self, g: Callable[[Tensor], Tensor], y: Tensor, lipschitz: float, tolerance: float, memory: int
+        self, g: Callable[[Tensor, Tensor], Tensor], y: Tensor, lipschitz: float, tolerance: float, memory: int
     ) -> None:
         self.g, self.shape, self.y = g, y.shape, y.flatten(1)
         self.lipschitz = max(lipschitz, torch.finfo(y.dtype).tiny)
@@ -105,7 +124,7 @@ class _Iteration:
     def evaluate(self) -> None:
         """Evaluate g once for every active sample, accept or reject the points, and choose the next ones."""
         rows, point = self.active, self.point
-        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:])).flatten(1)
+        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:]), rows).flatten(1)
         norm, before = residual.norm(dim=1), self.norm[rows]
         # x may be much longer than y, and the residual is a difference of numbers of x's size.
         unit = torch.finfo(point.dtype).eps * torch.maximum(self.size[rows], point.norm(dim=1))

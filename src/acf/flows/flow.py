@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from acf.errors import ConvergenceError, InputError
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
+from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.pixels import require_images, require_pixels
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.lipschitz.once_differentiable import refuse_transforms
 from acf.lipschitz.precision import (
     autocast_off,
     first_parameter,
@@ -96,20 +98,41 @@ class Flow(nn.Module):
         """Return the log-density (B,) of the standard normal at z (B, D), in nats."""
         return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
-    @torch.no_grad()
-    def inverse(self, z: Tensor) -> Tensor:
-        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W); errors as `invert`."""
-        return self.invert(z).x
+    def inverse(self, z: Tensor, differentiable: bool = False) -> Tensor:
+        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W); errors as `invert`.
+
+        The result has no gradient unless `differentiable`. Then it has that of the exact inverse, once, in z and in all
+        parameters, by the implicit function theorem (`acf.flows.implicit`); the mode makes no difference.
+
+        Args:
+            z: noise, or what `forward` returned.
+            differentiable: whether x has a gradient where torch's grad mode is on.
+
+        Raises:
+            ValueError: a leaf z requires grad, and `differentiable` is false.
+        """
+        if z.requires_grad and z.is_leaf and torch.is_grad_enabled() and not differentiable:
+            raise ValueError(
+                "z requires grad, but the inverse has no gradient by default: pass differentiable=True, or z.detach()"
+            )
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            return self._invert(z).x
 
     @torch.no_grad()
     def invert(self, z: Tensor) -> Inversion:
         """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W), and error bound and cost of each residual block.
+
+        Nothing of it has a gradient; `inverse` may have one.
 
         Raises:
             InputError: wrong shape or precision; it is a ValueError.
             NotContractiveError: a block has no proof of contraction; names it.
             ConvergenceError: a fixed-point iteration did not reach its accuracy; names the block.
         """
+        return self._invert(z)
+
+    def _invert(self, z: Tensor) -> Inversion:
+        refuse_transforms(INVERSE_ONCE, z)
         values = math.prod(self.shape)
         if z.dim() != 2 or z.shape[1] != values:
             raise InputError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
@@ -128,17 +151,27 @@ class Flow(nn.Module):
             {name: solution.evaluations for name, solution in solutions.items()},
         )
 
-    def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        differentiable: bool = False,
+    ) -> Tensor:
         """Draw n images (n, C, H, W) from z = temperature * noise, clamped to [0, 1).
+
+        The images have no gradient unless `differentiable`. Then they have that of `inverse` in the parameters at fixed
+        noise (reparameterisation), which is 0 for values that were clamped.
 
         Args:
             n: number of images.
             temperature: factor of the noise.
             generator: source of the noise on the CPU; torch's global one by default.
+            differentiable: whether the images have a gradient where torch's grad mode is on.
         """
         parameter = next(self.parameters())
         z = torch.randn(n, math.prod(self.shape), generator=generator, dtype=parameter.dtype, device="cpu")
-        x = self.inverse(temperature * z.to(parameter.device))
+        x = self.inverse(temperature * z.to(parameter.device), differentiable)
         return x.clamp(0, 1 - torch.finfo(x.dtype).eps)
 
     @torch.no_grad()

@@ -10,10 +10,11 @@ from typing_extensions import override
 from acf.errors import ConvergenceError
 from acf.flows.bijection import Bijection, Report
 from acf.flows.fixed_point import Solution, invert
+from acf.flows.implicit import INVERSE_ONCE, differentiable_solution
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, value_and_series, value_and_surrogate
 from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
 from acf.lipschitz.branch import Branch
-from acf.lipschitz.once_differentiable import is_transformed
+from acf.lipschitz.once_differentiable import is_transformed, refuse_transforms
 from acf.lipschitz.precision import autocast_off
 from acf.settings.config import LogDetConfig, TrainingLogDetConfig
 
@@ -94,11 +95,16 @@ class ResidualBlock(Bijection):
 
     @override
     def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+        """Return (x, report), x with its gradient in y and the parameters (`acf.flows.implicit`)."""
+        refuse_transforms(INVERSE_ONCE, y, *self.branch.parameters())
         try:
             solution = self.solve(y)
         except ConvergenceError as error:
             raise UnsolvedBlockError(str(error), self) from None
-        return solution.x, Report({self: solution})
+        x = solution.x
+        if self._has_derivatives(y):
+            x = differentiable_solution(self.branch, x, y, self.cached_lipschitz_bound())
+        return x, Report({self: solution})
 
     def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
         """Solve x + g(x) = y for y (B, C, H, W) by fixed-point iteration, with error bounds.
