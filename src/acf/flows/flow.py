@@ -109,14 +109,16 @@ class Flow(nn.Module):
             differentiable: whether x has a gradient where torch's grad mode is on.
 
         Raises:
-            ValueError: a leaf z requires grad, and `differentiable` is false.
+            InputError: also if a leaf z requires grad and `differentiable` is false.
         """
         if z.requires_grad and z.is_leaf and torch.is_grad_enabled() and not differentiable:
-            raise ValueError(
+            raise InputError(
                 "z requires grad, but the inverse has no gradient by default: pass differentiable=True, or z.detach()"
             )
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            return self._invert(z).x
+            x = self._invert(z).x
+        refuse_backward_in_autocast(x)
+        return x
 
     @torch.no_grad()
     def invert(self, z: Tensor) -> Inversion:
