@@ -1,6 +1,7 @@
 """The stages `evaluate` and `sample` on a trained model, with real files."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 
 import acf
-from acf.errors import DataError, NotContractiveError
+from acf.errors import ConfigError, DataError, NotContractiveError
 from acf.evaluation.grids import grey, tile
 from acf.evaluation.metrics import evaluate_flow
 from acf.evaluation.reconstruction import largest_reconstruction_error
+from acf.flows.storage import read_record, weights_hash
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
 from acf.lipschitz.layer import LipschitzLayer
 from acf.settings.config import EvaluationConfig
@@ -117,6 +119,43 @@ def test_missing_and_damaged_models(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match="not JSON"):
         acf.load(tmp_path)
+
+
+def test_no_flipped_bit_of_a_model_is_read(trained: Path, tmp_path: Path) -> None:
+    """A seeded sample of both files' bits, and files that are empty or none."""
+    source = trained / "models/digits/acf-l2/seed0"
+    good = {name: (source / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    cases = [(name, content) for name in good for content in (b"", b"null", b"[" * 100_000)]
+    draw = random.Random(0)
+    for name, number in (("config.json", 150), ("model.safetensors", 50)):
+        for bit in draw.sample(range(8 * len(good[name])), number):
+            changed = bytearray(good[name])
+            changed[bit // 8] ^= 1 << bit % 8
+            cases.append((name, bytes(changed)))
+    for name, content in cases:
+        for file in good:
+            (tmp_path / file).write_bytes(content if file == name else good[file])
+        with pytest.raises((DataError, ConfigError)) as caught:
+            read_record(tmp_path)
+            weights_hash(tmp_path)
+            acf.load(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "config.json").write_bytes(good["config.json"])
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        acf.load(tmp_path)
+
+
+def test_a_model_without_hashes_is_read(trained: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    source = trained / "models/digits/acf-l2/seed0"
+    record = json.loads((source / "config.json").read_text())
+    del record["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    assert acf.certify(acf.load(tmp_path)).worst < 1
 
 
 def test_reconstruction_error_sees_a_broken_inverse(trained: Path) -> None:
