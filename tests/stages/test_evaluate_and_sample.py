@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,10 @@ import torch
 from PIL import Image
 
 import acf
-from acf.errors import ConfigError, DataError, NotContractiveError
+from acf.errors import DataError, NotContractiveError
 from acf.evaluation.grids import grey, tile
 from acf.evaluation.metrics import evaluate_flow
 from acf.evaluation.reconstruction import largest_reconstruction_error
-from acf.flows.storage import read_record, weights_hash
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
 from acf.lipschitz.layer import LipschitzLayer
 from acf.settings.config import EvaluationConfig
@@ -122,22 +122,24 @@ def test_missing_and_damaged_models(trained: Path, tmp_path: Path) -> None:
 
 
 def test_no_flipped_bit_of_a_model_is_read(trained: Path, tmp_path: Path) -> None:
-    """A seeded sample of both files' bits, and files that are empty or none."""
+    """A seeded sample of both files' bits, the key of the hashes among them, and files that are empty or none."""
     source = trained / "models/digits/acf-l2/seed0"
     good = {name: (source / name).read_bytes() for name in ("config.json", "model.safetensors")}
     cases = [(name, content) for name in good for content in (b"", b"null", b"[" * 100_000)]
     draw = random.Random(0)
     for name, number in (("config.json", 150), ("model.safetensors", 50)):
-        for bit in draw.sample(range(8 * len(good[name])), number):
+        key = 8 * good[name].find(b'"sha256"')
+        for bit in [*draw.sample(range(8 * len(good[name])), number), *range(max(key, 0), key + 64)]:
             changed = bytearray(good[name])
             changed[bit // 8] ^= 1 << bit % 8
             cases.append((name, bytes(changed)))
     for name, content in cases:
         for file in good:
             (tmp_path / file).write_bytes(content if file == name else good[file])
-        with pytest.raises((DataError, ConfigError)) as caught:
-            read_record(tmp_path)
-            weights_hash(tmp_path)
+        with suppress(ValueError, RecursionError):
+            if json.loads(content) == json.loads(good[name]):
+                continue  # white space, or 1E-05 for 1e-05
+        with pytest.raises(DataError) as caught:
             acf.load(tmp_path)
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)

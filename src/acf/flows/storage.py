@@ -39,6 +39,7 @@ def serialise(flow: Flow, record: Mapping[str, Any] | None = None) -> dict[str, 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     content = {**(record or {}), "model": flow.config.model_dump(mode="json")}
+    content = json.loads(json.dumps(content))  # as it is read: keys are strings then
     content[HASHES] = {"weights": hashlib.sha256(weights).hexdigest(), "record": _record_hash(content)}
     return {WEIGHTS: weights, CONFIG: (json.dumps(content, indent=2) + "\n").encode()}
 
@@ -52,12 +53,12 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
     """
     folder = Path(path)
     record = read_record(folder)
+    if HASHES in record and weights_hash(folder) != record[HASHES]["weights"]:
+        raise DataError(f"{folder / WEIGHTS} is corrupt or of another model: {CONFIG} has another hash; train it again")
     try:
         flow = build(record["model"])
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
-    if HASHES in record and weights_hash(folder) != record[HASHES]["weights"]:
-        raise DataError(f"{folder / WEIGHTS} is corrupt or of another model: {CONFIG} has another hash; train it again")
     try:
         state = load_file(folder / WEIGHTS)
         dtype = next((t.dtype for t in state.values() if t.is_floating_point()), torch.float32)
@@ -106,13 +107,11 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         raise DataError(f"{path} is not JSON ({error}); train the model again") from None
     if not isinstance(record, dict) or "model" not in record:
         raise DataError(f"{path} has no section 'model'; train the model again")
-    if HASHES in record:  # models of earlier versions have none
-        hashes = record[HASHES]
-        if (
-            not isinstance(hashes, dict)
-            or not {"weights"} <= hashes.keys()
-            or hashes.get("record") != _record_hash(record)
-        ):
+    # Models of earlier versions have no hashes; a damaged name of their key does not make a model one of those.
+    if HASHES in record or any(isinstance(value, dict) and "record" in value for value in record.values()):
+        hashes = record.get(HASHES)
+        whole = isinstance(hashes, dict) and hashes.keys() == {"weights", "record"}
+        if not whole or hashes["record"] != _record_hash(record):
             raise DataError(f"{path} is not what training wrote; restore it, or train the model again")
     return record
 
