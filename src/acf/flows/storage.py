@@ -111,7 +111,7 @@ def read_record(folder: Path | str) -> dict[str, Any]:
     if HASHES in record or any(isinstance(value, dict) and "record" in value for value in record.values()):
         hashes = record.get(HASHES)
         whole = isinstance(hashes, dict) and hashes.keys() == {"weights", "record"}
-        if not whole or hashes["record"] != _record_hash(record):
+        if not whole or record[HASHES]["record"] != _record_hash(record):
             raise DataError(f"{path} is not what training wrote; restore it, or train the model again")
     return record
 
