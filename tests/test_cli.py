@@ -1,12 +1,17 @@
 """The command line: one clear message, exit code 1, no traceback."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from acf.cli import main
+from acf.runs.signals import NAMES, Interruptible
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,9 +43,36 @@ def test_help_names_every_stage(tmp_path: Path) -> None:
         assert stage in out
 
 
-@pytest.mark.parametrize("command", [("train", *RUN), ("evaluate", *RUN), ("sample", *RUN), ("report", *RUN[:2])])
-def test_outside_a_project(tmp_path: Path, command: tuple[str, ...]) -> None:
-    assert "params.yaml not found" in fails(tmp_path, *command)
+COMMANDS = [
+    ("train", *RUN),
+    ("evaluate", *RUN),
+    ("sample", *RUN),
+    *[(name, *RUN[:2]) for name in ("baselines", "report", "audit")],
+    *[(name, *option) for name in ("graph", "readme") for option in ((), ("--check",))],
+    ("index",),
+    ("prepare", "--dataset", "digits"),
+    ("data", "verify", "digits"),
+]
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process, for the sake of time; return its exit code."""
+    monkeypatch.setattr("sys.argv", ["acf", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_outside_a_project_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        assert in_process(monkeypatch, *command) == 1
+        message = f"error: no params.yaml in {tmp_path}; run acf in the top folder of a project\n"
+        assert capsys.readouterr() == ("", message)
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_names_and_missing_files(study: Callable[..., Path]) -> None:
@@ -72,3 +104,76 @@ def test_nothing_is_written_when_the_folder_is_a_file(study: Callable[..., Path]
     (root / "models").write_text("in the way")
     message = fails(root, "train", *RUN)
     assert "models" in message
+
+
+@pytest.mark.parametrize(("encoding", "plus_minus"), [("ascii", b"\\xb1"), ("latin-1", b"\xb1")])
+def test_characters_that_cannot_be_encoded_are_escaped(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, encoding: str, plus_minus: bytes
+) -> None:
+    monkeypatch.chdir(study(model={"blocks": [1]}, training={"steps": 1, "validate_every": 1}))
+    for command in (["data", "list"], ["train", *RUN], ["evaluate", *RUN]):
+        written = io.BytesIO()
+        with monkeypatch.context() as context:
+            context.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+            assert in_process(context, *command) == 0
+        assert plus_minus in written.getvalue() or command == ["data", "list"]
+
+
+def test_the_c_locale_is_enough(tmp_path: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "acf.cli", "data", "list"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"digits" in result.stdout
+
+
+@pytest.mark.parametrize("redirection", ["| true", ">/dev/full", ">&-", ">&- 2>&- <&-"])
+def test_output_that_cannot_be_written_is_no_traceback(tmp_path: Path, redirection: str) -> None:
+    command = f"{sys.executable} -m acf.cli data list --json {redirection}"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    full = "error: standard output, or a file: No space left on device; free space on its disk and run the same command"
+    assert result.stderr == (f"{full} again\n" if "full" in redirection else "")
+    assert result.returncode == (0 if ">&-" in redirection else 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_signal_outside_training_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("acf.data.listing.overview", lambda: signal.raise_signal(getattr(signal, name)))
+    assert in_process(monkeypatch, "data", "list") == 130
+    assert capsys.readouterr().err == f"interrupted by {name}; run the same command again to go on\n"
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruptible() as signals:
+            signal.raise_signal(signal.SIGHUP)
+        assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_module_that_is_not_python_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        compile("def f(:", "src/acf/flows/new.py", "exec")
+
+    monkeypatch.setattr("acf.data.listing.overview", broken)
+    assert in_process(monkeypatch, "data", "list") == 1
+    assert capsys.readouterr().err == "error: src/acf/flows/new.py:1: invalid syntax; mend that file\n"
+
+
+def test_a_read_only_project_is_one_line(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = study()
+    (root / ".acf").write_text("in the way")
+    monkeypatch.chdir(root)
+    assert in_process(monkeypatch, "train", *RUN, "--device", "cpu") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: cannot write .acf/runs/")
+    assert err.endswith("; remove what is in its place\n")
+    assert err.count("\n") == 1

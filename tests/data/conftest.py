@@ -92,7 +92,8 @@ def no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def acf(tmp_path: Path):
-    """Run `acf` in an empty folder; keywords go to the process."""
+    """Run `acf` in the empty folder of a project; keywords go to the process."""
+    (tmp_path / "params.yaml").touch()
 
     def run(*arguments: str, **keywords: object) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **keywords.pop("env", {})}
@@ -148,5 +149,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with the mirror in `mirror` and data sets cut down to the cases."""
     shrink(monkeypatch)
     (tmp_path / "mirror").mkdir()
+    (tmp_path / "params.yaml").touch()
     monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))
     return tmp_path

@@ -111,6 +111,7 @@ def many(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
     for i in range(1, 1000 * CORES):
         os.link(folder / "0.png", folder / f"{i}.png")
     (tmp_path / "own.py").write_text(SCRIPT)
+    (tmp_path / "params.yaml").touch()
 
     def start() -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -150,7 +151,7 @@ def test_an_interrupt_from_the_terminal_is_one_line(many: Callable[[], subproces
     time.sleep(pause)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted; run the same command again to go on\n")
+    assert (process.returncode, err) == (130, "interrupted by SIGINT; run the same command again to go on\n")
 
 
 @several

@@ -2,8 +2,10 @@
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +132,7 @@ def test_a_model_is_the_one_its_folder_says(trained: Path, tmp_path: Path, stage
     (folder / "seed0").rename(folder / "seed5")
     path = folder / "seed5/config.json"
     record = json.loads(path.read_text())
+    del record["sha256"]  # So that the hash of the record is not what refuses the wrong ones.
     run = r"run: acf train --experiment digits --variant acf-l2 --seed 5$"
     with pytest.raises(AcfError, match=rf"config\.json is of seed 0 instead of 5; {run}"):
         stage("digits", "acf-l2", 5, "cpu", root)
@@ -160,7 +163,7 @@ def test_what_a_report_would_refuse_is_not_written(
     shutil.rmtree(root / "results", ignore_errors=True)
     path = root / "models/digits/acf-l2/seed0/config.json"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({key: record[key] for key in record if key != "train_seconds"}))
+    path.write_text(json.dumps({key: record[key] for key in record if key not in ("train_seconds", "sha256")}))
     with pytest.raises(DataError, match=r"config\.json does not say how long it was trained; run: acf train"):
         evaluate("digits", "acf-l2", 0, "cpu", root)
     path.write_text(json.dumps(record))
@@ -171,6 +174,45 @@ def test_what_a_report_would_refuse_is_not_written(
     with pytest.raises(AcfError, match=r"metrics\.json is not written: .*reconstruction_error: .*finite"):
         evaluate("digits", "acf-l2", 0, "cpu", root)
     assert not (root / "results").exists()
+
+
+def test_no_flipped_bit_of_a_model_is_read(trained: Path, tmp_path: Path) -> None:
+    """A seeded sample of both files' bits, the key of the hashes among them, and files that are empty or none."""
+    source = trained / "models/digits/acf-l2/seed0"
+    good = {name: (source / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    cases = [(name, content) for name in good for content in (b"", b"null", b"[" * 100_000)]
+    draw = random.Random(0)
+    for name, number in (("config.json", 150), ("model.safetensors", 50)):
+        key = 8 * good[name].find(b'"sha256"')
+        for bit in [*draw.sample(range(8 * len(good[name])), number), *range(max(key, 0), key + 64)]:
+            changed = bytearray(good[name])
+            changed[bit // 8] ^= 1 << bit % 8
+            cases.append((name, bytes(changed)))
+    for name, content in cases:
+        for file in good:
+            (tmp_path / file).write_bytes(content if file == name else good[file])
+        with suppress(ValueError, RecursionError):
+            if json.loads(content) == json.loads(good[name]):
+                continue  # white space, or 1E-05 for 1e-05
+        with pytest.raises(DataError) as caught:
+            acf.load(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "config.json").write_bytes(good["config.json"])
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        acf.load(tmp_path)
+
+
+def test_a_model_without_hashes_is_read(trained: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    source = trained / "models/digits/acf-l2/seed0"
+    record = json.loads((source / "config.json").read_text())
+    del record["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    assert acf.certify(acf.load(tmp_path)).worst < 1
 
 
 def test_reconstruction_error_sees_a_broken_inverse(trained: Path) -> None:

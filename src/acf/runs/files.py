@@ -77,7 +77,8 @@ def explanation(error: OSError) -> str:
         errno.ENOENT: "make or restore it",
     }
     remedy = remedies.get(error.errno or 0, "mend that")
-    return f"{error.filename or 'a file'}: {error.strerror or error}; {remedy} and run the same command again"
+    place = error.filename or "standard output, or a file"
+    return f"{place}: {error.strerror or error}; {remedy} and run the same command again"
 
 
 def discard(path: Path) -> None:

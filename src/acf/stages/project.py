@@ -26,7 +26,7 @@ class Project:
     def __init__(self, root: Path | str = Path(".")) -> None:
         self.root = Path(root)
         self.data = self.root / "data"
-        if not (self.root / PARAMS_FILE).exists():
+        if not (self.root / PARAMS_FILE).exists():  # so that nothing is written into whatever folder this is
             raise ConfigError(f"no {PARAMS_FILE} in {self.root.resolve()}; run acf in the top folder of a project")
 
     @cached_property
