@@ -1,5 +1,6 @@
 """A trained model on disk: `model.safetensors` and `config.json`."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from acf.runs.files import write_atomically
 from acf.runs.recipe import file_hash
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+HASH = "weights_sha256"
+"""Key of config.json: the hash of the weights file that it was saved with."""
 
 
 def save(flow: Flow, folder: Path | str, record: Mapping[str, Any] | None = None) -> None:
@@ -34,15 +37,16 @@ def save(flow: Flow, folder: Path | str, record: Mapping[str, Any] | None = None
 def serialise(flow: Flow, record: Mapping[str, Any] | None = None) -> dict[str, bytes]:
     """Return the content of the files that `save` writes, by name."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
-    content = {**(record or {}), "model": flow.config.model_dump(mode="json")}
-    return {WEIGHTS: safetensors.torch.save(tensors), CONFIG: (json.dumps(content, indent=2) + "\n").encode()}
+    weights = safetensors.torch.save(tensors)
+    identity = {"model": flow.config.model_dump(mode="json"), HASH: hashlib.sha256(weights).hexdigest()}
+    return {WEIGHTS: weights, CONFIG: (json.dumps({**(record or {}), **identity}, indent=2) + "\n").encode()}
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
     """Load the flow that a `train` stage wrote into the folder `path`, in evaluation mode.
 
     Raises:
-        DataError: a file is missing, truncated or does not fit the configuration.
+        DataError: a file is missing or damaged, or the weights are not those that the configuration was saved with.
         ConfigError: config.json holds an unknown key or an impossible value.
     """
     folder = Path(path)
@@ -51,12 +55,14 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
         flow = build(record["model"])
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
+    if record.get(HASH) not in (None, weights_hash(folder)):  # older models have none
+        raise DataError(
+            f"{folder / WEIGHTS} is damaged or of another model: its SHA-256 is not the one in {CONFIG}; train it again"
+        )
     try:
         state = load_file(folder / WEIGHTS)
         dtype = next((t.dtype for t in state.values() if t.is_floating_point()), torch.float32)
         flow.to(dtype).load_state_dict(state)
-    except FileNotFoundError:
-        raise _no_weights(folder) from None
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder / WEIGHTS} is corrupt or of another model ({reason}); train it again") from None
