@@ -1,6 +1,7 @@
 """Files after damage: bytes that differ anywhere, and JSON with other values in places that were sound."""
 
 import json
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -109,7 +110,7 @@ def _edit(draw: st.DrawFn, tree: Any) -> None:
         tree = inner
     kind = draw(st.sampled_from(("replace", "replace", "replace", "remove", "rename")))
     if kind == "replace" or isinstance(tree, list):
-        tree[key] = draw(st.sampled_from(VALUES))
+        tree[key] = deepcopy(draw(st.sampled_from(VALUES)))
     else:
         value = tree.pop(key)
         if kind == "rename":

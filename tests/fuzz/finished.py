@@ -108,7 +108,7 @@ STORED = {
     "manifest": StoredFile("data/digits/manifest.json", lambda root: _tensors(root), json_damage),
     "images": StoredFile("data/digits/test.pth", _tensors, damaged, protected=True),
     "config": StoredFile(f"{MODEL}/config.json", _model, json_damage),
-    "weights": StoredFile(f"{MODEL}/model.safetensors", _model, damaged),
+    "weights": StoredFile(f"{MODEL}/model.safetensors", _model, damaged, protected=True),
     "history": StoredFile(f"{MODEL}/history.csv", _report),
     "metrics": StoredFile(f"{RESULTS}/metrics.json", _report, json_damage),
     "baselines": StoredFile("results/digits/baselines.json", _report, json_damage),
