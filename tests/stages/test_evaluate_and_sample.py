@@ -117,10 +117,10 @@ def test_missing_and_damaged_models(trained: Path, tmp_path: Path) -> None:
         acf.load(tmp_path)
     content = (source / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"model\.safetensors is damaged or of another model"):
+    with pytest.raises(DataError, match=r"model\.safetensors is corrupt or of another model"):
         acf.load(tmp_path)
     record = json.loads((source / "config.json").read_text())
-    del record["weights_sha256"]  # as in models of before it was kept
+    del record["sha256"]  # as in models of before it was kept
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match="corrupt"):
         acf.load(tmp_path)
