@@ -1,10 +1,18 @@
 """Errors meant for people: each message says what is wrong, where, and what to do."""
 
+import re
+from collections.abc import Iterable
+
 
 def shown(value: object, most: int = 60) -> str:
     """Return a value as it can stand in a message: on one line, and not long."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"
+
+
+def dotted(keys: Iterable[object]) -> str:
+    """Return the keys that lead to a value as a message names them, `experiments.digits.seeds`; odd ones in quotes."""
+    return ".".join(str(key) if re.fullmatch(r"[\w-]{1,60}", str(key)) else shown(key) for key in keys)
 
 
 class AcfError(Exception):

@@ -16,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from acf.errors import ConfigError, shown
+from acf.errors import ConfigError, dotted, shown
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
-from acf.settings.yaml_file import dotted
 
 SEEDS = 2**63
 """Seeds are below this: torch's generators and both engines take them all, and an offset may be added to one."""

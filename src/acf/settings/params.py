@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from acf.errors import ConfigError, shown
+from acf.errors import ConfigError, dotted, shown
 from acf.registry import DATASETS
 from acf.settings.config import SEEDS, DatasetConfig, EvaluationConfig, RunConfig, wording
-from acf.settings.yaml_file import KeyPath, dotted, plain_value, read_yaml
+from acf.settings.yaml_file import KeyPath, plain_value, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 NAME_RULE = (

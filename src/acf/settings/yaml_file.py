@@ -76,11 +76,6 @@ def plain_value(text: str) -> Any:
     return text
 
 
-def dotted(path: KeyPath) -> str:
-    """Return keys as a message names them, `experiments.digits.seeds`; odd ones in quotes."""
-    return ".".join(str(key) if re.fullmatch(r"[\w-]{1,60}", str(key)) else shown(key) for key in path)
-
-
 def _integer(text: str) -> int:
     try:
         return int(text)

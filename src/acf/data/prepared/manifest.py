@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from acf.errors import DataError
+from acf.errors import DataError, dotted, shown
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -40,7 +40,7 @@ class Manifest(BaseModel):
     order, so it does not depend on the file format or on the version of torch that wrote it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dataset: str
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -82,8 +82,8 @@ def read_manifest(dataset: str, root: Path = ROOT) -> Manifest:
         raise DataError(f"{path} cannot be read: {error.strerror}; {prepare_hint(dataset)}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        place = dotted(first["loc"]) or "the file"
         raise DataError(f"{path} is damaged: {place}: {first['msg']}; {prepare_hint(dataset)}") from None
     if manifest.dataset != dataset:
-        raise DataError(f"{path} is of data set {manifest.dataset!r}; {prepare_hint(dataset)}")
+        raise DataError(f"{path} is of data set {shown(manifest.dataset)}; {prepare_hint(dataset)}")
     return manifest
