@@ -134,7 +134,7 @@ def test_missing_and_damaged_models(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", [evaluate, sample])
 def test_a_model_is_the_one_its_folder_says(trained: Path, tmp_path: Path, stage: Callable[..., None]) -> None:
     root = tmp_path / "study"
-    shutil.copytree(trained, root)
+    shutil.copytree(trained, root, ignore=shutil.ignore_patterns("results", "samples"))
     folder = root / "models/digits/acf-l2"
     (folder / "seed0").rename(folder / "seed5")
     path = folder / "seed5/config.json"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from acf.errors import AcfError
+from acf.errors import AcfError, shown
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -38,7 +38,7 @@ def read_result(path: Path, schema: type[Schema], identity: Mapping[str, Any], c
         raise AcfError(f"{path}{_fault(error)}; run: {command}") from None
     for key, value in identity.items():
         if (said := getattr(found, key)) not in (value, None):
-            raise AcfError(f"{path} is of {key} {said!r} instead of {value!r}; run: {command}")
+            raise AcfError(f"{path} is of {key} {shown(said)} instead of {value!r}; run: {command}")
     return found
 
 
