@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from acf.errors import ConvergenceError, NotContractiveError
+from acf.errors import ConvergenceError, InputError, NotContractiveError
 from acf.flows.fixed_point import invert
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised
@@ -123,3 +123,17 @@ def test_an_error_names_the_block():
 def test_an_empty_batch_of_a_flow():
     made = make_flow((1, 4, 4))
     assert made.inverse(torch.empty(0, 16)).shape == (0, 1, 4, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_inverse_sets_no_scales_of_a_flow_that_waits_for_its_first_batch(kind):
+    flow = make_flow((1, 2, 2), **with_attention(kind)).double().train()
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    assert flow.sample(2).shape == (2, 1, 2, 2)
+    with pytest.raises(InputError, match=r"first batch.*call eval\(\)"):
+        flow.sample(2, differentiable=True)
+    assert flow.training
+    assert all(module.training for module in flow.modules())
+    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
+    flow(torch.rand(8, 1, 2, 2, dtype=torch.float64))
+    assert flow.sample(2, differentiable=True).requires_grad

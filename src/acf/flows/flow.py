@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from acf.errors import ConvergenceError, InputError
+from acf.flows.actnorm import ActNorm
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.pixels import require_images, require_pixels
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.lipschitz.once_differentiable import refuse_transforms
 from acf.lipschitz.precision import (
@@ -109,12 +111,15 @@ class Flow(nn.Module):
             differentiable: whether x has a gradient where torch's grad mode is on.
 
         Raises:
-            InputError: also if a leaf z requires grad and `differentiable` is false.
+            InputError: also if a leaf z requires grad and `differentiable` is false, or if it is true in training
+                mode before the first batch, which sets scales.
         """
         if z.requires_grad and z.is_leaf and torch.is_grad_enabled() and not differentiable:
             raise InputError(
                 "z requires grad, but the inverse has no gradient by default: pass differentiable=True, or z.detach()"
             )
+        if differentiable and self.training:
+            self._require_scales()
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             x = self._invert(z).x
         refuse_backward_in_autocast(x)
@@ -152,6 +157,14 @@ class Flow(nn.Module):
             {name: solution.bound for name, solution in solutions.items()},
             {name: solution.evaluations for name, solution in solutions.items()},
         )
+
+    def _require_scales(self) -> None:
+        waiting = (m for m in self.modules() if isinstance(m, ActNorm | SelfAttention) and not m.initialised)
+        if any(waiting):
+            raise InputError(
+                "the first batch in training mode sets the scales of ActNorm and attention, and the gradient of an "
+                "inverse needs them: pass the flow images first, or call eval()"
+            )
 
     def sample(
         self,

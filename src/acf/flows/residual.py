@@ -117,8 +117,13 @@ class ResidualBlock(Bijection):
             NotContractiveError: the proven bound of g is not below 1.
             ConvergenceError: the promised accuracy was not reached.
         """
-        with autocast_off(y.device.type):
-            return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
+        training = self.branch.training
+        self.branch.eval()  # In training mode the first input sets the scales of attention, and iterates are no batch.
+        try:
+            with autocast_off(y.device.type):
+                return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
+        finally:
+            self.branch.train(training)
 
     def lipschitz_bound(self) -> float:
         """Return the proven upper bound of Lip(g) for the present weights; infinite if any value is not finite."""
