@@ -14,7 +14,8 @@ from acf.data.listing import overview
 from acf.registry import DATASETS
 from acf.stages.prepare import prepare
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +77,10 @@ def test_the_commands_that_people_are_told_exist_with_their_options() -> None:
         assert shown.exit_code == 0, command
         missing = {option for option in options if option not in shown.output}
         assert not missing, f"acf {command} has no {missing}"
+
+
+@pytest.mark.parametrize("document", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_the_tests_that_the_documents_name_exist(document: str) -> None:
+    for path, _, name in re.findall(r"`(tests/[\w./]+)(::(\w+))?`", (ROOT / "docs" / document).read_text("utf-8")):
+        assert (ROOT / path).exists(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text("utf-8"), name

@@ -161,7 +161,7 @@ def test_a_missing_file_is_named_with_its_command(project, file, command):
 
 
 def test_many_missing_files_are_not_all_listed(project):
-    with pytest.raises(ConfigError, match=r"and 5 more\nall at once: dvc repro report@fashion-mnist"):
+    with pytest.raises(ConfigError, match=r"and 8 more\nall at once: dvc repro report@fashion-mnist"):
         report("fashion-mnist", project)
 
 

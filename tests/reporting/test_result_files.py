@@ -107,6 +107,12 @@ def test_numbers_that_contradict_each_other_are_refused(project):
     assert "the worst bound is said to be 0.5" in refused(project, METRICS)
 
 
+def test_measurements_of_an_earlier_training_are_refused(project):
+    config = project / "models/digits/acf-l2/seed0/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"recipe": "0123456789abcdef0123"}))
+    assert "is of another training than the model's" in refused(project, METRICS)
+
+
 @pytest.mark.parametrize("content", [b"", b"\0\xff", b"[]", b"{", b"<<<<<<< HEAD\n{}\n", b"[" * 100_000, b"1" * 5000])
 @pytest.mark.parametrize("file", [METRICS, BASELINES, HISTORY])
 def test_anything_else_is_refused(project, file, content):

@@ -99,7 +99,7 @@ def audit(
     copied = copy.deepcopy(flow).double().eval().requires_grad_(False)
     branches = {name: block.branch for name, block in copied.residual_blocks().items()}
     watched = [m for branch in branches.values() for m in (branch, *_within(branch, (SelfAttention, Join)))]
-    x = dequantise(images.cpu(), flow.config.levels, torch.Generator().manual_seed(seed), torch.float64)
+    x = dequantise(images.cpu(), flow.config.levels, torch.Generator("cpu").manual_seed(seed), torch.float64)
     activations = _inputs(copied, x, watched)
     audits = []
     for block in certificate.blocks:
@@ -190,16 +190,18 @@ def token_dependence(attention: nn.Module, x: Tensor, seed: int = 0) -> float | 
     Returns:
         The dependence; None if A is constant on x, up to rounding.
     """
-    draw = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=draw)
+    draw = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(x), generator=draw, device="cpu")
     other = torch.empty_like(order).scatter_(0, order, order.roll(1))  # no image is its own partner
     tokens = x.flatten(2)
     count = tokens.shape[2]
     outputs = torch.cat([attention(part) for part in x.split(BATCH)]).flatten(2)
     changes = []
     for image in range(len(x)):
-        some = torch.randperm(count, generator=draw)[:SOME_TOKENS] if count > ALL_TOKENS else torch.arange(count)
-        rows = torch.arange(len(some))
+        some = torch.arange(count, device="cpu")
+        if count > ALL_TOKENS:
+            some = torch.randperm(count, generator=draw, device="cpu")[:SOME_TOKENS]
+        rows = torch.arange(len(some), device="cpu")
         mixed = tokens[other[image]].repeat(len(some), 1, 1)
         mixed[rows, :, some] = tokens[image][:, some].T
         changed = attention(mixed.view(-1, *x.shape[1:])).flatten(2)[rows, :, some]

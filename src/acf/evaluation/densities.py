@@ -81,8 +81,8 @@ class PixelHistogram:
     def fit(cls, images: Images) -> Self:
         """Return the histograms of `images`, counted piece by piece."""
         pixels, levels = images[0].numel(), images.levels
-        offset = torch.arange(pixels) * levels
-        counts = torch.ones(pixels * levels, dtype=torch.float64)
+        offset = torch.arange(pixels, device="cpu") * levels
+        counts = torch.ones(pixels * levels, dtype=torch.float64, device="cpu")
         for piece in _flattened_pieces(images):
             counts += torch.bincount((piece + offset).flatten(), minlength=len(counts))
         probability = counts.view(pixels, levels) / (len(images) + levels)
@@ -127,11 +127,11 @@ class FullGaussian:
         N, D, levels = len(images), images[0].numel(), images.levels
         if N <= D:
             raise DataError(f"{N} images are too few for the covariance of {D} values")
-        mean = torch.zeros(D, dtype=torch.int64)
+        mean = torch.zeros(D, dtype=torch.int64, device="cpu")
         for piece in _flattened_pieces(images):
             mean += piece.sum(0, dtype=torch.int64)
         mean = mean.double() / N
-        covariance = torch.zeros(D, D, dtype=torch.float64)
+        covariance = torch.zeros(D, D, dtype=torch.float64, device="cpu")
         for piece in _flattened_pieces(images):
             centred = piece.double() - mean
             covariance.addmm_(centred.T, centred)
@@ -209,8 +209,8 @@ def density_bits(
     Returns:
         By name of the density, (N,) in float64.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    nats = {name: torch.zeros(len(images), dtype=torch.float64) for name in densities}
+    generator = torch.Generator("cpu").manual_seed(config.seed)
+    nats = {name: torch.zeros(len(images), dtype=torch.float64, device="cpu") for name in densities}
     for _ in range(config.draws):
         start = 0
         for x in dequantised(images, levels, generator, config.batch_size, torch.float64):

@@ -111,8 +111,8 @@ def measure(flow: Flow, images: Images | Tensor, draws: int, batch_size: int, ge
     check_images(flow, images[:0])
     parameter = next(flow.parameters())
     nats_per_bit_per_dim = math.prod(flow.shape) * math.log(2)
-    log_prob_z = torch.empty(draws, len(images), dtype=torch.float64)
-    log_abs_det = torch.empty(draws, len(images), dtype=torch.float64)
+    log_prob_z = torch.empty(draws, len(images), dtype=torch.float64, device="cpu")
+    log_abs_det = torch.empty(draws, len(images), dtype=torch.float64, device="cpu")
     for draw in range(draws):
         start = 0
         for x in dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype):

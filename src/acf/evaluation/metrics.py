@@ -37,7 +37,7 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
     # The noise of dequantisation has a generator of its own, so it is the same whatever the estimator draws from the
     # global one; baselines see the same noise too.
     torch.manual_seed(config.seed + 2**31)
-    noise = torch.Generator().manual_seed(config.seed)
+    noise = torch.Generator("cpu").manual_seed(config.seed)
     started = time.perf_counter()
     likelihood = measure(flow, images, config.draws, config.batch_size, noise)
     seconds = time.perf_counter() - started

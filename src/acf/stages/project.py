@@ -42,6 +42,10 @@ class Project:
         """Folder of a trained model."""
         return self.root / "models" / run.folder
 
+    def training_record(self, run: Run) -> Path:
+        """File that says how a model was trained, beside its weights."""
+        return self.model(run) / "config.json"
+
     def metrics(self, run: Run) -> Path:
         """File of what was measured of a model."""
         return self.root / "results" / run.folder / "metrics.json"

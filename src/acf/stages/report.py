@@ -15,7 +15,7 @@ from acf.reporting.figures import bounds, curves, enlarge, ranking
 from acf.reporting.page import report_page
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Results, read_history
-from acf.reporting.schemas import Baselines, Metrics
+from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown, printable
 from acf.runs.folders import replace_folder
@@ -56,7 +56,8 @@ def read_results(project: Project, experiment: str) -> Results:
 
     Raises:
         ConfigError: no such experiment, or files are missing; the message names them and their commands.
-        AcfError: a file does not have the form of docs/architecture.md, or is of another run than its place says.
+        AcfError: a file does not have the form of docs/architecture.md, is of another run than its place says, or
+            holds what was measured of another training than the model's.
     """
     params = project.params
     variants = {v: [run for run in params.runs(experiment) if run.variant == v] for v in params.variants(experiment)}
@@ -87,10 +88,13 @@ def _baselines(project: Project, experiment: str) -> Baselines:
 
 
 def _metrics(project: Project, run: Run) -> Metrics:
-    dataset = project.params.dataset(run.experiment)
-    return read_result(
-        project.metrics(run), Metrics, run._asdict() | {"dataset": dataset}, f"acf evaluate {run.options}"
-    )
+    identity = run._asdict() | {"dataset": project.params.dataset(run.experiment)}
+    path, command = project.metrics(run), f"acf evaluate {run.options}"
+    metrics = read_result(path, Metrics, identity, command)
+    model = read_result(project.training_record(run), TrainedModel, identity, f"acf train {run.options}")
+    if metrics.train_recipe != model.recipe:
+        raise AcfError(f"{path} is of another training than the model's; run: {command}")
+    return metrics
 
 
 def _history(project: Project, run: Run) -> pd.DataFrame:
@@ -110,7 +114,8 @@ def _bases(params: Params, experiment: str) -> dict[str, str | None]:
 def _check_present(project: Project, experiment: str) -> None:
     needed = {project.baselines(experiment): f"acf baselines --experiment {experiment}"}
     for run in project.params.runs(experiment):
-        needed[project.model(run) / HISTORY] = f"acf train {run.options}"
+        for file in (project.model(run) / HISTORY, project.training_record(run)):
+            needed[file] = f"acf train {run.options}"
         needed[project.metrics(run)] = f"acf evaluate {run.options}"
         for name in (SAMPLES, RECONSTRUCTIONS):
             needed[project.samples(run) / name] = f"acf sample {run.options}"

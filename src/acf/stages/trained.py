@@ -1,7 +1,6 @@
 """Reading how a stored model was trained, and making sure that it is the one its folder says."""
 
 from acf.errors import ConfigError, DataError
-from acf.flows.storage import CONFIG
 from acf.reporting.result_files import read_result
 from acf.reporting.schemas import TrainedModel
 from acf.settings.config import model_config_from
@@ -17,7 +16,7 @@ def read_trained(project: Project, run: Run) -> TrainedModel:
         AcfError: it is damaged or of another run; names file, key and command.
         ConfigError: its section `model` has an unknown key or an impossible value.
     """
-    path, command = project.model(run) / CONFIG, f"acf train {run.options}"
+    path, command = project.training_record(run), f"acf train {run.options}"
     if not path.exists():
         raise DataError(f"{path} is missing: no trained model there; run: {command}")
     identity = run._asdict() | {"dataset": project.params.dataset(run.experiment)}

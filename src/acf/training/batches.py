@@ -26,7 +26,7 @@ class Batches:
     """
 
     def __init__(self, images: Images | Tensor, held_out: int, seed: int) -> None:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(images), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
         self._images = images
         self._seed = seed
         self.validation = images[order[:held_out].sort().values]
@@ -52,8 +52,8 @@ class Batches:
         if self._cached is None or self._cached[0] != epoch:
             # Torch's CPU generator uses 32 bits of its seed, so seed and epoch are hashed into so many.
             mixed = hashlib.sha256(f"{self._seed}/{epoch}".encode()).digest()[:4]
-            generator = torch.Generator().manual_seed(int.from_bytes(mixed))
-            self._cached = (epoch, torch.randperm(len(self), generator=generator))
+            generator = torch.Generator("cpu").manual_seed(int.from_bytes(mixed))
+            self._cached = (epoch, torch.randperm(len(self), generator=generator, device="cpu"))
         return self._cached[1]
 
 
