@@ -59,7 +59,7 @@ def test_hidden_files_are_left_out_and_others_counted(folder: Path, capsys: pyte
     Image.new("RGB", (8, 8)).save(folder / ".thumbs/a.png")
     (folder / "notes.txt").write_text("no image")
     assert exported(folder) == 2
-    assert "1 files with other endings are left out" in capsys.readouterr().out
+    assert "left out: 2 hidden files or folders, 1 files with other endings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("values", [np.arange(64, dtype=np.uint16) * 1000, np.linspace(0, 1, 64, dtype=np.float32)])

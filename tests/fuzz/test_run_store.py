@@ -12,7 +12,7 @@ from acf.runs.store import RunStore
 from acf.training.trainer import Trainer
 from tests.fuzz.cases import few_or_many, try_all
 from tests.fuzz.damage import damaged
-from tests.stages.test_train import trainer
+from tests.training.trainers import trainer
 
 NAMES = ("model.bin", "history.csv")
 

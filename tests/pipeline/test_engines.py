@@ -1,6 +1,5 @@
 """The real DVC and Snakemake: what runs again after a change, and what comes back without running."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +45,17 @@ def snakemake(dvc: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
 
 def test_dvc_second_run_does_nothing(dvc: Project) -> None:
     assert dvc.dvc() == []
+
+
+def test_snakemake_notices_changed_settings_of_what_dvc_has_built(dvc: Project, tmp_path: Path) -> None:
+    project = dvc.copy(tmp_path / "copy")
+    assert project.snakemake() == []
+    shutil.rmtree(project.root / ".snakemake")
+    shutil.rmtree(project.root / ".acf/settings")
+    with project.changed(DRAWS, 2):
+        assert set(MEASUREMENTS) <= set(project.snakemake())
+        assert project.metrics("resflow")["draws"] == 2
+        assert "restored model.safetensors" in project.text("logs/train/digits/resflow/seed0.log")
 
 
 def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
@@ -131,20 +141,6 @@ def test_two_experiments_on_one_data_set_prepare_it_once_by_dvc(dvc: Project) ->
 
 def test_two_experiments_on_one_data_set_prepare_it_once_by_snakemake(snakemake: Project) -> None:
     assert snakemake.snakemake("digits", "digits-wide") == sorted(WIDE)
-
-
-def test_snakemake_notices_changed_settings_of_what_dvc_has_built(dvc: Project, tmp_path: Path) -> None:
-    project = dvc.copy(tmp_path / "copy")
-    os.utime(project.root / "params.yaml", (0, 0))  # Older than what was built, as if no test had changed it.
-    assert project.snakemake() == []
-    with project.changed(DRAWS, 2):
-        assert project.snakemake() == MEASUREMENTS
-    shutil.rmtree(project.root / ".snakemake")
-    shutil.rmtree(project.root / ".acf/settings")
-    with project.changed(DRAWS, 2):
-        assert set(MEASUREMENTS) <= set(project.snakemake())
-        assert project.metrics("resflow")["draws"] == 2
-        assert "restored model.safetensors" in project.text("logs/train/digits/resflow/seed0.log")
 
 
 def test_dvc_shows_metrics_and_curves_without_a_failure(dvc: Project) -> None:
