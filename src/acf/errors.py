@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from typing_extensions import override
+
 
 def shown(value: object, most: int = 60) -> str:
     """Return a value as it can stand in a message: on one line, and not long."""
@@ -16,7 +18,14 @@ def dotted(keys: Iterable[object]) -> str:
 
 
 class AcfError(Exception):
-    """Base of all errors the command line prints as one message, without a traceback."""
+    """Base of all errors the command line prints as one message, without a traceback.
+
+    Characters that no terminal shows, which damaged files bring into messages, are escaped.
+    """
+
+    @override
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in super().__str__())
 
 
 class ConfigError(AcfError):
