@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import strategies as st
 
 from acf.runs.store import RunStore
 from acf.training.trainer import Trainer
-from tests.fuzz.cases import few_or_many, try_all
+from tests.fuzz.cases import few_or_many, same, try_all
 from tests.fuzz.damage import damaged
 from tests.training.trainers import trainer
 
@@ -60,16 +59,6 @@ def state(run: Trainer) -> dict[str, Any]:
         "history": run.history.state_dict(),
         "random": run._random_state,
     }
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 @few_or_many

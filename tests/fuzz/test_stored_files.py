@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from acf.errors import AcfError
 from acf.stages.cached import Computation
-from tests.fuzz.cases import few_or_many, try_all, value_or_refusal
+from tests.fuzz.cases import few_or_many, same, try_all, value_or_refusal
 from tests.fuzz.finished import STORED, StoredFile, blank, finish, little_memory, recipe_without_code
 
 
@@ -38,12 +37,6 @@ def outcome(read: Callable[[Path], Any], root: Path) -> Any:
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise
         return AcfError("out of memory")  # as the command line has it
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
 
 
 def assert_no_harm(stored: StoredFile, root: Path, cases: int) -> None:
