@@ -57,6 +57,7 @@ def check_readme(root: Path = Path(".")) -> None:
     ]
     if stale:
         raise AcfError(f"{path}: the results of {', '.join(stale)} are not those of the reports; run: acf readme")
+    print(f"{path}: up to date")
 
 
 def _table(root: Path, experiment: str) -> pd.DataFrame:
