@@ -10,7 +10,7 @@ import pandas as pd
 from acf.errors import AcfError
 from acf.reporting.comparison import read_comparison
 from acf.reporting.wording import README, markdown
-from acf.runs.files import write_atomically, writing
+from acf.runs.files import write_atomically
 from acf.stages.project import Project
 
 SECTION = re.compile(r"(<!-- results:(?P<experiment>[\w-]+) -->\n)(?P<table>.*?)(<!-- /results -->)", re.DOTALL)
@@ -38,8 +38,7 @@ def write_readme(root: Path = Path(".")) -> None:
     written = {name: readme_table(_table(Path(root), name)) for name in tables(text)}
     new = SECTION.sub(lambda section: section[1] + written[section["experiment"]] + section[4], text)
     if new != text:
-        with writing(path):
-            write_atomically(path.resolve(), new.encode())
+        write_atomically(path.resolve(), new.encode())
     print(f"{path}: {'rewritten' if new != text else 'up to date'}")
 
 
