@@ -1,15 +1,12 @@
 """Activations with a proven bound of the slope."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.kernels.scratch import empty_like
-from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
-from acf.lipschitz.once_differentiable import VALUE_AND_JVP_ONCE, OnceDifferentiable
+from acf.lipschitz.kernels.scratch import empty_like, out_like
+from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 
 # max over x of d/dx [x sigmoid(x)], attained at x = 2.39935...; the last digit is rounded up.
 SWISH_SLOPE = 1.0998393202
@@ -59,8 +56,8 @@ class Swish(Activation):
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         inner, outer = tensors
         u = _scaled(x, inner)
-        s = torch.sigmoid(u, out=empty_like(u))
-        y = torch.mul(u, s, out=empty_like(u))
+        s = torch.sigmoid(u, out=out_like(u))
+        y = torch.mul(u, s, out=out_like(u))
         value = _scaled(self._core(y, u), outer)
         slope = s.addcmul_(s, u.sub_(y))
         if dtype != s.dtype:
@@ -68,14 +65,28 @@ class Swish(Activation):
         return value, lambda v: _scaled(_scaled(self._core_adjoint(v, slope[: len(v)]), inner), outer)
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         inner, outer = tensors
         u = _scaled(z, inner)
-        return _scaled(self._core(_SiluValueAndJVP.apply(u), u), outer)
+        y, silu_pullback = _silu_jvp_and_pullback(u)
+        core = self._core(y, u)
+
+        def pullback(v: Tensor) -> tuple[Tensor, Tensors]:
+            of_outer = _of_scale(v, core, outer)
+            of_silu, of_input = self._core_cotangents(_scaled(v, outer))
+            of_u = silu_pullback(of_silu)
+            of_u = of_u if of_input is None else of_u.add_(of_input)
+            return _scaled(of_u, inner), (_of_scale(of_u, z, inner), of_outer)
+
+        return _scaled(core, outer), pullback
 
     def _core(self, y: Tensor, u: Tensor) -> Tensor:
         """The core, linear in y = silu(u) and u."""
         return y
+
+    def _core_cotangents(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The cotangents of y and u, for a cotangent v of the core; None for zeros."""
+        return v, None
 
     def _core_adjoint(self, v: Tensor, slope: Tensor) -> Tensor:
         """The adjoint of du -> core(slope * du, du) applied to v, which may be overwritten."""
@@ -91,41 +102,36 @@ def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
     return x * scale if isinstance(scale, Tensor) else x
 
 
-class _SiluValueAndJVP(OnceDifferentiable):
-    """[u; du] -> [silu(u); silu'(u) du], differentiable once; few passes over memory count more than few operations.
+def _of_scale(v: Tensor, x: Tensor, scale: Tensor | tuple[()]) -> Tensor | tuple[()] | None:
+    """The cotangent of the scale in scale * x."""
+    if not isinstance(scale, Tensor):
+        return ()
+    return (v * x).sum().view(scale.shape) if scale.requires_grad else None
 
-    With s = sigmoid(u), y = u s and t = u - y: silu' = s + s t and silu'' = s (1 - s) (2 - (u - 2 t)).
+
+def _silu_jvp_and_pullback(z: Tensor) -> tuple[Tensor, VJP]:
+    """[u; du] -> [silu(u); silu'(u) du] with its pullback; few passes over memory count more than few operations.
+
+    With s = sigmoid(u): silu = u s, silu' = s + s (u - u s) and silu'' = silu' + s - 2 s silu'.
     """
+    u, du = z.chunk(2)
+    out = empty_like(z)
+    y, dy = out.chunk(2)
+    s = torch.sigmoid(u, out=out_like(u))
+    torch.mul(u, s, out=y)
+    slope = torch.addcmul(s, s, torch.sub(u, y, out=out_like(u)), out=out_like(u))
+    torch.mul(slope, du, out=dy)
 
-    advice = VALUE_AND_JVP_ONCE
+    def pullback(v: Tensor) -> Tensor:
+        of_y, of_dy = v.chunk(2)
+        of_z = empty_like(z)
+        of_u, of_du = of_z.chunk(2)
+        bend = s.addcmul_(s, slope, value=-2).add_(slope).mul_(du)
+        torch.mul(of_dy, slope, out=of_du)
+        torch.mul(of_y, slope, out=of_u).addcmul_(of_dy, bend)
+        return of_z
 
-    @staticmethod
-    @override
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        u, du = z.chunk(2)
-        out = empty_like(z)
-        y, dy = out.chunk(2)
-        s = torch.sigmoid(u, out=empty_like(u))
-        torch.mul(u, s, out=y)
-        t = torch.sub(u, y, out=empty_like(u))
-        slope = torch.addcmul(s, s, t, out=empty_like(u))
-        torch.mul(slope, du, out=dy)
-        ctx.save_for_backward(z, s, slope, t)
-        return out
-
-    @staticmethod
-    @override
-    def gradient(ctx: Any, saved: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor]:
-        z, s, slope, t = saved
-        u, du = z.chunk(2)
-        grad_y, grad_dy = grad.chunk(2)
-        bend = torch.sub(u, t, alpha=2, out=empty_like(u)).sub_(2)
-        torch.ops.aten.sigmoid_backward.grad_input(bend, s, grad_input=bend).mul_(du)  # -silu'' du
-        grad_z = empty_like(z)
-        grad_u, grad_du = grad_z.chunk(2)
-        torch.mul(grad_dy, slope, out=grad_du)
-        torch.mul(grad_y, slope, out=grad_u).addcmul_(grad_dy, bend, value=-1)
-        return (grad_z,)
+    return out, pullback
 
 
 class LipSwish(Swish):
@@ -155,10 +161,17 @@ class ELU(Activation):
         return y, lambda v: v.mul_(slope[: len(v)])
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         x, dx = z.chunk(2)
         y = F.elu(x)
-        return torch.cat([y, (y.clamp_max(0) + 1) * dx])
+        slope = y.clamp_max(0) + 1
+
+        def pullback(v: Tensor) -> tuple[Tensor, Tensors]:
+            of_y, of_dy = v.chunk(2)
+            bend = torch.where(x < 0, slope, 0) * dx
+            return torch.cat([torch.addcmul(of_y * slope, of_dy, bend), of_dy * slope]), ()
+
+        return torch.cat([y, slope * dx]), pullback
 
     @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
@@ -183,6 +196,11 @@ class CLipSwish(Swish):
     def _core(self, y: Tensor, u: Tensor) -> Tensor:
         """silu(-u) = silu(u) - u saves the second exponential."""
         return torch.cat([y, y - u], 1)
+
+    @override
+    def _core_cotangents(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
+        a, b = v.chunk(2, 1)
+        return a + b, -b
 
     @override
     def _core_adjoint(self, v: Tensor, slope: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.activations import Swish
-from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
+from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 from acf.lipschitz.normalised import Normalised, NormalisedConv2d, NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
 from acf.settings.config import ModelConfig
@@ -80,10 +80,20 @@ class Branch(nn.Sequential, LipschitzLayer):
         return x, vjp
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
+        pullbacks: list[Pullback] = []
         for layer, own in zip(self.layers(), tensors, strict=True):
-            z = layer.value_and_jvp(z, own)
-        return z
+            z, layer_pullback = layer.jvp_and_pullback(z, own)
+            pullbacks.append(layer_pullback)
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            cotangents: list[Tensors] = []
+            for layer_pullback in reversed(pullbacks):
+                u, of_tensors = layer_pullback(u)
+                cotangents.append(of_tensors)
+            return u, tuple(reversed(cotangents))
+
+        return z, pullback
 
     @property
     @override
@@ -114,8 +124,9 @@ class Reshape(LipschitzLayer):
         return self(x), lambda v: v.reshape(len(v), *before)
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        return self(z)
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
+        before = z.shape
+        return self(z), lambda u: (u.reshape(before), ())
 
     @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:

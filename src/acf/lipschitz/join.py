@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
+from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 
 
 class Join(LipschitzLayer):
@@ -87,9 +87,16 @@ class ConvexShare(Join):
         return torch.lerp(x, y, share), lambda v: torch.lerp(v, vjp(v.clone()), share)
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         share, inner = tensors
-        return torch.lerp(z, self.inner.value_and_jvp(z, inner), share)
+        y, inner_pullback = self.inner.jvp_and_pullback(z, inner)
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            of_share = (u * (y - z)).sum() if share.requires_grad else None
+            of_z, of_inner = inner_pullback(share * u)
+            return torch.addcmul(u + of_z, u, share, value=-1), (of_share, of_inner)
+
+        return torch.lerp(z, y, share), pullback
 
     @override
     def share(self) -> float:
@@ -141,9 +148,18 @@ class Concatenation(Join):
         return torch.cat([cos * x, sin * y], 1), lambda v: cos * v[:, :channels] + vjp(sin * v[:, channels:])
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         cos, sin, inner = tensors
-        return torch.cat([cos * z, sin * self.inner.value_and_jvp(z, inner)], 1)
+        y, inner_pullback = self.inner.jvp_and_pullback(z, inner)
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            of_passed, of_attended = u.split([z.shape[1], y.shape[1]], 1)
+            of_cos = (of_passed * z).sum() if cos.requires_grad else None
+            of_sin = (of_attended * y).sum() if sin.requires_grad else None
+            of_z, of_inner = inner_pullback(sin * of_attended)
+            return torch.addcmul(of_z, of_passed, cos), (of_cos, of_sin, of_inner)
+
+        return torch.cat([cos * z, sin * y], 1), pullback
 
     @override
     def share(self) -> float:
@@ -203,9 +219,16 @@ class ChannelSplit(Join):
         return torch.cat([passed, y], 1), vjp
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         passed, attended = self._split(z)
-        return torch.cat([passed, self.inner.value_and_jvp(attended, tensors)], 1)
+        y, inner_pullback = self.inner.jvp_and_pullback(attended, tensors)
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            of_passed, of_y = self._split(u)
+            of_attended, of_inner = inner_pullback(of_y.contiguous())
+            return torch.cat([of_passed, of_attended], 1), of_inner
+
+        return torch.cat([passed, y], 1), pullback
 
     @override
     def share(self) -> float:

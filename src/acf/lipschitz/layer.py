@@ -14,6 +14,8 @@ VJP: TypeAlias = Callable[[Tensor], Tensor]
 """u -> J^T u, the product of cotangents with the transposed Jacobian."""
 Tensors: TypeAlias = tuple[Any, ...]
 """A tuple of tensors and of such tuples."""
+Pullback: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensors]]
+"""u -> cotangents of a value's input and of the tensors it was computed from, for its cotangent u."""
 
 
 class LipschitzLayer(nn.Module, ABC):
@@ -31,11 +33,11 @@ class LipschitzLayer(nn.Module, ABC):
     - `effective_tensors()`: theta, all tensors that g is computed from, such as the normalised weight instead of the
       stored one. A caller takes them once and hands them to any number of calls of the other two methods.
     - `value_and_vjp(x, tensors, dtype)`: g(x), and the function u -> J(x)^T u.
-    - `value_and_jvp(z, tensors)`: g(x) and J(x) dx for z = [x; dx].
+    - `jvp_and_pullback(z, tensors)`: g(x) and J(x) dx for z = [x; dx], and the gradients of both.
 
     It MAY further declare:
 
-    - `supports_bfloat16 = True`: the vjp and `value_and_jvp` keep a usable accuracy in bfloat16.
+    - `supports_bfloat16 = True`: the vjp and `jvp_and_pullback` keep a usable accuracy in bfloat16.
     - `intermediate_values(positions)`: the size of the largest intermediate result, from which callers choose how many
       samples to process at a time.
 
@@ -66,7 +68,7 @@ class LipschitzLayer(nn.Module, ABC):
 
     @property
     def supports_bfloat16(self) -> bool:
-        """Whether products and `value_and_jvp` may be computed in bfloat16; subclasses may set a class attribute."""
+        """Whether products and `jvp_and_pullback` may be computed in bfloat16; subclasses may set a class attribute."""
         return False
 
     def intermediate_values(self, positions: int) -> int:
@@ -106,11 +108,38 @@ class LipschitzLayer(nn.Module, ABC):
 
         return y.detach(), vjp
 
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
+        """Return [g(x); J(x) dx] (2 B, ...) for z = [x; dx] (2 B, ...), and its pullback, both without graph.
+
+        The gradient of w^T J v by this reverse over forward mode takes one differentiation less than reverse over
+        reverse. To be called under `torch.no_grad`.
+
+        Args:
+            z: values x and tangents dx, one after the other along dimension 0.
+            tensors: theta, as `effective_tensors` returns it.
+
+        Returns:
+            The output, which the caller may overwrite, and pullback with pullback(u) = (cotangent of z, cotangents of
+            theta in the form of `tensors`) for a cotangent u of the output, which may be overwritten. A cotangent is
+            None where the tensor does not require grad. The function is called once.
+        """
+        flat = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in flatten(tensors)]
+        z = z.detach().requires_grad_(True)
+        with torch.enable_grad():
+            output = self.value_and_jvp(z, unflatten(tensors, iter(flat)))
+        wanted = [z, *(tensor for tensor in flat if tensor.requires_grad)]
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            of_z, *others = torch.autograd.grad(output, wanted, u, materialize_grads=True)
+            cotangents = iter(others)
+            return of_z, unflatten(tensors, (next(cotangents) if t.requires_grad else None for t in flat))
+
+        return output.detach(), pullback
+
     def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
         """Return [g(x); J(x) dx] (2 B, ...) for z = [x; dx] (2 B, ...), with graph to z and `tensors`.
 
-        The result needs to be differentiable once, backward. The gradient of w^T J v by this reverse over forward mode
-        takes one differentiation less than reverse over reverse.
+        It is what the default of `jvp_and_pullback` differentiates, once.
 
         Args:
             z: values x and tangents dx, one after the other along dimension 0.
@@ -139,6 +168,6 @@ def flatten(tensors: Tensors) -> Iterator[Tensor]:
             yield entry
 
 
-def unflatten(like: Tensors, flat: Iterator[Tensor]) -> Tensors:
+def unflatten(like: Tensors, flat: Iterator[Tensor | None]) -> Tensors:
     """Return a nested tuple of the form of `like` with the tensors of `flat`."""
     return tuple(unflatten(entry, flat) if isinstance(entry, tuple) else next(flat) for entry in like)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.bounds.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
-from acf.lipschitz.kernels.convolution import convolution, convolution_value_and_jvp, transposed
+from acf.lipschitz.kernels.convolution import arranged
 from acf.lipschitz.kernels.power_iteration import (
     Map,
     groups_of_equal_shapes,
@@ -17,7 +17,7 @@ from acf.lipschitz.kernels.power_iteration import (
     stacked_convolutions,
     stacked_matrices,
 )
-from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors
+from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 from acf.lipschitz.once_differentiable import is_transformed
 from acf.lipschitz.precision import autocast_off, require_full_precision
 
@@ -179,19 +179,34 @@ class NormalisedConv2d(Normalised):
 
     @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
+        weight, *bias = tensors
         if torch.is_grad_enabled() or is_transformed(x):
-            weight, *bias = tensors
             return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
-        return convolution(*tensors)(x)
+        return arranged(weight, *x.shape[2:]).apply(x, *bias)
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        return convolution(*tensors)(x), convolution(transposed(tensors[0].to(dtype)))
+        weight, *bias = tensors
+        convolution = arranged(weight, *x.shape[2:])
+        y = convolution.apply(x, *bias)
+        if dtype != weight.dtype:
+            convolution = arranged(weight.to(dtype), *x.shape[2:])
+        return y, convolution.adjoint
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         weight, *bias = tensors
-        return convolution_value_and_jvp(z, weight, bias[0] if bias else None)
+        convolution, samples = arranged(weight, *z.shape[2:]), len(z) // 2
+        y = convolution.apply(z)
+        if bias:
+            y[:samples].add_(bias[0].view(-1, 1, 1))
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            of_weight = convolution.weight_gradient(z, u) if weight.requires_grad else None
+            of_bias = [u[:samples].sum((0, 2, 3)) if b.requires_grad else None for b in bias]
+            return convolution.adjoint(u), (of_weight, *of_bias)
+
+        return y, pullback
 
     @override
     def intermediate_values(self, positions: int) -> int:
@@ -243,11 +258,20 @@ class NormalisedLinear(Normalised):
         return self.value(x, tensors), lambda v: v @ weight
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         weight, *bias = tensors
-        if not bias:
-            return F.linear(z, weight)
-        return torch.cat([F.linear(x, weight, b) for x, b in zip(z.chunk(2), (bias[0], None), strict=True)])
+        samples = len(z) // 2
+        y = F.linear(z, weight)
+        if bias:
+            y[:samples].add_(bias[0])
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            rows = u.flatten(0, -2) if u.dim() > 2 else u
+            of_weight = rows.t() @ (z.flatten(0, -2) if z.dim() > 2 else z) if weight.requires_grad else None
+            of_bias = [u[:samples].flatten(0, -2).sum(0) if b.requires_grad else None for b in bias]
+            return u @ weight, (of_weight, *of_bias)
+
+        return y, pullback
 
     @override
     def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:

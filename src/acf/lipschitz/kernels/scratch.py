@@ -37,7 +37,7 @@ def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
     """
     dtype = dtype or like.dtype
     size = torch.Size(shape).numel() * dtype.itemsize
-    if like.device.type != "cpu" or size < SMALLEST_BYTES:
+    if not like.is_cpu or size < SMALLEST_BYTES:
         return torch.empty(shape, dtype=dtype, device=like.device)
     rounded = -(-size // SMALLEST_BYTES) * SMALLEST_BYTES
     try:
@@ -51,6 +51,25 @@ def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
 
 def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return an uninitialised tensor like x, with dimensions in the same order in memory; see `empty`."""
+    if not _is_pooled(x, x.numel()):
+        return torch.empty_like(x, dtype=dtype)
     order = sorted(range(x.dim()), key=lambda d: (x.stride(d), x.shape[d]), reverse=True)
     made = empty(tuple(x.shape[d] for d in order), x, dtype)
     return made.permute([order.index(d) for d in range(x.dim())])
+
+
+def out_like(x: Tensor) -> Tensor | None:
+    """Return what to pass as `out` to an operation whose result is like x: memory from the pool, or None.
+
+    It is None for tensors that are not pooled, where it is one operation less than `empty_like`.
+    """
+    return empty_like(x) if _is_pooled(x, x.numel()) else None
+
+
+def out_of_rows(rows: Tensor, columns: int) -> Tensor | None:
+    """Return what to pass as `out` to a product of rows (n, m) with a matrix (m, columns), as `out_like` does."""
+    return empty((len(rows), columns), rows) if _is_pooled(rows, len(rows) * columns) else None
+
+
+def _is_pooled(like: Tensor, values: int) -> bool:
+    return like.is_cpu and values * like.itemsize >= SMALLEST_BYTES
