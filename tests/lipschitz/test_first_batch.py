@@ -1,6 +1,9 @@
-"""Starting values under torch.distributed: those of all ranks' batches, with the same bits on every rank."""
+"""Starting values: taken once, known to the host afterwards; under torch.distributed those of all ranks' batches."""
 
+import copy
+import pickle
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 import acf
 from acf.flows.actnorm import ActNorm
@@ -17,7 +21,7 @@ from acf.registry import ATTENTIONS
 from tests.building_blocks.layers import make_attention
 from tests.building_blocks.noise import noise
 
-pytestmark = pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="needs gloo")
+needs_gloo = pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="needs gloo")
 RANKS = 2
 CONFIG: dict[str, Any] = {
     "shape": (1, 4, 4),
@@ -89,6 +93,7 @@ def trained(rank: int) -> dict[str, Tensor]:
     return flow.state_dict()
 
 
+@needs_gloo
 def test_ranks_start_from_all_batches_and_stay_equal(tmp_path: Path) -> None:
     first, second = in_every_rank(started, tmp_path)
     assert "first batch" in first["refused"] == second["refused"]
@@ -103,3 +108,53 @@ def test_ranks_start_from_all_batches_and_stay_equal(tmp_path: Path) -> None:
         for split in SPLITS:
             for key, value in layer.state_dict().items():
                 torch.testing.assert_close(first[f"{name}, {split}"][key], value, rtol=1e-12, atol=1e-12)
+
+
+def averaged(layer: torch.nn.Module) -> torch.nn.Module:
+    fresh = copy.deepcopy(layer)
+    fresh.load_state_dict({key: torch.zeros_like(value) for key, value in layer.state_dict().items()})
+    average = AveragedModel(fresh)
+    average.update_parameters(layer)  # writes into the buffers directly
+    return average.module.train()
+
+
+def loaded(layer: torch.nn.Module) -> torch.nn.Module:
+    other = copy.deepcopy(layer)
+    other.load_state_dict(layer.state_dict())
+    return other
+
+
+COPIES: dict[str, Callable[[torch.nn.Module], torch.nn.Module]] = {
+    "the layer itself": lambda layer: layer,
+    "a copy": copy.deepcopy,
+    "pickled": lambda layer: pickle.loads(pickle.dumps(layer)),
+    "a moving average": averaged,
+    "loaded": loaded,
+}
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("name", ["actnorm", *ATTENTIONS])
+def test_a_layer_that_has_started_asks_no_tensor_whether_it_has(name: str, copied: str) -> None:
+    """On the meta device tensors have no values to ask for."""
+    layer = layers()[name].train()
+    layer(X)
+    layer = COPIES[copied](layer)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    layer(1 + X)  # here a copy may look at what was copied
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+    assert layer.is_started()
+    if name != "sinkhorn":  # whose iteration looks at values
+        layer.to("meta")(X.to("meta"))
+
+
+@pytest.mark.parametrize("name", ["actnorm", *ATTENTIONS])
+def test_weights_from_before_the_first_batch_start_again(name: str) -> None:
+    layer = layers()[name].train()
+    fresh = copy.deepcopy(layer.state_dict())
+    layer(X)
+    started_at = copy.deepcopy(layer.state_dict())
+    layer.load_state_dict(fresh)
+    assert not layer.is_started()
+    layer(X)
+    assert all(torch.equal(value, started_at[key]) for key, value in layer.state_dict().items())

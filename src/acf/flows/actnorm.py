@@ -5,13 +5,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.flows.bijection import Bijection
-from acf.lipschitz.first_batch import samples_of_all_ranks, std_mean_of_all_ranks
+from acf.lipschitz.first_batch import StartedByFirstBatch, samples_of_all_ranks, std_mean_of_all_ranks
 
 SMALLEST_STD, CONSTANT_STD = 0.1, 1e-3
 """Smallest standard deviation that is divided by, and the one below which a value counts as constant."""
 
 
-class ActNorm(Bijection):
+class ActNorm(StartedByFirstBatch, Bijection):
     """y = exp(s) (x + b) with s, b learnt, initialised from one batch (arXiv 1807.03039, section 3.1).
 
     The first batch seen in training (where torch.distributed runs, that of all ranks, `acf.lipschitz.first_batch`) sets
@@ -29,8 +29,6 @@ class ActNorm(Bijection):
         per_value: one pair for every value of the map instead of one per channel (for dense blocks).
     """
 
-    initialised: Tensor
-
     def __init__(self, shape: tuple[int, int, int], per_value: bool = False) -> None:
         super().__init__()
         channels, height, width = shape
@@ -38,11 +36,10 @@ class ActNorm(Bijection):
         self.positions = 1 if per_value else height * width
         self.shift = nn.Parameter(torch.zeros(size))
         self.log_scale = nn.Parameter(torch.zeros(size))
-        self.register_buffer("initialised", torch.tensor(False))
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training and not self.initialised:
+        if self.training and not self.is_started():
             self._initialise_from(x.detach())
         log_abs_det = self.log_scale.sum() * self.positions
         return (x + self.shift) * self.log_scale.exp(), log_abs_det.expand(len(x))
@@ -66,4 +63,4 @@ class ActNorm(Bijection):
         log_scale = torch.where(tells_scale, -std.clamp_min(SMALLEST_STD).log(), 0)
         self.shift.copy_(-mean.view_as(self.shift))
         self.log_scale.copy_(log_scale.view_as(self.log_scale))
-        self.initialised.fill_(True)
+        self.set_started()

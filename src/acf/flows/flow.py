@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from acf.errors import ConvergenceError, InputError
-from acf.flows.actnorm import ActNorm
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.pixels import require_images, require_pixels
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError
-from acf.lipschitz.attention.self_attention import SelfAttention
+from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.lipschitz.once_differentiable import refuse_transforms
 from acf.lipschitz.precision import (
@@ -159,8 +158,7 @@ class Flow(nn.Module):
         )
 
     def _require_scales(self) -> None:
-        waiting = (m for m in self.modules() if isinstance(m, ActNorm | SelfAttention) and not m.initialised)
-        if any(waiting):
+        if not all(m.is_started() for m in self.modules() if isinstance(m, StartedByFirstBatch)):
             raise InputError(
                 "the first batch in training mode sets the scales of ActNorm and attention, and the gradient of an "
                 "inverse needs them: pass the flow images first, or call eval()"

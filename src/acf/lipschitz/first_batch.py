@@ -6,11 +6,49 @@ all ranks must make the first call in training mode together, as they do under D
 may be empty.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from acf.errors import InputError
+
+
+class StartedByFirstBatch(nn.Module):
+    """A module that takes starting values from the first batch of training.
+
+    The buffer `initialised` says whether it has, and is stored with the weights. What it says is kept on the host as
+    well, as asking a tensor of a GPU makes the host wait: the buffer is read until it is True for the first time, and
+    again after a state dict was loaded.
+
+    Attributes:
+        initialised: bool scalar; changed by `set_started` and `load_state_dict` alone.
+    """
+
+    initialised: Tensor
+    _is_started = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def is_started(self) -> bool:
+        """Return whether the starting values have been set."""
+        if not self._is_started:
+            self._is_started = bool(self.initialised)
+        return self._is_started
+
+    def set_started(self) -> None:
+        """Note that the starting values have been set."""
+        self.initialised.fill_(True)
+        self._is_started = True
+
+    @override
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._is_started = False
 
 
 def samples_of_all_ranks(x: Tensor) -> int:

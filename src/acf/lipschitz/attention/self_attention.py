@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.first_batch import samples_of_all_ranks
+from acf.lipschitz.first_batch import StartedByFirstBatch, samples_of_all_ranks
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import OrthogonalLinear
 
 
-class SelfAttention(LipschitzLayer):
+class SelfAttention(StartedByFirstBatch, LipschitzLayer):
     """(B, C, H, W) -> (B, C, H, W): project, attend in each head, join the heads.
 
     With `project` and `output` of norm at most 1 (all heads stacked in one matrix) and a `core` that is 1-Lipschitz in
@@ -33,8 +33,6 @@ class SelfAttention(LipschitzLayer):
         head_width: channels of a head's tokens.
     """
 
-    initialised: Tensor
-
     def __init__(
         self, channels: int, heads: int, projections: int, coefficient: float, head_width: int | None = None
     ) -> None:
@@ -50,7 +48,6 @@ class SelfAttention(LipschitzLayer):
         for layer in (self.project, self.output):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        self.register_buffer("initialised", torch.tensor(False))
 
     @abstractmethod
     def core(self, *projected: Tensor) -> Tensor:
@@ -77,9 +74,9 @@ class SelfAttention(LipschitzLayer):
 
     @torch.no_grad()
     def _match_scales_once(self, projected: Tensor) -> None:
-        if self.training and not self.initialised and samples_of_all_ranks(projected[0]) > 0:
+        if self.training and not self.is_started() and samples_of_all_ranks(projected[0]) > 0:
             self.match_scales(*projected.detach())
-            self.initialised.fill_(True)
+            self.set_started()
 
     @override
     def lipschitz_bound(self, n_tokens: int) -> float:
