@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.flows.fixed_point import Solution
+from acf.flows.prepared import Prepared
 from acf.lipschitz.precision import autocast_off, first_parameter, refuse_backward_in_autocast, require_full_precision
 
 
@@ -49,6 +51,10 @@ class Bijection(nn.Module, ABC):
         refuse_backward_in_autocast(log_abs_det)
         return y, log_abs_det
 
+    def as_part(self, x: Tensor, prepared: Prepared | None) -> tuple[Tensor, Tensor]:
+        """Call `forward` as a part of a bijection that was itself called, so that nothing is checked twice."""
+        return super().__call__(x)
+
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y, log_abs_det): y = f(x) and log|det df/dx| in nats, shape (B,), for x (B, ...)."""
@@ -71,6 +77,19 @@ class Bijection(nn.Module, ABC):
         return self.inverse(y), Report()
 
 
+class PreparedBijection(Bijection):
+    """A bijection with residual blocks, which takes what was prepared for them together (`acf.flows.prepared`)."""
+
+    @override
+    def as_part(self, x: Tensor, prepared: Prepared | None) -> tuple[Tensor, Tensor]:
+        return nn.Module.__call__(self, x, prepared)
+
+    @abstractmethod
+    @override
+    def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
+        """Return (y, log_abs_det) as any bijection; what was not prepared is made on the way."""
+
+
 class BijectionList(nn.ModuleList):
     """An `nn.ModuleList` of bijections only."""
 
@@ -82,7 +101,7 @@ class BijectionList(nn.ModuleList):
         return cast(Iterator[Bijection], super().__iter__())
 
 
-class Chain(Bijection):
+class Chain(PreparedBijection):
     """Bijections one after the other, first to last; log-determinants add up."""
 
     def __init__(self, *bijections: Bijection) -> None:
@@ -90,12 +109,12 @@ class Chain(Bijection):
         self.bijections = BijectionList(bijections)
 
     @override
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(len(x))
+    def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
+        parts = [x.new_zeros(len(x))]
         for bijection in self.bijections:
-            x, log_abs_det = bijection(x)
-            total = total + log_abs_det
-        return x, total
+            x, log_abs_det = bijection.as_part(x, prepared)
+            parts.append(log_abs_det)
+        return x, torch.stack(parts).sum(0)
 
     @override
     def transform(self, x: Tensor) -> Tensor:

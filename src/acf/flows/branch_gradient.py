@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from acf.lipschitz.kernels.chunks import batch_slices
-from acf.lipschitz.layer import LipschitzLayer, Tensors, unflatten
+from acf.lipschitz.layer import LipschitzLayer, Tensors, flatten, unflatten
 
 Pair = tuple[Tensor, Tensor]
 
@@ -34,35 +34,53 @@ def branch_gradient(
         x: (B, ...).
         cotangent: c, of x's shape.
         pairs: at least one (v_j, w_j), each of x's shape.
-        dtype: type of the computation, which `value_and_jvp` must support; x's by default.
+        dtype: type of the computation, which `jvp_and_pullback` must support; x's by default.
     """
     if not any(needed):
         return (None,) * len(needed)
     dtype = dtype or x.dtype
     needs_x, *needs = needed
-    leaves = [t.detach().to(dtype).requires_grad_(need) for t, need in zip(theta, needs, strict=True)]
-    wanted = [t for t in leaves if t.requires_grad]
-    tensors = unflatten(form, iter(leaves))
-    grad_x = torch.zeros_like(x) if needs_x else None
-    sums = [torch.zeros_like(t, dtype=x.dtype) for t in wanted]
+    if dtype != x.dtype or any(t.requires_grad != need for t, need in zip(theta, needs, strict=True)):
+        theta = [t.detach().to(dtype).requires_grad_(need) for t, need in zip(theta, needs, strict=True)]
+    tensors = unflatten(form, iter(theta))
+    of_x: list[Tensor] = []
+    sums: list[Tensor] = []
     for here in samples_at_a_time(branch, x, dtype):
-        c = cotangent[here]
+        c, of_slice = part(cotangent, here), None
         for v, w in pairs:
-            z = torch.cat([x[here], v[here]]).to(dtype).requires_grad_(needs_x)
-            with torch.enable_grad():
-                output = branch.value_and_jvp(z, tensors)
-            inputs = [*wanted, z] if needs_x else wanted
-            grads = list(torch.autograd.grad(output, inputs, torch.cat([c, w[here]]).to(dtype), materialize_grads=True))
+            _, pullback = branch.jvp_and_pullback(torch.cat([part(x, here), part(v, here)]).to(dtype), tensors)
+            of_z, of_tensors = pullback(torch.cat([c, part(w, here)]).to(dtype))
             c = torch.zeros_like(c)  # g(x) is differentiated once.
-            if grad_x is not None:
-                grad_x[here] += grads.pop().chunk(2)[0]
-            if grads:
-                torch._foreach_add_(sums, grads)
+            if needs_x:
+                of_pair = of_z.chunk(2)[0]
+                of_slice = of_pair if of_slice is None else of_slice + of_pair
+            sums = _added(sums, [t for t in flatten(of_tensors) if t is not None], x.dtype)
+        if of_slice is not None:
+            of_x.append(of_slice)
     gradients = iter(sums)
+    grad_x = joined(of_x).to(x.dtype) if needs_x else None
     return grad_x, *(next(gradients) if need else None for need in needs)
+
+
+def _added(sums: list[Tensor], more: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    if not sums:
+        return [tensor.to(dtype) for tensor in more]
+    if more:
+        torch._foreach_add_(sums, more)
+    return sums
 
 
 def samples_at_a_time(branch: LipschitzLayer, x: Tensor, dtype: torch.dtype) -> Iterator[slice]:
     """Yield slices of the samples x (B, ...) whose intermediate results in the branch fit in the cache."""
     values = max(x[0].numel(), branch.intermediate_values(x[0, 0].numel())) if len(x) else 1
     return batch_slices(len(x), values, x.device, dtype)
+
+
+def part(x: Tensor, here: slice) -> Tensor:
+    """Return the samples `here` of x, by no operation if these are all."""
+    return x if here.start == 0 and here.stop == x.shape[0] else x[here]
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Return what parts of a batch make together, by no operation if there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -72,8 +72,8 @@ class Flow(nn.Module):
         """
         self._check(x)
         with autocast_off(x.device.type):
-            x, start = self.logit(x)
-            z, log_abs_det = self.bijection(x)
+            x, start = self.logit.as_part(x, None)
+            z, log_abs_det = self.bijection(x, ResidualBlock.prepared(list(self.residual_blocks().values())))
             return z, start + log_abs_det
 
     def transform(self, x: Tensor) -> Tensor:

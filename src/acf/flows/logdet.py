@@ -9,11 +9,14 @@ So `RouletteEstimator.weighted_probes` uses several probes that cancel each othe
 first terms, and one for the others.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from operator import neg
 from typing import Any, Literal, Self, cast
 
+import numpy as np
 import torch
 from scipy.special import gammainc
 from torch import Tensor, nn
@@ -37,27 +40,35 @@ class WeightedProbe:
 
     Attributes:
         probe: v, of x's shape.
-        weights: (terms, B) or (terms, 1): factor of the k-th term, 1 for the exact ones, then 1 / P(length >= k) as
-            far as the random length reaches, 0 beyond.
+        weights: factor of the k-th term, 1 for the exact ones, then 1 / P(length >= k) as far as the random length
+            reaches: a tensor (terms, B) with 0 beyond each sample's length, or a number per term for all samples.
     """
 
     probe: Tensor
-    weights: Tensor
+    weights: Tensor | Sequence[float]
+
+    def common_weights(self) -> list[float]:
+        """Return a number per term, where all samples have the same."""
+        if isinstance(self.weights, Tensor):
+            return self.weights.squeeze(1).tolist()
+        return list(self.weights)
 
     def longest_first(self) -> Tensor | None:
         """Return the samples' indices (B,) from the longest series to the shortest; None if all have one length."""
-        if self.weights.shape[1] == 1:
+        if not isinstance(self.weights, Tensor) or self.weights.shape[1] == 1:
             return None
         return (self.weights != 0).sum(0).argsort(descending=True, stable=True)
 
     def of_samples(self, samples: slice | Tensor) -> Self:
         """Return probe and weights of some samples, given by a slice or by indices."""
-        one = self.weights.shape[1] == 1
-        return replace(self, probe=self.probe[samples], weights=self.weights if one else self.weights[:, samples])
+        weights = self.weights
+        if isinstance(weights, Tensor) and weights.shape[1] > 1:
+            weights = weights[:, samples]
+        return replace(self, probe=self.probe[samples], weights=weights)
 
     def samples_per_term(self) -> list[int]:
         """Return for each term how many series reach it; in the order of `longest_first` those are the first ones."""
-        if self.weights.shape[1] == 1:
+        if not isinstance(self.weights, Tensor) or self.weights.shape[1] == 1:
             return [len(self.probe)] * len(self.weights)
         return [int(count) for count in (self.weights != 0).sum(1)]
 
@@ -88,11 +99,29 @@ class RouletteEstimator:
 
     def tail(self, k: int) -> float:
         """Return P(number of further terms >= k)."""
-        if k <= 0:
-            return 1.0
-        if self.distribution == "poisson":
-            return float(gammainc(k, self.parameter))
-        return (1 - self.parameter) ** k
+        return 1.0 if k <= 0 else _tails(self.distribution, self.parameter, _power_of_two(k))[k - 1]
+
+    def systematic_lengths(self, count: int) -> list[int]:
+        """Draw the number of further terms of `count` estimates that are added up, such as those of a flow's blocks.
+
+        The lengths are the law's quantiles at (pi(i) + U) / count, with one U uniform in (0, 1] and a random
+        permutation pi of 0, ..., count - 1 (systematic sampling). Each length has exactly the law, as pi(i) + U is
+        uniform in (0, count]; together they are spread over it evenly, so that their sum hardly varies. Any two
+        estimates depend on each other through their lengths alone. Drawn on the host, from torch's global generator.
+        """
+        uniform = 1 - torch.rand((), dtype=torch.float64, device="cpu").item()
+        return [self._length((start + uniform) / count) for start in torch.randperm(count, device="cpu").tolist()]
+
+    def _length(self, level: float) -> int:
+        """The number of k >= 1 with tail(k) > level, 0 < level <= 1: at a uniform level P(length >= k) = tail(k)."""
+        count = _power_of_two(1)
+        while (tails := _tails(self.distribution, self.parameter, count))[-1] > level:
+            count *= 2
+        return bisect_left(tails, -level, key=neg)
+
+    def series_weights(self, length: int) -> list[float]:
+        """Return the weights of the terms of a series with `length` further ones: 1, ..., 1, 1/tail(1), 1/tail(2), ..."""
+        return [1.0] * self.exact_terms + [1 / self.tail(k) for k in range(1, length + 1)]
 
     def weighted_probe(self, x: Tensor, per_sample: bool) -> WeightedProbe:
         """Draw probe and length, the length on the host from torch's global generator.
@@ -102,16 +131,18 @@ class RouletteEstimator:
             per_sample: one length per sample, so that the estimates of different samples are independent; otherwise
                 one length for the batch, which costs fewer terms.
         """
-        count = torch.ones(len(x) if per_sample else 1, dtype=torch.float32, device="cpu")
-        if self.distribution == "poisson":
-            further = torch.poisson(count * self.parameter)
-        else:
-            further = torch.empty_like(count).geometric_(self.parameter) - 1
-        terms = self.exact_terms + int(further.max() if len(further) else 0)
-        weights = torch.ones(terms, len(count), dtype=torch.float64, device="cpu")
-        for k in range(1, terms - self.exact_terms + 1):
-            weights[self.exact_terms + k - 1] = (further >= k) / self.tail(k)
-        return WeightedProbe(self._probe(x), weights.to(x.device, x.dtype))
+        if not per_sample:
+            (length,) = self.systematic_lengths(1)
+            return WeightedProbe(self.draw_probe(x), self.series_weights(length))
+        further = self._independent_lengths(len(x))
+        lengths = torch.tensor(further, dtype=torch.int64, device="cpu")
+        weights = torch.tensor(self.series_weights(max(further, default=0)), dtype=torch.float64, device="cpu")
+        reached = torch.arange(1, len(weights) + 1, device="cpu").unsqueeze(1) <= self.exact_terms + lengths
+        return WeightedProbe(self.draw_probe(x), (weights.unsqueeze(1) * reached).to(x.device, x.dtype))
+
+    def _independent_lengths(self, count: int) -> list[int]:
+        levels = 1 - torch.rand(count, dtype=torch.float64, device="cpu")
+        return [self._length(level) for level in levels.tolist()]
 
     def weighted_probes(self, x: Tensor, per_sample: bool) -> list[WeightedProbe]:
         """Draw `probes` weighted probes whose estimates have an unbiased *mean*; a single one of them is biased.
@@ -129,7 +160,10 @@ class RouletteEstimator:
         factors = torch.full((len(first.weights), 1), float(self.probes), dtype=x.dtype, device="cpu")
         factors[: len(used), 0] /= torch.tensor(used, dtype=x.dtype, device="cpu")
         factors = factors.to(x.device)
-        weighted_probes = [WeightedProbe(first.probe, factors * first.weights)]
+        weights = first.weights
+        if not isinstance(weights, Tensor):
+            weights = torch.tensor(weights, dtype=x.dtype, device="cpu").unsqueeze(1).to(x.device)
+        weighted_probes = [WeightedProbe(first.probe, factors * weights)]
         for m, signs in enumerate(patterns(self.probes, tuple(x.shape[1:])).to(x.device, x.dtype)[1:], start=1):
             terms = sum(m < count for count in used)
             weighted_probes.append(WeightedProbe(first.probe * signs, factors[:terms]))
@@ -139,11 +173,24 @@ class RouletteEstimator:
         """P_k of the exact terms; terms fall like the k-th power of J's eigenvalues over k, so later ones get fewer."""
         return [max(1, self.probes // 2**k) for k in range(self.exact_terms)]
 
-    def _probe(self, x: Tensor) -> Tensor:
+    def draw_probe(self, x: Tensor) -> Tensor:
         x = x.detach()  # torch does not draw like a tensor with a forward tangent.
         if self.probe == "gaussian":
             return torch.randn_like(x)
         return torch.randint_like(x, 2) * 2 - 1
+
+
+def _power_of_two(k: int) -> int:
+    """The smallest power of two that is at least k and 64: tables of few sizes are kept."""
+    return max(64, 1 << (k - 1).bit_length())
+
+
+@cache
+def _tails(distribution: str, parameter: float, count: int) -> list[float]:
+    """P(number of further terms >= k) for k = 1, ..., count."""
+    k = np.arange(1, count + 1)
+    tails: list[float] = (gammainc(k, parameter) if distribution == "poisson" else (1 - parameter) ** k).tolist()
+    return tails
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:
@@ -201,7 +248,8 @@ def value_and_neumann(g: Function, x: Tensor, weighted_probe: WeightedProbe) -> 
     for k, weight in enumerate(weighted_probe.weights, start=1):
         (vector,) = torch.autograd.grad(y, x, vector, retain_graph=True)
         estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, weighted_probe.probe)
-        neumann = neumann + (-1) ** k * weight.view(-1, *[1] * (x.dim() - 1)) * vector
+        factor = weight.view(-1, *[1] * (x.dim() - 1)) if isinstance(weight, Tensor) else weight
+        neumann = neumann + (-1) ** k * factor * vector
     return y, estimate.detach(), neumann
 
 

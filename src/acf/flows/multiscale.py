@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.flows.bijection import Bijection, BijectionList, Report
+from acf.flows.bijection import Bijection, BijectionList, PreparedBijection, Report
+from acf.flows.prepared import Prepared
 
 
-class MultiScale(Bijection):
+class MultiScale(PreparedBijection):
     """Scales one after the other; with factor-out half of the channels leave after each but the last.
 
     x (B, C, H, W) -> z (B, C*H*W): the channels factored out, first scale first, then the last scale's output
@@ -25,11 +26,11 @@ class MultiScale(Bijection):
         self.shapes, self.factor_out = shapes, factor_out
 
     @override
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
         left: list[Tensor] = []
         for index, scale in enumerate(self.scales):
-            x, log_abs_det = scale(x)
+            x, log_abs_det = scale.as_part(x, prepared)
             total = total + log_abs_det
             x = self._factor_out(x, index, left)
         return torch.cat([*left, x.flatten(1)], dim=1), total

@@ -8,13 +8,14 @@ depend on the number of terms. Both process the batch in slices whose intermedia
 Value and gradients are those of `logdet.value_and_surrogate` and `logdet.value_and_series`.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.flows.branch_gradient import Pair, branch_gradient, samples_at_a_time
+from acf.flows.branch_gradient import Pair, branch_gradient, joined, part, samples_at_a_time
 from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe, inner_product
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
@@ -26,8 +27,9 @@ def differentiable_value_and_log_det(
     weighted_probe: WeightedProbe,
     neumann_gradient: bool = True,
     bfloat16: bool = False,
+    tensors: Tensors | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return (g(x), estimate (B,) of the log-determinant) for x (B, ...), differentiable once in x and the parameters.
+    """Return (x + g(x), estimate (B,) of the log-determinant), differentiable once in x (B, ...) and the parameters.
 
     With the Neumann gradient, that of the estimate is w^T dJ v with w = v + sum_k (-1)^k c_k (J^T)^k v (arXiv
     1906.02735, equation 8); without, it is the derivative of the estimate itself.
@@ -35,29 +37,40 @@ def differentiable_value_and_log_det(
     Args:
         branch: g.
         x: input.
-        weighted_probe: v and weights c_k, (terms, 1).
+        weighted_probe: v and weights c_k, the same for all samples.
         neumann_gradient: which gradient.
         bfloat16: whether the products with J and the Neumann gradient are computed in bfloat16 where all of g allows;
             g(x) itself never is.
+        tensors: those of `branch.effective_tensors()`, where the caller has them.
     """
-    tensors = branch.effective_tensors()
+    tensors = branch.effective_tensors() if tensors is None else tensors
+    probe, weights = weighted_probe.probe, weighted_probe.common_weights()
     if neumann_gradient:
         reduced = torch.bfloat16 if bfloat16 and branch.supports_bfloat16 else x.dtype
-        results = _ValueAndNeumann.apply(branch, weighted_probe, reduced, tensors, x, *flatten(tensors))
+        results = _ValueAndNeumann.apply(branch, weights, reduced, tensors, x, probe, *flatten(tensors))
     else:
-        results = _ValueAndSeries.apply(branch, weighted_probe, tensors, x, *flatten(tensors))
+        results = _ValueAndSeries.apply(branch, weights, tensors, x, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def value_and_log_det(branch: LipschitzLayer, x: Tensor, weighted_probes: list[WeightedProbe]) -> tuple[Tensor, Tensor]:
-    """Return (g(x), estimate (B,) of the log-determinant) without graph; the estimate is the mean over the probes'.
+def value_and_log_det(
+    branch: LipschitzLayer, x: Tensor, weighted_probes: list[WeightedProbe], tensors: Tensors | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return (x + g(x), estimate (B,) of the log-determinant) without graph; the estimate is the probes' mean.
 
     Samples that have series of different lengths are processed in the order of their lengths, so that each costs the
     terms of its own series only.
+
+    Args:
+        branch: g.
+        x: input (B, ...).
+        weighted_probes: whose estimates are averaged.
+        tensors: those of `branch.effective_tensors()`, where the caller has them.
     """
-    return _value_and_series(branch, branch.effective_tensors(), x.clone() if x.is_inference() else x, weighted_probes)
+    tensors = branch.effective_tensors() if tensors is None else tensors
+    return _value_and_series(branch, tensors, x.clone() if x.is_inference() else x, weighted_probes)
 
 
 def _value_and_series(
@@ -69,7 +82,7 @@ def _value_and_series(
         chosen = here if order is None else order[here]
         y[chosen], vjp = branch.value_and_vjp(x[chosen], tensors, x.dtype)
         value[chosen] = torch.stack([_series(vjp, probe.of_samples(chosen)) for probe in weighted_probes]).mean(0)
-    return y, value
+    return y.add_(x), value
 
 
 def _series(vjp: VJP, weighted_probe: WeightedProbe) -> Tensor:
@@ -79,12 +92,13 @@ def _series(vjp: VJP, weighted_probe: WeightedProbe) -> Tensor:
     terms = zip(weighted_probe.weights, weighted_probe.samples_per_term(), strict=True)
     for k, (weight, left) in enumerate(terms, start=1):
         vector = vjp(vector[:left])
-        total[:left] += (-1) ** (k + 1) / k * weight[:left] * inner_product(vector, probe[:left])
+        factor = weight[:left] if isinstance(weight, Tensor) else weight
+        total[:left] += (-1) ** (k + 1) / k * factor * inner_product(vector, probe[:left])
     return total
 
 
 class _ValueAndNeumann(OnceDifferentiable):
-    """Branch and estimate with the Neumann gradient, that of w^T J v; keeps x, v and w."""
+    """x + g(x) and estimate with the Neumann gradient, that of w^T J v; keeps x, v and w."""
 
     advice = ONCE_IN_TRAINING
 
@@ -93,51 +107,65 @@ class _ValueAndNeumann(OnceDifferentiable):
     def forward(
         ctx: Any,
         branch: LipschitzLayer,
-        weighted_probe: WeightedProbe,
+        weights: Sequence[float],
         dtype: torch.dtype,
         tensors: Tensors,
         x: Tensor,
+        probe: Tensor,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        y, value, w = torch.empty_like(x), x.new_zeros(len(x)), torch.empty_like(x)
-        for here in samples_at_a_time(branch, x, x.dtype):
-            y[here], vjp = branch.value_and_vjp(x[here], tensors, dtype)
-            value[here], w[here] = _series_and_neumann(vjp, weighted_probe.of_samples(here), dtype)
+        y, value, w = zip(
+            *(
+                _value_and_neumann(branch, tensors, part(x, here), part(probe, here), weights, dtype)
+                for here in samples_at_a_time(branch, x, x.dtype)
+            ),
+            strict=True,
+        )
         ctx.branch, ctx.form, ctx.dtype = branch, tensors, dtype
-        ctx.save_for_backward(x, weighted_probe.probe, w, *flat)
-        return y, value
+        ctx.save_for_backward(x, probe, joined(w), *flat)
+        return joined(y), joined(value)
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         x, probe, w, *flat = saved
         pairs = [(probe, _per_sample(grad_value, x) * w)]
-        needed = ctx.needs_input_grad[4:]
-        return *[None] * 4, *branch_gradient(ctx.branch, ctx.form, flat, needed, x, grad_y, pairs, ctx.dtype)
+        needs_x, _, *needs = ctx.needs_input_grad[4:]
+        of_x, *of_theta = branch_gradient(
+            ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype
+        )
+        return *[None] * 4, None if of_x is None else of_x + grad_y, None, *of_theta
 
 
 class _ValueAndSeries(OnceDifferentiable):
-    """Branch and estimate with the gradient of the estimate itself; keeps x, v and the weights."""
+    """x + g(x) and estimate with the gradient of the estimate itself; keeps x, v and the weights."""
 
     advice = ONCE_IN_TRAINING
 
     @staticmethod
     @override
     def forward(
-        ctx: Any, branch: LipschitzLayer, weighted_probe: WeightedProbe, tensors: Tensors, x: Tensor, *flat: Tensor
+        ctx: Any,
+        branch: LipschitzLayer,
+        weights: Sequence[float],
+        tensors: Tensors,
+        x: Tensor,
+        probe: Tensor,
+        *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.branch, ctx.form = branch, tensors
-        ctx.save_for_backward(x, weighted_probe.probe, weighted_probe.weights, *flat)
-        return _value_and_series(branch, tensors, x, [weighted_probe])
+        ctx.branch, ctx.form, ctx.weights = branch, tensors, weights
+        ctx.save_for_backward(x, probe, *flat)
+        return _value_and_series(branch, tensors, x, [WeightedProbe(probe, weights)])
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        x, probe, weights, *flat = saved
-        pairs = _pairs(ctx.branch, unflatten(ctx.form, iter(flat)), x, WeightedProbe(probe, weights))
+        x, probe, *flat = saved
+        pairs = _pairs(ctx.branch, unflatten(ctx.form, iter(flat)), x, probe, ctx.weights)
         pairs = [(v, _per_sample(grad_value, x) * w) for v, w in pairs]
-        needed = ctx.needs_input_grad[3:]
-        return *[None] * 3, *branch_gradient(ctx.branch, ctx.form, flat, needed, x, grad_y, pairs)
+        needs_x, _, *needs = ctx.needs_input_grad[3:]
+        of_x, *of_theta = branch_gradient(ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs)
+        return *[None] * 3, None if of_x is None else of_x + grad_y, None, *of_theta
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:
@@ -145,27 +173,35 @@ def _per_sample(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.dim() - 1))
 
 
-def _series_and_neumann(vjp: VJP, weighted_probe: WeightedProbe, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Estimate (b,) and Neumann vector, products in `dtype`, for samples of one length."""
-    probe = weighted_probe.probe
-    total, vector, w = probe.new_zeros(len(probe)), probe.to(dtype, copy=True), probe.clone()
-    for k, weight in enumerate(weighted_probe.weights[:, 0], start=1):
+def _value_and_neumann(
+    branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x + g(x), estimate (b,) and Neumann vector, products in `dtype`.
+
+    With r_k = (J^T)^k v the estimate is the inner product of v and sum_k (-1)^(k+1) c_k / k r_k, so that one inner
+    product serves all terms.
+    """
+    y, vjp = branch.value_and_vjp(x, tensors, dtype)
+    vector, series, w = probe.to(dtype, copy=True), torch.zeros_like(probe), probe.clone()
+    for k, weight in enumerate(weights, start=1):
         vector = vjp(vector)
-        total += (-1) ** (k + 1) / k * weight * inner_product(vector, probe)
-        w += (-1) ** k * weight * vector
-    return total, w
+        series.add_(vector, alpha=(-1) ** (k + 1) / k * weight)
+        w.add_(vector, alpha=(-1) ** k * weight)
+    return x + y, inner_product(series, probe), w
 
 
-def _pairs(branch: LipschitzLayer, tensors: Tensors, x: Tensor, weighted_probe: WeightedProbe) -> list[Pair]:
+def _pairs(
+    branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float]
+) -> list[Pair]:
     """Return v_j, w_j such that the derivative of the estimate is sum_j w_j^T dJ v_j; one pair per term, at least one.
 
     With a_k the factor of v^T J^k v, and d(v^T J^k v) = sum_(i+j=k-1) ((J^T)^i v)^T dJ (J^j v): v_j = J^j v and
     w_j = sum_i a_(i+j+1) (J^T)^i v.
     """
-    factors = [(-1) ** (k + 1) / k * float(c) for k, c in enumerate(weighted_probe.weights[:, 0], start=1)]
+    factors = [(-1) ** (k + 1) / k * c for k, c in enumerate(weights, start=1)]
     count = max(1, len(factors))
     vs, ws = (torch.zeros(count, *x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
-    vs[0] = weighted_probe.probe
+    vs[0] = probe
     for here in samples_at_a_time(branch, x, x.dtype):
         _, vjp = branch.value_and_vjp(x[here], tensors, x.dtype)
         left = vs[0, here].clone()
@@ -174,7 +210,6 @@ def _pairs(branch: LipschitzLayer, tensors: Tensors, x: Tensor, weighted_probe: 
             for j, factor in enumerate(factors[i:]):
                 ws[j, here] += factor * left
         for j in range(1, count):
-            with torch.enable_grad():  # The default `value_and_jvp` differentiates within.
-                z = branch.value_and_jvp(torch.cat([x[here], vs[j - 1, here]]), tensors)
-            vs[j, here] = z.detach().chunk(2)[1]
+            z, _ = branch.jvp_and_pullback(torch.cat([x[here], vs[j - 1, here]]), tensors)
+            vs[j, here] = z.chunk(2)[1]
     return list(zip(vs, ws, strict=True))

@@ -17,6 +17,7 @@ from acf.flows.flow import Flow
 from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe, surrogate, value_and_neumann
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.branch import Branch
+from acf.lipschitz.layer import Tensors
 from acf.lipschitz.normalised import Normalised, NormalisedConv2d
 from acf.lipschitz.once_differentiable import OnceDifferentiable
 
@@ -25,9 +26,12 @@ class ReferenceBlock(ResidualBlock):
     """A residual block that trains as published; it has the same value and gradient as any other for the same probe."""
 
     @override
-    def _value_and_log_det_in_training(self, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
+    def _value_and_log_det_in_training(
+        self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors | None = None
+    ) -> tuple[Tensor, Tensor]:
         parameters = [p for p in self.branch.parameters() if p.requires_grad]
-        return cast(tuple[Tensor, Tensor], _BackwardInForward.apply(self.branch, weighted_probe, x, *parameters))
+        y, value = cast(tuple[Tensor, Tensor], _BackwardInForward.apply(self.branch, weighted_probe, x, *parameters))
+        return x + y, value
 
 
 def as_reference(flow: Flow) -> Flow:

@@ -2,18 +2,23 @@
 
 import hashlib
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from acf.errors import ConvergenceError
-from acf.flows.bijection import Bijection, Report
+from acf.flows.bijection import PreparedBijection, Report
 from acf.flows.fixed_point import Solution, invert
 from acf.flows.implicit import INVERSE_ONCE, differentiable_solution
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, value_and_series, value_and_surrogate
 from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
+from acf.flows.prepared import BlockInputs, Prepared
 from acf.lipschitz.branch import Branch
+from acf.lipschitz.effective import effective_tensors
+from acf.lipschitz.layer import Tensors
 from acf.lipschitz.once_differentiable import is_transformed, refuse_transforms
 from acf.lipschitz.precision import autocast_off
 from acf.settings.config import LogDetConfig, TrainingLogDetConfig
@@ -31,7 +36,7 @@ class UnsolvedBlockError(ConvergenceError):
         self.block = block
 
 
-class ResidualBlock(Bijection):
+class ResidualBlock(PreparedBijection):
     """f(x) = x + g(x), Lip(g) < 1 (arXiv 1811.00995), with the roulette estimate of log|det(I + J_g)|.
 
     In training mode the log-determinant follows `training` (gradient by Neumann series, activations recomputed in the
@@ -57,33 +62,62 @@ class ResidualBlock(Bijection):
         self._cached_bound: tuple[bytes, float] | None = None
 
     @override
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         """Return (f(x), log_abs_det); the latter is an unbiased estimate in nats, and so is its gradient."""
+        inputs = prepared.get(self) if prepared is not None else None
+        tensors = None if inputs is None else inputs.tensors
+        if self.training and self._has_derivatives(x):
+            return self._value_and_log_det_in_training(x, self._training_probe(x, inputs), tensors)
         config = self.training_log_det if self.training else self.evaluation_log_det
-        estimator = RouletteEstimator.from_config(config)
-        weighted_probes = estimator.weighted_probes(x, per_sample=not self.training)
+        weighted_probes = RouletteEstimator.from_config(config).weighted_probes(x, per_sample=not self.training)
         if not self._has_derivatives(x):
-            y, value = value_and_log_det(self.branch, x, weighted_probes)
-        elif self.training:
-            y, value = self._value_and_log_det_in_training(x, weighted_probes[0])
-        else:
-            y, value = value_and_series(self.branch, x, weighted_probes)
+            return value_and_log_det(self.branch, x, weighted_probes, tensors)
+        y, value = value_and_series(self.branch, x, weighted_probes)
         return x + y, value
 
     def _has_derivatives(self, x: Tensor) -> bool:
         """Whether x or a parameter of the branch is differentiated, backward or forward."""
-        tensors = (x, *self.branch.parameters())
-        return is_transformed(*tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in self.branch.parameters())):
+            return True
+        return is_transformed(x, *self.branch.parameters())
 
-    def _value_and_log_det_in_training(self, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def prepared(blocks: "Sequence[ResidualBlock]") -> Prepared:
+        """Return what these blocks need for one pass, made together.
+
+        In training mode the lengths of their power series are systematic samples, so that the time of a pass hardly
+        varies.
+        """
+        tensors = effective_tensors([block.branch for block in blocks])
+        weights: dict[ResidualBlock, list[float]] = {}
+        by_estimator: dict[RouletteEstimator, list[ResidualBlock]] = defaultdict(list)
+        for block in blocks:
+            by_estimator[RouletteEstimator.from_config(block.training_log_det)].append(block)
+        for estimator, alike in by_estimator.items():
+            lengths = estimator.systematic_lengths(len(alike))
+            weights |= {b: estimator.series_weights(length) for b, length in zip(alike, lengths, strict=True)}
+        return {b: BlockInputs(of_block, weights[b]) for b, of_block in zip(blocks, tensors, strict=True)}
+
+    def _training_probe(self, x: Tensor, inputs: BlockInputs | None) -> WeightedProbe:
+        estimator = RouletteEstimator.from_config(self.training_log_det)
+        if inputs is None:
+            return estimator.weighted_probe(x, per_sample=False)
+        return WeightedProbe(estimator.draw_probe(x), inputs.series_weights)
+
+    def _value_and_log_det_in_training(
+        self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (f(x), estimate), differentiable as `training_log_det` says."""
         config = self.training_log_det
         if config.memory_efficient:
             return differentiable_value_and_log_det(
-                self.branch, x, weighted_probe, config.neumann_gradient, config.bfloat16
+                self.branch, x, weighted_probe, config.neumann_gradient, config.bfloat16, tensors
             )
         if config.neumann_gradient:
-            return value_and_surrogate(self.branch, x, weighted_probe)
-        return value_and_series(self.branch, x, [weighted_probe])
+            y, value = value_and_surrogate(self.branch, x, weighted_probe)
+        else:
+            y, value = value_and_series(self.branch, x, [weighted_probe])
+        return x + y, value
 
     @override
     def transform(self, x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Swish(Activation):
         slope = s.addcmul_(s, u.sub_(y))
         if dtype != s.dtype:
             slope = empty_like(s, dtype).copy_(s)
-        return value, lambda v: _scaled(_scaled(self._core_adjoint(v, slope[: len(v)]), inner), outer)
+        return value, lambda v: _scaled(_scaled(self._core_adjoint(v, _first(slope, v)), inner), outer)
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
@@ -100,6 +100,11 @@ def _bounded_softplus(beta: Tensor) -> Tensor:
 
 def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
     return x * scale if isinstance(scale, Tensor) else x
+
+
+def _first(slope: Tensor, v: Tensor) -> Tensor:
+    """The slopes of the samples of v, which are the first ones."""
+    return slope if slope.shape[0] == v.shape[0] else slope[: v.shape[0]]
 
 
 def _of_scale(v: Tensor, x: Tensor, scale: Tensor | tuple[()]) -> Tensor | tuple[()] | None:
@@ -158,7 +163,7 @@ class ELU(Activation):
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         y = F.elu(x)
         slope = (y.clamp_max(0) + 1).to(dtype)
-        return y, lambda v: v.mul_(slope[: len(v)])
+        return y, lambda v: v.mul_(_first(slope, v))
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:

@@ -196,7 +196,7 @@ class NormalisedConv2d(Normalised):
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         weight, *bias = tensors
-        convolution, samples = arranged(weight, *z.shape[2:]), len(z) // 2
+        convolution, samples = arranged(weight, *z.shape[2:]), z.shape[0] // 2
         y = convolution.apply(z)
         if bias:
             y[:samples].add_(bias[0].view(-1, 1, 1))
@@ -258,9 +258,16 @@ class NormalisedLinear(Normalised):
         return self.value(x, tensors), lambda v: v @ weight
 
     @override
+    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+        weight, *bias = tensors
+        if not bias:
+            return F.linear(z, weight)
+        return torch.cat([F.linear(x, weight, b) for x, b in zip(z.chunk(2), (bias[0], None), strict=True)])
+
+    @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         weight, *bias = tensors
-        samples = len(z) // 2
+        samples = z.shape[0] // 2
         y = F.linear(z, weight)
         if bias:
             y[:samples].add_(bias[0])

@@ -84,34 +84,42 @@ class PointwiseConvolution(Convolution):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight)
-        self.matrix = weight[:, :, 0, 0]
+        self.matrix = weight.reshape(weight.shape[:2])
+        self.transposed = self.matrix.t()
 
     @override
     def apply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        rows, matrix = _rows_of_channels(x), self.matrix.t()
-        out = out_of_rows(rows, len(self.matrix))
-        product = torch.mm(rows, matrix, out=out) if bias is None else torch.addmm(bias, rows, matrix, out=out)
-        return _maps_of_rows(product, x)
+        rows = rows_of_channels(x)
+        out = out_of_rows(rows, self.weight.shape[0])
+        if bias is None:
+            return maps_of_rows(torch.mm(rows, self.transposed, out=out), x.shape)
+        return maps_of_rows(torch.addmm(bias, rows, self.transposed, out=out), x.shape)
 
     @override
     def adjoint(self, v: Tensor) -> Tensor:
-        rows = _rows_of_channels(v)
-        return _maps_of_rows(torch.mm(rows, self.matrix, out=out_of_rows(rows, self.matrix.shape[1])), v)
+        rows = rows_of_channels(v)
+        return maps_of_rows(torch.mm(rows, self.matrix, out=out_of_rows(rows, self.weight.shape[1])), v.shape)
 
     @override
     def weight_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.mm(_rows_of_channels(grad).t(), _rows_of_channels(x)).view(self.weight.shape)
+        return torch.mm(rows_of_channels(grad).t(), rows_of_channels(x)).view(self.weight.shape)
 
 
-def _rows_of_channels(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B H W, C), without a copy where the channels of a position lie side by side."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+def rows_of_channels(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B H W, C), by one view where the channels of a position lie side by side."""
+    samples, channels, height, width = x.shape
+    if x.stride() == (height * width * channels, 1, width * channels, channels):
+        return x.as_strided((samples * height * width, channels), (channels, 1))
+    return x.permute(0, 2, 3, 1).reshape(-1, channels)
 
 
-def _maps_of_rows(rows: Tensor, like: Tensor) -> Tensor:
-    """(B H W, C) -> (B, C, H, W) with B, H and W of `like`."""
-    samples, _, height, width = like.shape
-    return rows.view(samples, height, width, rows.shape[1]).permute(0, 3, 1, 2)
+def maps_of_rows(rows: Tensor, shape: torch.Size) -> Tensor:
+    """(B H W, C) -> (B, C, H, W) with B, H and W of `shape`, by one view of contiguous rows."""
+    samples, _, height, width = shape
+    channels = rows.numel() // max(samples * height * width, 1)
+    return rows.as_strided(
+        (samples, channels, height, width), (height * width * channels, 1, width * channels, channels)
+    )
 
 
 class MatrixConvolution(Convolution):
@@ -135,6 +143,8 @@ class MatrixConvolution(Convolution):
         taps = weight.permute(2, 3, 1, 0).reshape(self.kernel**2, -1)
         entries = torch.mm(self.pairs, taps).view(positions, positions, self.inputs, self.out)
         self.matrix = entries.permute(self._order).reshape(positions * self.inputs, positions * self.out)
+        self.transposed = self.matrix.t()
+        self.widens = self.inputs <= self.out
 
     @property
     def _order(self) -> tuple[int, ...]:
@@ -143,30 +153,29 @@ class MatrixConvolution(Convolution):
 
     @override
     def apply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        y = self._maps(torch.mm(self._rows(x, self.inputs > self.out), self.matrix), self.inputs <= self.out)
+        y = self._maps(torch.mm(self._rows(x, not self.widens), self.matrix), self.out, self.widens)
         return y if bias is None else y.add_(bias.view(-1, 1, 1))
 
     @override
     def adjoint(self, v: Tensor) -> Tensor:
-        return self._maps(torch.mm(self._rows(v, self.inputs <= self.out), self.matrix.t()), self.inputs > self.out)
+        return self._maps(torch.mm(self._rows(v, self.widens), self.transposed), self.inputs, not self.widens)
 
     @override
     def weight_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
-        rows, grad = self._rows(x, self.inputs > self.out), self._rows(grad, self.inputs <= self.out)
         positions, order = self.size[0] * self.size[1], self._order
         sizes = positions, positions, self.inputs, self.out
-        entries = torch.mm(rows.t(), grad).view([sizes[d] for d in order])
-        entries = entries.permute([order.index(d) for d in range(4)]).reshape(positions**2, -1)
-        taps = torch.mm(self.pairs.t(), entries).view(self.kernel, self.kernel, self.inputs, self.out)
-        return taps.permute(3, 2, 0, 1)
+        entries = torch.mm(self._rows(x, not self.widens).t(), self._rows(grad, self.widens))
+        entries = entries.view([sizes[d] for d in order]).permute([order.index(d) for d in range(4)])
+        taps = torch.mm(self.pairs.t(), entries.reshape(positions**2, -1))
+        return taps.view(self.kernel, self.kernel, self.inputs, self.out).permute(3, 2, 0, 1)
 
     def _rows(self, x: Tensor, wide: bool) -> Tensor:
-        return (x.permute(0, 2, 3, 1) if wide else x).reshape(len(x), x.shape[1] * self.size[0] * self.size[1])
+        """(B, C, H, W) -> (B, C H W), wide maps in the order (H, W, C)."""
+        return (rows_of_channels(x) if wide else x).reshape(x.shape[0], x.shape[1] * self.size[0] * self.size[1])
 
-    def _maps(self, rows: Tensor, wide: bool) -> Tensor:
-        if wide:
-            return rows.view(len(rows), *self.size, rows.shape[1] // (self.size[0] * self.size[1])).permute(0, 3, 1, 2)
-        return rows.view(len(rows), rows.shape[1] // (self.size[0] * self.size[1]), *self.size)
+    def _maps(self, rows: Tensor, channels: int, wide: bool) -> Tensor:
+        shape = rows.shape[0], channels, *self.size
+        return maps_of_rows(rows, torch.Size(shape)) if wide else rows.view(shape)
 
 
 @cache

@@ -1,0 +1,2 @@
+def effective_tensors(layers):
+    return [layer.effective_tensors() for layer in layers]
