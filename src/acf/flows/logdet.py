@@ -11,9 +11,11 @@ first terms, and one for the others.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, Self, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import gammainc
 from torch import Tensor, nn
@@ -88,11 +90,30 @@ class RouletteEstimator:
 
     def tail(self, k: int) -> float:
         """Return P(number of further terms >= k)."""
-        if k <= 0:
-            return 1.0
-        if self.distribution == "poisson":
-            return float(gammainc(k, self.parameter))
-        return (1 - self.parameter) ** k
+        return 1.0 if k <= 0 else float(_tails(self.distribution, self.parameter, _power_of_two(k))[k - 1])
+
+    def systematic_lengths(self, count: int) -> list[int]:
+        """Draw the number of further terms of `count` estimates that are added up, such as those of a flow's blocks.
+
+        The lengths are the law's quantiles at (pi(i) + U) / count, with one U uniform in (0, 1] and a random
+        permutation pi of 0, ..., count - 1 (systematic sampling). Each length has exactly the law, as pi(i) + U is
+        uniform in (0, count]; together they are spread over it evenly, so that their sum hardly varies. Any two
+        estimates depend on each other through their lengths alone. Drawn on the host, from torch's global generator.
+        """
+        start = 1 - torch.rand((), dtype=torch.float64, device="cpu")
+        return self._lengths((torch.randperm(count, device="cpu") + start) / count)
+
+    def _lengths(self, levels: Tensor) -> list[int]:
+        """The numbers of k >= 1 with tail(k) > level, 0 < level <= 1: at a uniform one P(length >= k) = tail(k)."""
+        count, lowest = _power_of_two(1), float(levels.min()) if len(levels) else 1.0
+        while (tails := _tails(self.distribution, self.parameter, count))[-1] > lowest:
+            count *= 2
+        lengths: list[int] = np.searchsorted(-tails, -levels.numpy()).tolist()
+        return lengths
+
+    def series_weights(self, length: int) -> list[float]:
+        """Return the weights of a series with `length` further terms: 1 for the exact ones, then 1/tail(1), ..."""
+        return [1.0] * self.exact_terms + [1 / self.tail(k) for k in range(1, length + 1)]
 
     def weighted_probe(self, x: Tensor, per_sample: bool) -> WeightedProbe:
         """Draw probe and length, the length on the host from torch's global generator.
@@ -102,16 +123,14 @@ class RouletteEstimator:
             per_sample: one length per sample, so that the estimates of different samples are independent; otherwise
                 one length for the batch, which costs fewer terms.
         """
-        count = torch.ones(len(x) if per_sample else 1, dtype=torch.float32, device="cpu")
-        if self.distribution == "poisson":
-            further = torch.poisson(count * self.parameter)
+        if per_sample:
+            further = self._lengths(1 - torch.rand(len(x), dtype=torch.float64, device="cpu"))
         else:
-            further = torch.empty_like(count).geometric_(self.parameter) - 1
-        terms = self.exact_terms + int(further.max() if len(further) else 0)
-        weights = torch.ones(terms, len(count), dtype=torch.float64, device="cpu")
-        for k in range(1, terms - self.exact_terms + 1):
-            weights[self.exact_terms + k - 1] = (further >= k) / self.tail(k)
-        return WeightedProbe(self._probe(x), weights.to(x.device, x.dtype))
+            further = self.systematic_lengths(1)
+        lengths = torch.tensor(further, dtype=torch.int64, device="cpu")
+        weights = torch.tensor(self.series_weights(max(further, default=0)), dtype=torch.float64, device="cpu")
+        reached = torch.arange(1, len(weights) + 1, device="cpu").unsqueeze(1) <= self.exact_terms + lengths
+        return WeightedProbe(self._probe(x), (weights.unsqueeze(1) * reached).to(x.device, x.dtype))
 
     def weighted_probes(self, x: Tensor, per_sample: bool) -> list[WeightedProbe]:
         """Draw `probes` weighted probes whose estimates have an unbiased *mean*; a single one of them is biased.
@@ -144,6 +163,18 @@ class RouletteEstimator:
         if self.probe == "gaussian":
             return torch.randn_like(x)
         return torch.randint_like(x, 2) * 2 - 1
+
+
+def _power_of_two(k: int) -> int:
+    """The smallest power of two that is at least k and 64: tables of few sizes are kept."""
+    return max(64, 1 << (k - 1).bit_length())
+
+
+@cache
+def _tails(distribution: str, parameter: float, count: int) -> npt.NDArray[np.float64]:
+    """P(number of further terms >= k) for k = 1, ..., count."""
+    k = np.arange(1.0, count + 1)
+    return np.asarray(gammainc(k, parameter) if distribution == "poisson" else (1 - parameter) ** k)
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:
