@@ -9,14 +9,13 @@ So `RouletteEstimator.weighted_probes` uses several probes that cancel each othe
 first terms, and one for the others.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from operator import neg
 from typing import Any, Literal, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import gammainc
 from torch import Tensor, nn
@@ -42,10 +41,12 @@ class WeightedProbe:
         probe: v, of x's shape.
         weights: factor of the k-th term, 1 for the exact ones, then 1 / P(length >= k) as far as the random length
             reaches: a tensor (terms, B) with 0 beyond each sample's length, or a number per term for all samples.
+        terms: number of terms of each sample's series (B,), on the CPU; None for all of `weights`.
     """
 
     probe: Tensor
     weights: Tensor | Sequence[float]
+    terms: Tensor | None = None
 
     def common_weights(self) -> list[float]:
         """Return a number per term, where all samples have the same."""
@@ -54,23 +55,23 @@ class WeightedProbe:
         return list(self.weights)
 
     def longest_first(self) -> Tensor | None:
-        """Return the samples' indices (B,) from the longest series to the shortest; None if all have one length."""
-        if not isinstance(self.weights, Tensor) or self.weights.shape[1] == 1:
-            return None
-        return (self.weights != 0).sum(0).argsort(descending=True, stable=True)
+        """Return the samples' indices (B,), on the CPU, from the longest series to the shortest; None if all are one."""
+        return None if self.terms is None else self.terms.argsort(descending=True, stable=True)
 
     def of_samples(self, samples: slice | Tensor) -> Self:
-        """Return probe and weights of some samples, given by a slice or by indices."""
-        weights = self.weights
+        """Return probe and weights of some samples, given by a slice or by indices on the CPU."""
+        weights, terms = self.weights, None if self.terms is None else self.terms[samples]
+        if isinstance(samples, Tensor):
+            samples = samples.to(self.probe.device)
         if isinstance(weights, Tensor) and weights.shape[1] > 1:
             weights = weights[:, samples]
-        return replace(self, probe=self.probe[samples], weights=weights)
+        return replace(self, probe=self.probe[samples], weights=weights, terms=terms)
 
     def samples_per_term(self) -> list[int]:
         """Return for each term how many series reach it; in the order of `longest_first` those are the first ones."""
-        if not isinstance(self.weights, Tensor) or self.weights.shape[1] == 1:
+        if self.terms is None:
             return [len(self.probe)] * len(self.weights)
-        return [int(count) for count in (self.weights != 0).sum(1)]
+        return [int((self.terms >= k).sum()) for k in range(1, len(self.weights) + 1)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class RouletteEstimator:
 
     def tail(self, k: int) -> float:
         """Return P(number of further terms >= k)."""
-        return 1.0 if k <= 0 else _tails(self.distribution, self.parameter, _power_of_two(k))[k - 1]
+        return 1.0 if k <= 0 else float(_tails(self.distribution, self.parameter, _power_of_two(k))[k - 1])
 
     def systematic_lengths(self, count: int) -> list[int]:
         """Draw the number of further terms of `count` estimates that are added up, such as those of a flow's blocks.
@@ -109,18 +110,19 @@ class RouletteEstimator:
         uniform in (0, count]; together they are spread over it evenly, so that their sum hardly varies. Any two
         estimates depend on each other through their lengths alone. Drawn on the host, from torch's global generator.
         """
-        uniform = 1 - torch.rand((), dtype=torch.float64, device="cpu").item()
-        return [self._length((start + uniform) / count) for start in torch.randperm(count, device="cpu").tolist()]
+        start = 1 - torch.rand((), dtype=torch.float64, device="cpu")
+        return self._lengths((torch.randperm(count, device="cpu") + start) / count)
 
-    def _length(self, level: float) -> int:
-        """The number of k >= 1 with tail(k) > level, 0 < level <= 1: at a uniform level P(length >= k) = tail(k)."""
-        count = _power_of_two(1)
-        while (tails := _tails(self.distribution, self.parameter, count))[-1] > level:
+    def _lengths(self, levels: Tensor) -> list[int]:
+        """The numbers of k >= 1 with tail(k) > level, 0 < level <= 1: at a uniform one P(length >= k) = tail(k)."""
+        count, lowest = _power_of_two(1), float(levels.min()) if len(levels) else 1.0
+        while (tails := _tails(self.distribution, self.parameter, count))[-1] > lowest:
             count *= 2
-        return bisect_left(tails, -level, key=neg)
+        lengths: list[int] = np.searchsorted(-tails, -levels.numpy()).tolist()
+        return lengths
 
     def series_weights(self, length: int) -> list[float]:
-        """Return the weights of the terms of a series with `length` further ones: 1, ..., 1, 1/tail(1), 1/tail(2), ..."""
+        """Return the weights of a series with `length` further terms: 1 for the exact ones, then 1/tail(1), ..."""
         return [1.0] * self.exact_terms + [1 / self.tail(k) for k in range(1, length + 1)]
 
     def weighted_probe(self, x: Tensor, per_sample: bool) -> WeightedProbe:
@@ -134,15 +136,11 @@ class RouletteEstimator:
         if not per_sample:
             (length,) = self.systematic_lengths(1)
             return WeightedProbe(self.draw_probe(x), self.series_weights(length))
-        further = self._independent_lengths(len(x))
-        lengths = torch.tensor(further, dtype=torch.int64, device="cpu")
+        further = self._lengths(1 - torch.rand(len(x), dtype=torch.float64, device="cpu"))
+        terms = self.exact_terms + torch.tensor(further, dtype=torch.int64, device="cpu")
         weights = torch.tensor(self.series_weights(max(further, default=0)), dtype=torch.float64, device="cpu")
-        reached = torch.arange(1, len(weights) + 1, device="cpu").unsqueeze(1) <= self.exact_terms + lengths
-        return WeightedProbe(self.draw_probe(x), (weights.unsqueeze(1) * reached).to(x.device, x.dtype))
-
-    def _independent_lengths(self, count: int) -> list[int]:
-        levels = 1 - torch.rand(count, dtype=torch.float64, device="cpu")
-        return [self._length(level) for level in levels.tolist()]
+        reached = torch.arange(1, len(weights) + 1, device="cpu").unsqueeze(1) <= terms
+        return WeightedProbe(self.draw_probe(x), (weights.unsqueeze(1) * reached).to(x.device, x.dtype), terms)
 
     def weighted_probes(self, x: Tensor, per_sample: bool) -> list[WeightedProbe]:
         """Draw `probes` weighted probes whose estimates have an unbiased *mean*; a single one of them is biased.
@@ -186,11 +184,10 @@ def _power_of_two(k: int) -> int:
 
 
 @cache
-def _tails(distribution: str, parameter: float, count: int) -> list[float]:
+def _tails(distribution: str, parameter: float, count: int) -> npt.NDArray[np.float64]:
     """P(number of further terms >= k) for k = 1, ..., count."""
-    k = np.arange(1, count + 1)
-    tails: list[float] = (gammainc(k, parameter) if distribution == "poisson" else (1 - parameter) ** k).tolist()
-    return tails
+    k = np.arange(1.0, count + 1)
+    return np.asarray(gammainc(k, parameter) if distribution == "poisson" else (1 - parameter) ** k)
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:

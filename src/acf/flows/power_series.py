@@ -79,9 +79,10 @@ def _value_and_series(
     y, value = torch.empty_like(x), x.new_zeros(len(x))
     order = weighted_probes[0].longest_first()
     for here in samples_at_a_time(branch, x, x.dtype):
-        chosen = here if order is None else order[here]
+        samples = here if order is None else order[here]
+        chosen = samples.to(x.device) if isinstance(samples, Tensor) else samples
         y[chosen], vjp = branch.value_and_vjp(x[chosen], tensors, x.dtype)
-        value[chosen] = torch.stack([_series(vjp, probe.of_samples(chosen)) for probe in weighted_probes]).mean(0)
+        value[chosen] = torch.stack([_series(vjp, probe.of_samples(samples)) for probe in weighted_probes]).mean(0)
     return y.add_(x), value
 
 
