@@ -1,7 +1,6 @@
 """Derivatives beyond the first gradient: right wherever they are given, refused in words wherever they are not."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from acf.flows.logdet import exact_log_det
 from acf.flows.reference import as_reference
 from acf.registry import ATTENTIONS
 from tests.building_blocks.bijections import make_moved_flow
-from tests.building_blocks.layers import LAYERS
 from tests.building_blocks.noise import noise
 from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
 from tests.building_blocks.settings import with_attention
@@ -156,32 +154,6 @@ def test_the_value_of_a_training_flow_may_be_differentiated_twice() -> None:
         flow = made("l2", training)
         function = seeded(lambda t, flow=flow: flow(t)[0].square())
         assert_near(torch.autograd.functional.hessian(function, X), differences(gradient(function), X))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "elu",
-        "lipswish",
-        "clipswish",
-        "convolution 3, (3, 4)",
-        "linear",
-        *(f"{k}, 2 heads, (4, 2, 2)" for k in ATTENTIONS),
-    ],
-)
-def test_second_derivatives_of_an_explicit_jvp_are_right_or_refused(name: str) -> None:
-    case = LAYERS[name]
-    layer = case.build().eval()
-    tensors = layer.effective_tensors()
-    z, weights = noise(2, *case.shape), noise(2, *layer(noise(1, *case.shape)).shape[1:], seed=1)
-    function = lambda t: (weights * layer.value_and_jvp(t, tensors)).square().sum()  # noqa: E731
-    assert_near(gradient(function)(z), differences(function, z))
-    hessian = partial(torch.autograd.functional.hessian, function, z)
-    if name in ("elu", "linear"):
-        assert_near(hessian(), differences(gradient(function), z))
-    else:
-        with pytest.raises(DerivativeError, match="differentiate its forward method"):
-            hessian()
 
 
 @pytest.mark.parametrize("training", [None, PLAIN, *ONCE])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from acf.lipschitz.layer import flatten
 from tests.building_blocks.layers import LAYERS
 
 
@@ -15,9 +16,12 @@ def test_every_layer_maps_no_samples_to_none(name: str) -> None:
     assert shape[0] == 0
     layer(x).sum().backward()
     tensors = layer.effective_tensors()
-    layer.value_and_jvp(torch.cat([x, x]), tensors).sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
     with torch.no_grad():
+        output, pullback = layer.jvp_and_pullback(torch.cat([x, x]).detach(), tensors)
+        of_z, of_tensors = pullback(torch.zeros_like(output))
+        assert of_z.shape == x.shape
+        assert not any(cotangent is not None and cotangent.any() for cotangent in flatten(of_tensors))
         value, vjp = layer.value_and_vjp(x.detach(), tensors, x.dtype)
         assert value.shape == shape
         assert vjp(torch.zeros_like(value)).shape == x.shape

@@ -41,13 +41,21 @@ def test_the_default_vjp_is_that_of_the_jacobian_for_the_first_samples_too():
             torch.testing.assert_close(vjp(u[:count].clone()), expected[:count])
 
 
-def test_the_default_jvp_is_that_of_the_jacobian_and_differentiable():
+def test_the_default_jvp_is_that_of_the_jacobian_with_the_gradients_of_both():
     layer, x, dx = Wave(), noise(4, 3), noise(4, 3, seed=1)
-    expected = torch.cat([layer(x), (dense(layer, x) @ dx[:, :, None])[:, :, 0]])
-    torch.testing.assert_close(layer.value_and_jvp(torch.cat([x, dx]), layer.effective_tensors()), expected)
-    z = torch.cat([x, dx]).requires_grad_(True)
-    tensors = tuple(tensor.detach().requires_grad_(True) for tensor in layer.effective_tensors())
-    assert torch.autograd.gradcheck(lambda z, *tensors: layer.value_and_jvp(z, tensors), (z, *tensors))
+    theta = tuple(tensor.detach().requires_grad_(True) for tensor in layer.effective_tensors())
+
+    def value_and_jvp(x: Tensor, dx: Tensor, *theta: Tensor) -> Tensor:
+        return torch.cat(torch.func.jvp(lambda x: layer._call_with(theta, x), (x,), (dx,)))
+
+    u = noise(8, 3, seed=2)
+    output, pullback = layer.jvp_and_pullback(torch.cat([x, dx]), theta)
+    of_z, of_theta = pullback(u.clone())
+    expected, vjp = torch.func.vjp(value_and_jvp, x, dx, *theta)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(expected[4:], (dense(layer, x) @ dx[:, :, None])[:, :, 0])
+    of_x, of_dx, *of_parameters = vjp(u)
+    torch.testing.assert_close((of_z, *of_theta), (torch.cat([of_x, of_dx]), *of_parameters))
 
 
 def test_the_tensors_given_are_those_used():
@@ -91,8 +99,21 @@ def test_closed_products_with_the_transposed_jacobian(name):
 
 
 @every_layer
-def test_closed_products_with_the_jacobian(name):
+def test_closed_products_with_the_jacobian_and_their_gradients(name):
     case = LAYERS[name]
     layer, z = move_all_parameters(case.build()).eval(), noise(6, *case.shape)
-    expected = LipschitzLayer.value_and_jvp(layer, z, tuple(layer.parameters()))
-    torch.testing.assert_close(layer.value_and_jvp(z, layer.effective_tensors()), expected, rtol=1e-9, atol=1e-11)
+    parameters = tuple(layer.parameters())
+    expected, expected_pullback = LipschitzLayer.jvp_and_pullback(layer, z, parameters)
+    tensors = layer.effective_tensors()
+    with torch.no_grad():
+        output, pullback = layer.jvp_and_pullback(z, tensors)
+        torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-11)
+        u = noise(*output.shape, seed=1)
+        of_z, of_tensors = pullback(u.clone())
+    expected_of_z, expected_of_parameters = expected_pullback(u)
+    torch.testing.assert_close(of_z, expected_of_z, rtol=1e-8, atol=1e-10)
+    pairs = [(t, c) for t, c in zip(flatten(tensors), flatten(of_tensors), strict=True) if t.requires_grad]
+    if pairs:
+        tensors_of, cotangents = zip(*pairs, strict=True)
+        of_parameters = torch.autograd.grad(tensors_of, parameters, cotangents, materialize_grads=True)
+        torch.testing.assert_close(of_parameters, expected_of_parameters, rtol=1e-8, atol=1e-10)

@@ -55,7 +55,7 @@ class WeightedProbe:
         return list(self.weights)
 
     def longest_first(self) -> Tensor | None:
-        """Return the samples' indices (B,), on the CPU, from the longest series to the shortest; None if all are one."""
+        """Return the samples' indices (B,), on the CPU, from the longest series on; None if all have one length."""
         return None if self.terms is None else self.terms.argsort(descending=True, stable=True)
 
     def of_samples(self, samples: slice | Tensor) -> Self:
@@ -172,6 +172,7 @@ class RouletteEstimator:
         return [max(1, self.probes // 2**k) for k in range(self.exact_terms)]
 
     def draw_probe(self, x: Tensor) -> Tensor:
+        """Draw v of x's shape from the global generator of x's device."""
         x = x.detach()  # torch does not draw like a tensor with a forward tangent.
         if self.probe == "gaussian":
             return torch.randn_like(x)

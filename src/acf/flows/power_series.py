@@ -132,9 +132,7 @@ class _ValueAndNeumann(OnceDifferentiable):
         x, probe, w, *flat = saved
         pairs = [(probe, _per_sample(grad_value, x) * w)]
         needs_x, _, *needs = ctx.needs_input_grad[4:]
-        of_x, *of_theta = branch_gradient(
-            ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype
-        )
+        of_x, *of_theta = branch_gradient(ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype)
         return *[None] * 4, None if of_x is None else of_x + grad_y, None, *of_theta
 
 
@@ -191,9 +189,7 @@ def _value_and_neumann(
     return x + y, inner_product(series, probe), w
 
 
-def _pairs(
-    branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float]
-) -> list[Pair]:
+def _pairs(branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float]) -> list[Pair]:
     """Return v_j, w_j such that the derivative of the estimate is sum_j w_j^T dJ v_j; one pair per term, at least one.
 
     With a_k the factor of v^T J^k v, and d(v^T J^k v) = sum_(i+j=k-1) ((J^T)^i v)^T dJ (J^j v): v_j = J^j v and

@@ -11,7 +11,7 @@ convolution of their library as it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -92,13 +92,13 @@ class PointwiseConvolution(Convolution):
         rows = rows_of_channels(x)
         out = out_of_rows(rows, self.weight.shape[0])
         if bias is None:
-            return maps_of_rows(torch.mm(rows, self.transposed, out=out), x.shape)
-        return maps_of_rows(torch.addmm(bias, rows, self.transposed, out=out), x.shape)
+            return maps_of_rows(torch.mm(rows, self.transposed, out=out), self.weight.shape[0], x.shape)
+        return maps_of_rows(torch.addmm(bias, rows, self.transposed, out=out), self.weight.shape[0], x.shape)
 
     @override
     def adjoint(self, v: Tensor) -> Tensor:
-        rows = rows_of_channels(v)
-        return maps_of_rows(torch.mm(rows, self.matrix, out=out_of_rows(rows, self.weight.shape[1])), v.shape)
+        rows, inputs = rows_of_channels(v), self.weight.shape[1]
+        return maps_of_rows(torch.mm(rows, self.matrix, out=out_of_rows(rows, inputs)), inputs, v.shape)
 
     @override
     def weight_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
@@ -113,10 +113,9 @@ def rows_of_channels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, channels)
 
 
-def maps_of_rows(rows: Tensor, shape: torch.Size) -> Tensor:
-    """(B H W, C) -> (B, C, H, W) with B, H and W of `shape`, by one view of contiguous rows."""
+def maps_of_rows(rows: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
+    """Rows of channels -> (B, C, H, W) with B, H and W of `shape`, by one view of contiguous rows."""
     samples, _, height, width = shape
-    channels = rows.numel() // max(samples * height * width, 1)
     return rows.as_strided(
         (samples, channels, height, width), (height * width * channels, 1, width * channels, channels)
     )
@@ -175,7 +174,7 @@ class MatrixConvolution(Convolution):
 
     def _maps(self, rows: Tensor, channels: int, wide: bool) -> Tensor:
         shape = rows.shape[0], channels, *self.size
-        return maps_of_rows(rows, torch.Size(shape)) if wide else rows.view(shape)
+        return maps_of_rows(rows, channels, shape) if wide else rows.view(shape)
 
 
 @cache
