@@ -1,2 +1,0 @@
-def effective_tensors(layers):
-    return [layer.effective_tensors() for layer in layers]
