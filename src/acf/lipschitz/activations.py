@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from acf.lipschitz.effective import Described, Description, Scalar
 from acf.lipschitz.kernels.scratch import empty_like, out_like
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 
@@ -23,12 +24,12 @@ class Activation(LipschitzLayer):
     supports_bfloat16 = True
 
 
-class Swish(Activation):
+class Swish(Activation, Described):
     """Base of activations outer * core(inner * x), where core is made of silu(u) = u sigmoid(u).
 
     With b = softplus(beta) learnt, inner = b and outer = 1 / (divisor * b). Both scales are 1-element tensors of their
     own in `effective_tensors`, so that linear maps before and after can absorb them
-    (`acf.lipschitz.branch.Branch.effective_tensors`); an empty tuple stands for a scale that was absorbed.
+    (`acf.lipschitz.branch.Branch.described_tensors`); an empty tuple stands for a scale that was absorbed.
 
     Attributes:
         divisor: what outer * b is the reciprocal of, at least the largest slope of the core.
@@ -47,10 +48,14 @@ class Swish(Activation):
         return self._core(F.silu(u), u) * outer
 
     @override
-    def effective_tensors(self) -> Tensors:
-        """Return (inner, outer)."""
-        b = _bounded_softplus(self.beta)
-        return b, 1 / (self.divisor * b)
+    def described_tensors(self) -> Description:
+        """Describe (inner, outer)."""
+        return Scalar(self._scales, self.beta, 0), Scalar(self._scales, self.beta, 1)
+
+    @classmethod
+    def _scales(cls, beta: Tensor) -> tuple[Tensor, Tensor]:
+        b = _bounded_softplus(beta)
+        return b, 1 / (cls.divisor * b)
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.activations import Swish
+from acf.lipschitz.effective import Described, Description, ScaledMap
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
-from acf.lipschitz.normalised import Normalised, NormalisedConv2d, NormalisedLinear
+from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
 from acf.settings.config import ModelConfig
 
 Shape = tuple[int, int, int]
 
 
-class Branch(nn.Sequential, LipschitzLayer):
+class Branch(nn.Sequential, Described):
     """Layers one after the other; the Lipschitz bound is the product of theirs.
 
     It is an `nn.Sequential`, so layers are read and replaced by their index; each must be a `LipschitzLayer`, which is
@@ -47,22 +48,19 @@ class Branch(nn.Sequential, LipschitzLayer):
         return bound
 
     @override
-    def effective_tensors(self) -> Tensors:
-        """Return the tensors of each layer, the scales of activations absorbed by the linear maps beside them."""
+    def described_tensors(self) -> Description:
+        """Describe the tensors of each layer, the scales of activations absorbed by the linear maps beside them."""
         layers = self.layers()
-        tensors = [layer.effective_tensors() for layer in layers]
+        described = [layer.described_tensors() for layer in layers]
         for here, layer in enumerate(layers):
             if isinstance(layer, Swish):
-                inner, outer = tensors[here]
-                if here > 0 and isinstance(layers[here - 1], Normalised):
-                    tensors[here - 1] = tuple(inner * tensor for tensor in tensors[here - 1])
-                    inner = ()
-                if here + 1 < len(layers) and isinstance(layers[here + 1], Normalised):
-                    weight, *bias = tensors[here + 1]
-                    tensors[here + 1] = (outer * weight, *bias)
-                    outer = ()
-                tensors[here] = inner, outer
-        return tuple(tensors)
+                inner, outer = described[here]
+                if here > 0 and isinstance(described[here - 1], ScaledMap):
+                    described[here - 1].output_scale, inner = inner, ()
+                if here + 1 < len(layers) and isinstance(described[here + 1], ScaledMap):
+                    described[here + 1].input_scale, outer = outer, ()
+                described[here] = inner, outer
+        return tuple(described)
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from acf.lipschitz.effective import Described, Description, Scalar
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 
 
-class Join(LipschitzLayer):
+class Join(Described):
     """Base of the ways to join features x (B, C, ...) and a 1-Lipschitz map A of them.
 
     Args:
@@ -76,9 +77,9 @@ class ConvexShare(Join):
         return torch.lerp(x, self.inner(x), torch.sigmoid(self.gamma))
 
     @override
-    def effective_tensors(self) -> Tensors:
-        """Return (s, tensors of A)."""
-        return torch.sigmoid(self.gamma), self.inner.effective_tensors()
+    def described_tensors(self) -> Description:
+        """Describe (s, tensors of A)."""
+        return Scalar(_sigmoid, self.gamma), self.inner.described_tensors()
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
@@ -106,6 +107,10 @@ class ConvexShare(Join):
     def lipschitz_bound(self, n_tokens: int) -> float:
         """Return (1 - s) + s Lip(A)."""
         return (1 - self.share()) + self.share() * self.inner.lipschitz_bound(n_tokens)
+
+
+def _sigmoid(gamma: Tensor) -> tuple[Tensor]:
+    return (torch.sigmoid(gamma),)
 
 
 class Concatenation(Join):
@@ -136,9 +141,10 @@ class Concatenation(Join):
         return torch.cat([self.angle.cos() * x, self.angle.sin() * self.inner(x)], 1)
 
     @override
-    def effective_tensors(self) -> Tensors:
-        """Return (cos(a), sin(a), tensors of A)."""
-        return self.angle.cos(), self.angle.sin(), self.inner.effective_tensors()
+    def described_tensors(self) -> Description:
+        """Describe (cos(a), sin(a), tensors of A)."""
+        cos, sin = (Scalar(_cos_and_sin, self.angle, index) for index in range(2))
+        return cos, sin, self.inner.described_tensors()
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
@@ -170,6 +176,10 @@ class Concatenation(Join):
     def lipschitz_bound(self, n_tokens: int) -> float:
         """Return sqrt(cos(a)^2 + sin(a)^2 Lip(A)^2)."""
         return float((1 - self.share() + self.share() * self.inner.lipschitz_bound(n_tokens) ** 2) ** 0.5)
+
+
+def _cos_and_sin(angle: Tensor) -> tuple[Tensor, Tensor]:
+    return angle.cos(), angle.sin()
 
 
 class ChannelSplit(Join):
@@ -204,8 +214,8 @@ class ChannelSplit(Join):
         return x.split([self.passed, self.attended], 1)
 
     @override
-    def effective_tensors(self) -> Tensors:
-        return self.inner.effective_tensors()
+    def described_tensors(self) -> Description:
+        return self.inner.described_tensors()
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:

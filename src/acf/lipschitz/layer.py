@@ -83,6 +83,13 @@ class LipschitzLayer(nn.Module, ABC):
         """Return theta with graph to the parameters; by default the parameters in the order of `named_parameters`."""
         return tuple(self.parameters())
 
+    def described_tensors(self) -> Any:
+        """Return `effective_tensors`, or what they are computed from, so that many layers share the operations.
+
+        Layers of this package describe theirs (`acf.lipschitz.effective`); others need not.
+        """
+        return self.effective_tensors()
+
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Return g(x) and its vector-Jacobian product, both without graph, to be called under `torch.no_grad`.
 

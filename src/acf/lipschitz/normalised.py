@@ -9,20 +9,24 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.bounds.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
+from acf.lipschitz.effective import Described, Description, ScaledMap
 from acf.lipschitz.kernels.convolution import arranged
 from acf.lipschitz.kernels.power_iteration import (
     Map,
+    convolution_norm_gradients,
     groups_of_equal_shapes,
     iterate_singular_vectors,
+    matrix_norm_gradients,
     stacked_convolutions,
+    stacked_estimates,
     stacked_matrices,
 )
-from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
+from acf.lipschitz.layer import VJP, Pullback, Tensors
 from acf.lipschitz.once_differentiable import is_transformed
 from acf.lipschitz.precision import autocast_off, require_full_precision
 
 
-class Normalised(LipschitzLayer):
+class Normalised(Described):
     """Linear map x -> T_W x + b with W scaled down to norm at most `coefficient`.
 
     The weight used is W / max(1, slack * sigma / coefficient), where sigma = <u, T_W v> is the estimate of |T_W| by
@@ -54,22 +58,26 @@ class Normalised(LipschitzLayer):
         """Return T_W and its adjoint for L weights (L, ...) of this layer's shape, each applied to its own vector."""
 
     @abstractmethod
+    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return d<u, T_W v>/dW (L, ...), which does not depend on W, for L pairs u, v (L, ...)."""
+
+    @abstractmethod
     def _norm_bound(self, weight: Tensor) -> float:
         """Proven upper bound of |T_W|."""
 
     def estimated_norm(self) -> Tensor:
         """Return <u, T_W v>, a lower estimate of the norm of the stored weight: a scalar with gradient."""
-        with autocast_off(self.weight.device.type):
-            return (self.left * self.value(self.right, (self.weight,))).sum()
+        return stacked_estimates([self], self.weight[None])[0]
 
     def effective_weight(self) -> Tensor:
         """Return the weight in use, of the stored weight's shape."""
-        return self.weight / (self.slack * self.estimated_norm() / self.coefficient).clamp_min(1.0)
+        weight: Tensor = self.effective_tensors()[0]
+        return weight
 
     @override
-    def effective_tensors(self) -> Tensors:
-        """Return (weight in use, bias), without the latter if there is none."""
-        return (self.effective_weight(),) if self.bias is None else (self.effective_weight(), self.bias)
+    def described_tensors(self) -> Description:
+        """Describe (weight in use, bias), without the latter if there is none."""
+        return ScaledMap(self)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -135,9 +143,9 @@ def renormalise(layers: Iterable[Normalised], iterations: int) -> None:
     for group in groups_of_equal_shapes(orthogonal):
         with autocast_off(group[0].weight.device.type):
             weights = torch.stack([layer.weight for layer in group])
-            norms = torch.stack([layer.estimated_norm() for layer in group])
-            for layer, weight in zip(group, nearest_isometry(weights, norms), strict=True):
-                layer.weight.copy_(layer.coefficient * weight)
+            isometries = nearest_isometry(weights, stacked_estimates(group, weights)).unbind()
+            torch._foreach_copy_([layer.weight for layer in group], isometries)
+            torch._foreach_mul_([layer.weight for layer in group], [layer.coefficient for layer in group])
     iterate_singular_vectors(orthogonal, 1)
 
 
@@ -217,7 +225,14 @@ class NormalisedConv2d(Normalised):
     def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:
         if weights.shape[-1] == 1:
             return stacked_matrices(weights.flatten(2))
-        return stacked_convolutions(weights)
+        return stacked_convolutions(weights, self.size)
+
+    @override
+    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
+        kernel = self.weight.shape[-1]
+        if kernel == 1:
+            return matrix_norm_gradients(left.flatten(1), right.flatten(1))[..., None, None]
+        return convolution_norm_gradients(left, right, kernel)
 
     @override
     def _norm_bound(self, weight: Tensor) -> float:
@@ -285,6 +300,10 @@ class NormalisedLinear(Normalised):
         return stacked_matrices(weights)
 
     @override
+    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
+        return matrix_norm_gradients(left, right)
+
+    @override
     def _norm_bound(self, weight: Tensor) -> float:
         return matrix_norm_bound(weight)
 
@@ -326,11 +345,11 @@ def nearest_isometry(weight: Tensor, norm: Tensor, iterations: int = 10) -> Tens
         iterations: number of steps.
     """
     wide = weight.shape[-2] < weight.shape[-1]
-    x = weight.mT if wide else weight
-    norm = torch.maximum(norm, x.abs().amax((-2, -1))).clamp_min(torch.finfo(x.dtype).tiny)
+    x = (weight.mT if wide else weight).flatten(0, -3) if weight.dim() > 2 else (weight.mT if wide else weight)[None]
+    norm = torch.maximum(norm.view(-1), x.abs().amax((-2, -1))).clamp_min(torch.finfo(x.dtype).tiny)
     x = x / (1.25 * norm)[..., None, None]
-    square_bound = (x.mT @ x).abs().sum(-1).amax(-1)
+    square_bound = torch.bmm(x.mT, x).abs().sum(-1).amax(-1)
     x = x / (square_bound / 3).sqrt().clamp_min(1.0)[..., None, None]
     for _ in range(iterations):
-        x = 1.5 * x - 0.5 * x @ (x.mT @ x)
-    return x.mT if wide else x
+        x = torch.baddbmm(x, x, torch.bmm(x.mT, x), beta=1.5, alpha=-0.5)
+    return (x.mT if wide else x).reshape(weight.shape)

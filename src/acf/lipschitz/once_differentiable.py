@@ -84,8 +84,7 @@ def refuse_transforms(advice: str, *tensors: Tensor) -> None:
 
 def is_transformed(*tensors: Tensor) -> bool:
     """Whether a transform of `torch.func` is under way, or a tensor carries a tangent of forward mode."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    # Outside of a level of forward mode no tensor has a tangent, and asking each costs an operation.
-    in_forward_mode = forward_ad._current_level >= 0
-    return in_forward_mode and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    # Outside of forward mode (level -1) there is no need to ask each of perhaps hundreds of tensors.
+    return torch._C._are_functorch_transforms_active() or (
+        forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    )

@@ -17,11 +17,12 @@ from acf.lipschitz.attention.self_attention import (
     to_maps,
     to_tokens,
 )
+from acf.lipschitz.effective import Described, Description
 from acf.lipschitz.kernels.mixing import mix, mix_value_and_jvp, mix_value_and_vjp
 from acf.lipschitz.layer import VJP, Tensors
 
 
-class KernelSelfAttention(SelfAttention):
+class KernelSelfAttention(SelfAttention, Described):
     """The core of a head is P V with P the normalised exp(Q K^T), for Q, K, V that `features` makes of the projections.
 
     Attributes:
@@ -53,9 +54,9 @@ class KernelSelfAttention(SelfAttention):
         return mix(*self.features(projected, self.scales()), self.balanced)
 
     @override
-    def effective_tensors(self) -> Tensors:
-        """Return (tensors of `project`, scales, tensors of `output`)."""
-        return self.project.effective_tensors(), self.scales(), self.output.effective_tensors()
+    def described_tensors(self) -> Description:
+        """Describe (tensors of `project`, scales, tensors of `output`)."""
+        return self.project.described_tensors(), self.scales(), self.output.described_tensors()
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:

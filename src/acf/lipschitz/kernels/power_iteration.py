@@ -1,5 +1,9 @@
-"""Power iteration for many linear maps at once: maps of one shape are stacked, so that each step is one product."""
+"""Power iteration for many linear maps at once: maps of one shape are stacked, so that each step is one product.
 
+Nothing here reads a value on the host.
+"""
+
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -26,18 +30,29 @@ class LinearMap(Protocol):
     right: Tensor
 
     def stacked_maps(self, weights: Tensor) -> tuple[Map, Map]:
-        """Return T: v (L, ...) -> u (L, ...) and its adjoint, for L weights (L, ...) of this layer's shape."""
+        """Return T: v (L, ...) -> u (L, ...) and its adjoint, for L weights (L, ...) of this layer's shape.
+
+        Each result may have any shape that the other function takes and that has the number of values of the vector.
+        """
+
+    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return d<u, T_W v>/dW (L, ...), which does not depend on W, for L pairs u, v (L, ...)."""
 
 
 Layer = TypeVar("Layer", bound=LinearMap)
 
 
+def stacking_key(layer: LinearMap) -> Hashable:
+    """Return what layers have in common whose weights and vectors can be stacked: class, shapes, type and device."""
+    weight = layer.weight
+    return type(layer), weight.shape, layer.right.shape, weight.dtype, weight.device
+
+
 def groups_of_equal_shapes(layers: Iterable[Layer]) -> list[list[Layer]]:
-    """Return the layers in groups whose weights and vectors can be stacked: of one class, shape, type and device."""
+    """Return the layers in groups whose weights and vectors can be stacked."""
     groups: dict[Hashable, list[Layer]] = defaultdict(list)
     for layer in layers:
-        weight = layer.weight
-        groups[type(layer), weight.shape, layer.right.shape, weight.dtype, weight.device].append(layer)
+        groups[stacking_key(layer)].append(layer)
     return list(groups.values())
 
 
@@ -45,8 +60,8 @@ def groups_of_equal_shapes(layers: Iterable[Layer]) -> list[list[Layer]]:
 def iterate_singular_vectors(layers: Iterable[LinearMap], iterations: int) -> None:
     """Take `iterations` steps u <- T v / |T v|, v <- T^T u / |T^T u| with each layer's own vectors.
 
-    A layer with T v = 0, from where the iteration would never come back, starts again from v = T^T u with a u without
-    zeros. Where that vanishes too, as it does for T = 0, v stays as it was.
+    The iteration does not end where T v = 0, as may happen with many exact zeros: v is first moved, by no more than a
+    rounding error, towards a vector that no such T takes to zero. While T = 0 both u and v are zero.
     """
     for group in groups_of_equal_shapes(layers):
         with autocast_off(group[0].weight.device.type):
@@ -54,66 +69,96 @@ def iterate_singular_vectors(layers: Iterable[LinearMap], iterations: int) -> No
 
 
 def _iterate_group(group: Sequence[LinearMap], iterations: int) -> None:
-    maps = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
-    left, right = (torch.cat([getattr(layer, name) for layer in group]) for name in ("left", "right"))
-    start, (left, right) = right, _iterated(maps, left, right, iterations)
-    lost = _are_zero(right)
-    if lost.any():
-        again = _unit(maps[1](_without_zeros(left)))
-        again_left, again_right = _iterated(maps, left, again, iterations)
-        left = torch.where(lost, again_left, left)
-        right = torch.where(lost, torch.where(_are_zero(again_right), start, again_right), right)
-    for layer, u, v in zip(group, left, right, strict=True):
-        layer.left.copy_(u)
-        layer.right.copy_(v)
-
-
-def _iterated(maps: tuple[Map, Map], left: Tensor, right: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    apply, apply_adjoint = maps
+    apply, apply_adjoint = group[0].stacked_maps(torch.stack([layer.weight for layer in group]))
+    left = right = _moved(torch.cat([layer.right for layer in group]))
     for _ in range(iterations):
-        left = _unit(apply(right))
+        left = apply(right)
         right = _unit(apply_adjoint(left))
-    return left, right
+    if iterations:
+        _store(_unit(left), [layer.left for layer in group])
+        _store(right, [layer.right for layer in group])
 
 
-def _are_zero(x: Tensor) -> Tensor:
-    """Whether each of (L, ...) is zero everywhere, bools (L, 1, ...)."""
-    return (x == 0).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
+def _store(vectors: Tensor, buffers: list[Tensor]) -> None:
+    torch._foreach_copy_(buffers, vectors.view(len(buffers), *buffers[0].shape[1:]).split(1))
 
 
-def _without_zeros(like: Tensor) -> Tensor:
-    """Numbers between 1 and 2 without a pattern, in the shape of (L, ...)."""
-    values = 1 + torch.arange(like[0].numel(), dtype=like.dtype, device=like.device).mul(0.618034).frac()
-    return values.view(like.shape[1:]).expand_as(like).contiguous()
+def _moved(right: Tensor) -> Tensor:
+    """Add to each of (L, ...) the vector e^(j / (n - 1)), j = 0, ..., n - 1, scaled to the size of a rounding error.
+
+    By the theorem of Lindemann and Weierstrass no combination of these numbers with algebraic weights is zero.
+    """
+    values = right[0].numel()
+    vector = torch.logspace(0, 1, values, math.e, dtype=right.dtype, device=right.device)
+    return right.add(vector.view(right.shape[1:]), alpha=torch.finfo(right.dtype).eps / math.sqrt(values))
 
 
 def _unit(x: Tensor) -> Tensor:
     """Divide each of (L, ...) by its norm, in place; zeros stay zeros."""
-    norm = x.flatten(1).norm(dim=1).clamp_min_(torch.finfo(x.dtype).tiny)
-    return x.div_(norm.view(-1, *[1] * (x.dim() - 1)))
+    norm = torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), keepdim=True)
+    return x.div_(norm.clamp_min_(torch.finfo(x.dtype).tiny))
+
+
+@torch.no_grad()
+def stacked_norm_gradients(group: Sequence[LinearMap]) -> Tensor:
+    """Return d<u, T_W v>/dW (L, ...) for the layers of one of `groups_of_equal_shapes`, each with its own vectors."""
+    left = torch.cat([layer.left for layer in group])
+    right = torch.cat([layer.right for layer in group])
+    return group[0].norm_gradients(left, right)
+
+
+def stacked_estimates(group: Sequence[LinearMap], weights: Tensor) -> Tensor:
+    """Return <u, T_W v> (L,) for the weights (L, ...) of one of `groups_of_equal_shapes`, differentiable in these."""
+    with autocast_off(weights.device.type):
+        return (weights * stacked_norm_gradients(group)).sum(tuple(range(1, weights.dim())))
 
 
 def stacked_matrices(weights: Tensor) -> tuple[Map, Map]:
-    """Return the products with W and W^T for W (L, out, in) and vectors of any shape (L, in, 1, ...)."""
+    """Return the products with W and W^T for W (L, out, in) and vectors (L, in), (L, in, 1, 1) or (L, 1, in)."""
 
     def product_with(transposed: Tensor) -> Map:
         # Libraries multiply rows ten times faster than columns.
-        return lambda v: torch.bmm(v.flatten(1).unsqueeze(1), transposed).view(len(v), -1, *v.shape[2:])
+        return lambda v: torch.bmm(v if v.dim() == 3 else v.view(len(v), 1, -1), transposed)
 
     return product_with(weights.mT), product_with(weights)
 
 
-def stacked_convolutions(weights: Tensor) -> tuple[Map, Map]:
+def stacked_convolutions(weights: Tensor, size: tuple[int, int]) -> tuple[Map, Map]:
     """Return the convolution of x (L, in, H, W), each sample with its own of W (L, out, in, k, k), and its adjoint."""
-    return _convolutions(weights), _convolutions(weights.flip(3, 4).transpose(1, 2))
-
-
-def _convolutions(weights: Tensor) -> Map:
-    # Patches cost k^2 times the memory of a map, so they are made on the side with fewer channels.
     _, out, inputs, kernel, _ = weights.shape
-    padding = kernel // 2
+    # Patches cost k^2 times the memory of a map, so they are made on the side with fewer channels.
     if inputs <= out:
-        wide = weights.flatten(2)
-        return lambda x: torch.bmm(wide, F.unfold(x, kernel, padding=padding)).unflatten(2, x.shape[2:])
-    taps = weights.flip(3, 4).permute(0, 1, 3, 4, 2).reshape(len(weights), out * kernel**2, inputs)
-    return lambda x: F.fold(torch.bmm(taps, x.flatten(2)), x.shape[2:], kernel, padding=padding)
+        return _patch_products(weights.flatten(2), size, kernel)
+    return _patch_products(_transposed(weights).flatten(2), size, kernel)[::-1]
+
+
+def _patch_products(matrices: Tensor, size: tuple[int, int], kernel: int) -> tuple[Map, Map]:
+    """Return x (L, in, H, W) -> matrices @ patches of x, and the adjoint, for matrices (L, out, in k^2)."""
+    padding, adjoint = kernel // 2, matrices.mT
+    return (
+        lambda x: torch.bmm(matrices, F.unfold(x, kernel, padding=padding)),
+        lambda y: F.fold(torch.bmm(adjoint, y.flatten(2)), size, kernel, padding=padding),
+    )
+
+
+def matrix_norm_gradients(left: Tensor, right: Tensor) -> Tensor:
+    """Return u v^T (L, out, in) for u (L, out) and v (L, in)."""
+    return left.unsqueeze(2) * right.unsqueeze(1)
+
+
+def convolution_norm_gradients(left: Tensor, right: Tensor, kernel: int) -> Tensor:
+    """Return the correlations (L, out, in, k, k) of u (L, out, H, W) with v (L, in, H, W), sum_p u[p] v[p + a]."""
+    out, inputs = left.shape[1], right.shape[1]
+    if inputs <= out:
+        return _correlation(left, right, kernel)
+    return _transposed(_correlation(right, left, kernel))
+
+
+def _correlation(left: Tensor, right: Tensor, kernel: int) -> Tensor:
+    patches = F.unfold(right, kernel, padding=kernel // 2)
+    return torch.bmm(left.flatten(2), patches.mT).view(*left.shape[:2], right.shape[1], kernel, kernel)
+
+
+def _transposed(weights: Tensor) -> Tensor:
+    """The kernels (L, in, out, k, k) of the adjoint convolutions."""
+    return weights.transpose(1, 2).flip(3, 4)
