@@ -1,17 +1,22 @@
 """Activation normalisation."""
 
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.flows.bijection import Bijection
+from acf.flows.bijection import PreparedBijection
+from acf.flows.prepared import Prepared, Scale
 from acf.lipschitz.first_batch import StartedByFirstBatch, samples_of_all_ranks, std_mean_of_all_ranks
+from acf.lipschitz.kernels.stack import stacked
 
 SMALLEST_STD, CONSTANT_STD = 0.1, 1e-3
 """Smallest standard deviation that is divided by, and the one below which a value counts as constant."""
 
 
-class ActNorm(StartedByFirstBatch, Bijection):
+class ActNorm(StartedByFirstBatch, PreparedBijection):
     """y = exp(s) (x + b) with s, b learnt, initialised from one batch (arXiv 1807.03039, section 3.1).
 
     The first batch seen in training (where torch.distributed runs, that of all ranks, `acf.lipschitz.first_batch`) sets
@@ -38,9 +43,11 @@ class ActNorm(StartedByFirstBatch, Bijection):
         self.log_scale = nn.Parameter(torch.zeros(size))
 
     @override
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         if self.training and not self.is_started():
             self._initialise_from(x.detach())
+        elif prepared is not None and (scale := prepared.scales.get(self)) is not None:
+            return (x + self.shift) * scale.factor, scale.log_abs_det
         log_abs_det = self.log_scale.sum() * self.positions
         return (x + self.shift) * self.log_scale.exp(), log_abs_det.expand(len(x))
 
@@ -64,3 +71,18 @@ class ActNorm(StartedByFirstBatch, Bijection):
         self.shift.copy_(-mean.view_as(self.shift))
         self.log_scale.copy_(log_scale.view_as(self.log_scale))
         self.set_started()
+
+
+def prepared_scales(norms: Iterable[ActNorm]) -> dict[nn.Module, Scale]:
+    """Return what each ActNorm needs for one pass; those of one shape are computed together."""
+    groups: dict[Hashable, list[ActNorm]] = defaultdict(list)
+    for norm in norms:
+        log_scale = norm.log_scale
+        groups[log_scale.shape, norm.positions, log_scale.dtype, log_scale.device, log_scale.requires_grad].append(norm)
+    scales: dict[nn.Module, Scale] = {}
+    for group in groups.values():
+        log_scales = stacked([norm.log_scale for norm in group])
+        log_abs_dets = (log_scales.flatten(1).sum(1) * group[0].positions).unbind()
+        for norm, factor, log_abs_det in zip(group, log_scales.exp().unbind(), log_abs_dets, strict=True):
+            scales[norm] = Scale(factor, log_abs_det)
+    return scales

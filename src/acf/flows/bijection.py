@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.flows.fixed_point import Solution
 from acf.flows.prepared import Prepared
+from acf.lipschitz.kernels.stack import stacked
 from acf.lipschitz.precision import autocast_off, first_parameter, refuse_backward_in_autocast, require_full_precision
 
 
@@ -52,7 +52,10 @@ class Bijection(nn.Module, ABC):
         return y, log_abs_det
 
     def as_part(self, x: Tensor, prepared: Prepared | None) -> tuple[Tensor, Tensor]:
-        """Call `forward` as a part of a bijection that was itself called, so that nothing is checked twice."""
+        """Call `forward` as a part of a bijection that was itself called, so that nothing is checked twice.
+
+        Where log_abs_det is the same for all samples it may be a scalar.
+        """
         return super().__call__(x)
 
     @abstractmethod
@@ -110,11 +113,12 @@ class Chain(PreparedBijection):
 
     @override
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
-        parts = [x.new_zeros(len(x))]
+        of_samples, of_all = [x.new_zeros(x.shape[0])], []
         for bijection in self.bijections:
             x, log_abs_det = bijection.as_part(x, prepared)
-            parts.append(log_abs_det)
-        return x, torch.stack(parts).sum(0)
+            (of_samples if log_abs_det.dim() else of_all).append(log_abs_det)
+        total = stacked(of_samples).sum(0)
+        return x, total + stacked(of_all).sum() if of_all else total
 
     @override
     def transform(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Gradients of a branch g(x; theta) and of products w^T J v with its Jacobian, in memory that one slice needs."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -47,10 +48,11 @@ def branch_gradient(
     sums: list[Tensor] = []
     for here in samples_at_a_time(branch, x, dtype):
         c, of_slice = part(cotangent, here), None
-        for v, w in pairs:
+        for index, (v, w) in enumerate(pairs):
+            if index:
+                c = torch.zeros_like(c)  # g(x) is differentiated once.
             _, pullback = branch.jvp_and_pullback(torch.cat([part(x, here), part(v, here)]).to(dtype), tensors)
             of_z, of_tensors = pullback(torch.cat([c, part(w, here)]).to(dtype))
-            c = torch.zeros_like(c)  # g(x) is differentiated once.
             if needs_x:
                 of_pair = of_z.chunk(2)[0]
                 of_slice = of_pair if of_slice is None else of_slice + of_pair
@@ -72,8 +74,10 @@ def _added(sums: list[Tensor], more: list[Tensor], dtype: torch.dtype) -> list[T
 
 def samples_at_a_time(branch: LipschitzLayer, x: Tensor, dtype: torch.dtype) -> Iterator[slice]:
     """Yield slices of the samples x (B, ...) whose intermediate results in the branch fit in the cache."""
-    values = max(x[0].numel(), branch.intermediate_values(x[0, 0].numel())) if len(x) else 1
-    return batch_slices(len(x), values, x.device, dtype)
+    samples, channels, *size = x.shape
+    positions = math.prod(size)
+    values = max(channels * positions, branch.intermediate_values(positions))
+    return batch_slices(samples, values, x.device, dtype)
 
 
 def part(x: Tensor, here: slice) -> Tensor:

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from acf.errors import ConvergenceError, InputError
+from acf.flows.actnorm import ActNorm, prepared_scales
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.pixels import require_images, require_pixels
-from acf.flows.residual import ResidualBlock, UnsolvedBlockError
+from acf.flows.prepared import Prepared
+from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.lipschitz.once_differentiable import refuse_transforms
@@ -73,8 +75,13 @@ class Flow(nn.Module):
         self._check(x)
         with autocast_off(x.device.type):
             x, start = self.logit.as_part(x, None)
-            z, log_abs_det = self.bijection(x, ResidualBlock.prepared(list(self.residual_blocks().values())))
+            z, log_abs_det = self.bijection(x, self._prepared(x))
             return z, start + log_abs_det
+
+    def _prepared(self, x: Tensor) -> Prepared:
+        blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
+        norms = (m for m in self.modules() if isinstance(m, ActNorm))
+        return Prepared(prepared_blocks(blocks, x), prepared_scales(norms))
 
     def transform(self, x: Tensor) -> Tensor:
         """Return z = f(x) (B, C*H*W) without the cost of the log-determinant; errors as `forward`."""

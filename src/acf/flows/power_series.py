@@ -181,12 +181,17 @@ def _value_and_neumann(
     product serves all terms.
     """
     y, vjp = branch.value_and_vjp(x, tensors, dtype)
-    vector, series, w = probe.to(dtype, copy=True), torch.zeros_like(probe), probe.clone()
+    vector, w = probe.to(dtype, copy=True), probe
+    series: Tensor | None = None
     for k, weight in enumerate(weights, start=1):
         vector = vjp(vector)
-        series.add_(vector, alpha=(-1) ** (k + 1) / k * weight)
-        w.add_(vector, alpha=(-1) ** k * weight)
-    return x + y, inner_product(series, probe), w
+        if series is None:
+            series, w = vector.to(x.dtype) * weight, torch.sub(probe, vector, alpha=weight)
+        else:
+            series.add_(vector, alpha=(-1) ** (k + 1) / k * weight)
+            w.add_(vector, alpha=(-1) ** k * weight)
+    value = x.new_zeros(x.shape[0]) if series is None else inner_product(series, probe)
+    return x + y, value, w
 
 
 def _pairs(branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float]) -> list[Pair]:

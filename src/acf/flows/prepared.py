@@ -1,10 +1,9 @@
-"""What a flow makes once per pass for all of its residual blocks, where one by one would cost many small operations."""
+"""What a flow makes once per pass for all of its bijections, where one by one would cost many small operations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from acf.lipschitz.layer import Tensors
 
@@ -15,12 +14,26 @@ class BlockInputs:
 
     Attributes:
         tensors: the effective tensors of its branch.
-        series_weights: weights of the terms of its power series in training mode.
+        series_weights: weights of the terms of its power series, and
+        probe: that series' probe, both None in evaluation mode.
     """
 
     tensors: Tensors
-    series_weights: Sequence[float]
+    series_weights: Sequence[float] | None = None
+    probe: Tensor | None = None
 
 
-Prepared: TypeAlias = Mapping[nn.Module, BlockInputs]
-"""The inputs by residual block."""
+@dataclass(frozen=True)
+class Scale:
+    """What one ActNorm needs: exp(s), and its log-determinant, a scalar in nats."""
+
+    factor: Tensor
+    log_abs_det: Tensor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs by residual block, and the scales by ActNorm."""
+
+    blocks: Mapping[nn.Module, BlockInputs]
+    scales: Mapping[nn.Module, Scale]

@@ -4,9 +4,10 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.errors import ConvergenceError
@@ -64,7 +65,7 @@ class ResidualBlock(PreparedBijection):
     @override
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         """Return (f(x), log_abs_det); the latter is an unbiased estimate in nats, and so is its gradient."""
-        inputs = prepared.get(self) if prepared is not None else None
+        inputs = prepared.blocks.get(self) if prepared is not None else None
         tensors = None if inputs is None else inputs.tensors
         if self.training and self._has_derivatives(x):
             return self._value_and_log_det_in_training(x, self._training_probe(x, inputs), tensors)
@@ -81,28 +82,10 @@ class ResidualBlock(PreparedBijection):
             return True
         return is_transformed(x, *self.branch.parameters())
 
-    @staticmethod
-    def prepared(blocks: "Sequence[ResidualBlock]") -> Prepared:
-        """Return what these blocks need for one pass, made together.
-
-        In training mode the lengths of their power series are systematic samples, so that the time of a pass hardly
-        varies.
-        """
-        tensors = effective_tensors([block.branch for block in blocks])
-        weights: dict[ResidualBlock, list[float]] = {}
-        by_estimator: dict[RouletteEstimator, list[ResidualBlock]] = defaultdict(list)
-        for block in blocks:
-            by_estimator[RouletteEstimator.from_config(block.training_log_det)].append(block)
-        for estimator, alike in by_estimator.items():
-            lengths = estimator.systematic_lengths(len(alike))
-            weights |= {b: estimator.series_weights(length) for b, length in zip(alike, lengths, strict=True)}
-        return {b: BlockInputs(of_block, weights[b]) for b, of_block in zip(blocks, tensors, strict=True)}
-
     def _training_probe(self, x: Tensor, inputs: BlockInputs | None) -> WeightedProbe:
-        estimator = RouletteEstimator.from_config(self.training_log_det)
-        if inputs is None:
-            return estimator.weighted_probe(x, per_sample=False)
-        return WeightedProbe(estimator.draw_probe(x), inputs.series_weights)
+        if inputs is not None and inputs.probe is not None and inputs.series_weights is not None:
+            return WeightedProbe(inputs.probe, inputs.series_weights)
+        return RouletteEstimator.from_config(self.training_log_det).weighted_probe(x, per_sample=False)
 
     def _value_and_log_det_in_training(
         self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors | None = None
@@ -179,3 +162,33 @@ class ResidualBlock(PreparedBijection):
         if self._cached_bound is None or self._cached_bound[0] != key:
             self._cached_bound = (key, self.lipschitz_bound())
         return self._cached_bound[1]
+
+
+def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor) -> dict[nn.Module, BlockInputs]:
+    """Return what each block needs for one pass over as many samples as x has.
+
+    In training mode the lengths of the blocks' power series are systematic samples, so that the time of a pass hardly
+    varies.
+    """
+    tensors = effective_tensors([block.branch for block in blocks])
+    inputs = {block: BlockInputs(of_block) for block, of_block in zip(blocks, tensors, strict=True)}
+    groups: dict[RouletteEstimator, list[ResidualBlock]] = defaultdict(list)
+    for block in blocks:
+        if block.training:
+            groups[RouletteEstimator.from_config(block.training_log_det)].append(block)
+    for estimator, group in groups.items():
+        lengths = dict(zip(group, estimator.systematic_lengths(len(group)), strict=True))
+        for shape, alike in _by_shape(group).items():
+            probes = estimator.draw_probe(torch.empty((len(alike), x.shape[0], *shape), dtype=x.dtype, device=x.device))
+            for block, probe in zip(alike, probes.unbind(), strict=True):
+                inputs[block] = replace(
+                    inputs[block], series_weights=estimator.series_weights(lengths[block]), probe=probe
+                )
+    return {**inputs}
+
+
+def _by_shape(blocks: Sequence[ResidualBlock]) -> dict[tuple[int, int, int], list[ResidualBlock]]:
+    groups: dict[tuple[int, int, int], list[ResidualBlock]] = defaultdict(list)
+    for block in blocks:
+        groups[block.shape].append(block)
+    return groups

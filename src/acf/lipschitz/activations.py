@@ -67,7 +67,7 @@ class Swish(Activation, Described):
         slope = s.addcmul_(s, u.sub_(y))
         if dtype != s.dtype:
             slope = empty_like(s, dtype).copy_(s)
-        return value, lambda v: _scaled(_scaled(self._core_adjoint(v, _first(slope, v)), inner), outer)
+        return value, self._core_vjp(slope, inner, outer)
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
@@ -93,9 +93,11 @@ class Swish(Activation, Described):
         """The cotangents of y and u, for a cotangent v of the core; None for zeros."""
         return v, None
 
-    def _core_adjoint(self, v: Tensor, slope: Tensor) -> Tensor:
-        """The adjoint of du -> core(slope * du, du) applied to v, which may be overwritten."""
-        return v.mul_(slope)
+    def _core_vjp(self, slope: Tensor, *scales: Tensor | tuple[()]) -> VJP:
+        """v -> the adjoint of du -> core(slope * du, du) applied to v, times the scales; may overwrite the slope."""
+        for scale in scales:
+            slope = _scaled(slope, scale)
+        return lambda v: v.mul_(_first(slope, v))
 
 
 def _bounded_softplus(beta: Tensor) -> Tensor:
@@ -213,9 +215,14 @@ class CLipSwish(Swish):
         return a + b, -b
 
     @override
-    def _core_adjoint(self, v: Tensor, slope: Tensor) -> Tensor:
-        a, b = v.chunk(2, 1)
-        return torch.add(a, b).mul_(slope).sub_(b)
+    def _core_vjp(self, slope: Tensor, *scales: Tensor | tuple[()]) -> VJP:
+        inner, outer = scales
+
+        def vjp(v: Tensor) -> Tensor:
+            a, b = v.chunk(2, 1)
+            return _scaled(_scaled(torch.add(a, b).mul_(_first(slope, v)).sub_(b), inner), outer)
+
+        return vjp
 
     @override
     def lipschitz_bound(self, n_tokens: int | None = None) -> float:
