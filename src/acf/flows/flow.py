@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from acf.errors import ConvergenceError, InputError
 from acf.flows.actnorm import ActNorm, prepared_scales
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
+from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
@@ -198,6 +199,16 @@ class Flow(nn.Module):
     def renormalise(self) -> None:
         """Update the estimated spectral norms of all layers, as is needed after each step of the optimiser."""
         renormalise((m for m in self.modules() if isinstance(m, Normalised)), self.config.power_iterations)
+
+    def use_cuda_graphs(self, wanted: bool = True) -> None:
+        """Set whether training on CUDA records the kernels of each residual block and replays them.
+
+        The results are the same. It pays where the host takes longer to start kernels than the GPU to run them, as on
+        small maps and in reduced precision; recordings take some seconds at first and memory for results of kernels.
+        """
+        graphs = CudaGraphs() if wanted else None
+        for block in self.residual_blocks().values():
+            block.cuda_graphs = graphs
 
     def use_evaluation_estimator(self, config: LogDetConfig) -> None:
         """Set how log-determinants are estimated in evaluation mode."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from acf.flows.branch_gradient import Pair, branch_gradient, joined, part, samples_at_a_time
+from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe, inner_product
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
@@ -28,6 +29,7 @@ def differentiable_value_and_log_det(
     neumann_gradient: bool = True,
     bfloat16: bool = False,
     tensors: Tensors | None = None,
+    graphs: CudaGraphs | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (x + g(x), estimate (B,) of the log-determinant), differentiable once in x (B, ...) and the parameters.
 
@@ -42,12 +44,13 @@ def differentiable_value_and_log_det(
         bfloat16: whether the products with J and the Neumann gradient are computed in bfloat16 where all of g allows;
             g(x) itself never is.
         tensors: those of `branch.effective_tensors()`, where the caller has them.
+        graphs: recordings of the kernels, for x on CUDA; with the Neumann gradient only.
     """
     tensors = branch.effective_tensors() if tensors is None else tensors
     probe, weights = weighted_probe.probe, weighted_probe.common_weights()
     if neumann_gradient:
         reduced = torch.bfloat16 if bfloat16 and branch.supports_bfloat16 else x.dtype
-        results = _ValueAndNeumann.apply(branch, weights, reduced, tensors, x, probe, *flatten(tensors))
+        results = _ValueAndNeumann.apply(branch, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
     else:
         results = _ValueAndSeries.apply(branch, weights, tensors, x, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
@@ -111,29 +114,45 @@ class _ValueAndNeumann(OnceDifferentiable):
         weights: Sequence[float],
         dtype: torch.dtype,
         tensors: Tensors,
+        graphs: CudaGraphs | None,
         x: Tensor,
         probe: Tensor,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        y, value, w = zip(
-            *(
-                _value_and_neumann(branch, tensors, part(x, here), part(probe, here), weights, dtype)
-                for here in samples_at_a_time(branch, x, x.dtype)
-            ),
-            strict=True,
-        )
-        ctx.branch, ctx.form, ctx.dtype = branch, tensors, dtype
-        ctx.save_for_backward(x, probe, joined(w), *flat)
-        return joined(y), joined(value)
+        def compute(x: Tensor, probe: Tensor, *flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return _value_and_neumann(branch, unflatten(tensors, iter(flat)), x, probe, weights, dtype)
+
+        slices = list(samples_at_a_time(branch, x, x.dtype))
+        if graphs is not None and len(slices) == 1:
+            y, value, w = graphs.call((branch, "value", tuple(weights), dtype), compute, (x, probe, *flat))
+        else:
+            parts = [compute(part(x, here), part(probe, here), *flat) for here in slices]
+            y, value, w = (joined(results) for results in zip(*parts, strict=True))
+        ctx.branch, ctx.form, ctx.dtype, ctx.graphs = branch, tensors, dtype, graphs
+        ctx.save_for_backward(x, probe, w, *flat)
+        return y, value
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        x, probe, w, *flat = saved
-        pairs = [(probe, _per_sample(grad_value, x) * w)]
-        needs_x, _, *needs = ctx.needs_input_grad[4:]
-        of_x, *of_theta = branch_gradient(ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype)
-        return *[None] * 4, None if of_x is None else of_x + grad_y, None, *of_theta
+        x = saved[0]
+        needs_x, _, *needs = ctx.needs_input_grad[5:]
+
+        def compute(
+            x: Tensor, probe: Tensor, w: Tensor, grad_y: Tensor, grad_value: Tensor, *flat: Tensor
+        ) -> tuple[Tensor | None, ...]:
+            pairs = [(probe, _per_sample(grad_value, x) * w)]
+            of_x, *of_theta = branch_gradient(
+                ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype
+            )
+            return None if of_x is None else of_x + grad_y, *of_theta
+
+        inputs = (*saved[:3], grad_y, grad_value, *saved[3:])
+        if ctx.graphs is not None and len(list(samples_at_a_time(ctx.branch, x, ctx.dtype))) == 1:
+            of_x, *of_theta = ctx.graphs.call((ctx.branch, "gradient", needs_x, ctx.dtype), compute, inputs)
+        else:
+            of_x, *of_theta = compute(*inputs)
+        return *[None] * 5, of_x, None, *of_theta
 
 
 class _ValueAndSeries(OnceDifferentiable):

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from acf.errors import ConvergenceError
 from acf.flows.bijection import PreparedBijection, Report
+from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.fixed_point import Solution, invert
 from acf.flows.implicit import INVERSE_ONCE, differentiable_solution
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, value_and_series, value_and_surrogate
@@ -48,6 +49,9 @@ class ResidualBlock(PreparedBijection):
         shape: (C, H, W) of input and output.
         training: estimator in training mode.
         evaluation: estimator in evaluation mode.
+
+    Attributes:
+        cuda_graphs: where set, training on CUDA records the kernels of the block and replays them.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class ResidualBlock(PreparedBijection):
         super().__init__()
         self.branch, self.shape = branch, shape
         self.training_log_det, self.evaluation_log_det = training, evaluation
+        self.cuda_graphs: CudaGraphs | None = None
         self._cached_bound: tuple[bytes, float] | None = None
 
     @override
@@ -93,8 +98,9 @@ class ResidualBlock(PreparedBijection):
         """Return (f(x), estimate), differentiable as `training_log_det` says."""
         config = self.training_log_det
         if config.memory_efficient:
+            graphs = self.cuda_graphs if x.is_cuda else None
             return differentiable_value_and_log_det(
-                self.branch, x, weighted_probe, config.neumann_gradient, config.bfloat16, tensors
+                self.branch, x, weighted_probe, config.neumann_gradient, config.bfloat16, tensors, graphs
             )
         if config.neumann_gradient:
             y, value = value_and_surrogate(self.branch, x, weighted_probe)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.effective import Described, Description, Scalar
+from acf.lipschitz.kernels.fused import fused
 from acf.lipschitz.kernels.scratch import empty_like, out_like
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 
@@ -61,12 +62,10 @@ class Swish(Activation, Described):
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         inner, outer = tensors
         u = _scaled(x, inner)
-        s = torch.sigmoid(u, out=out_like(u))
-        y = torch.mul(u, s, out=out_like(u))
+        y, slope = _silu_and_slope(u)
         value = _scaled(self._core(y, u), outer)
-        slope = s.addcmul_(s, u.sub_(y))
-        if dtype != s.dtype:
-            slope = empty_like(s, dtype).copy_(s)
+        if dtype != slope.dtype:
+            slope = empty_like(slope, dtype).copy_(slope)
         return value, self._core_vjp(slope, inner, outer)
 
     @override
@@ -121,11 +120,18 @@ def _of_scale(v: Tensor, x: Tensor, scale: Tensor | tuple[()]) -> Tensor | tuple
     return (v * x).sum().view(scale.shape) if scale.requires_grad else None
 
 
-def _silu_jvp_and_pullback(z: Tensor) -> tuple[Tensor, VJP]:
-    """[u; du] -> [silu(u); silu'(u) du] with its pullback; few passes over memory count more than few operations.
+@fused
+def _silu_and_slope(u: Tensor) -> tuple[Tensor, Tensor]:
+    """silu(u) = u s and silu'(u) = s + s (u - u s) with s = sigmoid(u)."""
+    s = torch.sigmoid(u, out=out_like(u))
+    y = torch.mul(u, s, out=out_like(u))
+    return y, s.addcmul_(s, torch.sub(u, y, out=out_like(u)))
 
-    With s = sigmoid(u): silu = u s, silu' = s + s (u - u s) and silu'' = silu' + s - 2 s silu'.
-    """
+
+def _silu_jvp_and_pullback(z: Tensor) -> tuple[Tensor, VJP]:
+    """[u; du] -> [silu(u); silu'(u) du] with its pullback; few passes over memory count more than few operations."""
+    if z.is_cuda:
+        return _silu_jvp(z), lambda v: _silu_jvp_vjp(z, v)
     u, du = z.chunk(2)
     out = empty_like(z)
     y, dy = out.chunk(2)
@@ -138,12 +144,29 @@ def _silu_jvp_and_pullback(z: Tensor) -> tuple[Tensor, VJP]:
         of_y, of_dy = v.chunk(2)
         of_z = empty_like(z)
         of_u, of_du = of_z.chunk(2)
-        bend = s.addcmul_(s, slope, value=-2).add_(slope).mul_(du)
+        bend = s.addcmul_(s, slope, value=-2).add_(slope).mul_(du)  # silu'' = silu' + s - 2 s silu', times du
         torch.mul(of_dy, slope, out=of_du)
         torch.mul(of_y, slope, out=of_u).addcmul_(of_dy, bend)
         return of_z
 
     return out, pullback
+
+
+@fused
+def _silu_jvp(z: Tensor) -> Tensor:
+    u, du = z.chunk(2)
+    s = torch.sigmoid(u)
+    y = u * s
+    return torch.cat([y, (s + s * (u - y)) * du])
+
+
+@fused
+def _silu_jvp_vjp(z: Tensor, v: Tensor) -> Tensor:
+    (u, du), (of_y, of_dy) = z.chunk(2), v.chunk(2)
+    s = torch.sigmoid(u)
+    slope = s + s * (u - u * s)
+    bend = slope + s - 2 * s * slope
+    return torch.cat([of_y * slope + of_dy * bend * du, of_dy * slope])
 
 
 class LipSwish(Swish):

@@ -1,0 +1,87 @@
+"""Sequences of CUDA kernels that are recorded once and started again by one call: CUDA graphs.
+
+Starting a kernel costs the host some microseconds, more than the kernel takes on small maps. The computation of a
+residual block always starts the same kernels for the same number of terms of its series, so these are recorded.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Outputs: TypeAlias = tuple[Tensor | None, ...]
+WARM = 2
+"""Calls on a stream of their own before the recording, in which libraries choose algorithms and allocate memory."""
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    outputs: Outputs
+
+    def replay(self, inputs: Sequence[Tensor]) -> Outputs:
+        torch._foreach_copy_(self.inputs, list(inputs))
+        self.graph.replay()
+        return tuple(None if output is None else output.clone() for output in self.outputs)
+
+
+class CudaGraphs:
+    """The recordings of a flow's blocks, made when a computation is asked for the second time.
+
+    All share one pool of memory and the places of their inputs, which one stream uses one after the other. A copy of
+    the object starts without recordings.
+    """
+
+    def __init__(self) -> None:
+        self._recordings: dict[Hashable, _Recording | None] = {}
+        self._places: dict[Hashable, Tensor] = {}
+        self._pool: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CudaGraphs":
+        return CudaGraphs()
+
+    def __reduce__(self) -> tuple[type["CudaGraphs"], tuple[()]]:
+        return CudaGraphs, ()
+
+    def call(self, key: Hashable, function: Callable[..., Outputs], inputs: Sequence[Tensor]) -> Outputs:
+        """Return function(*inputs), by replaying its recording where there is one.
+
+        Args:
+            key: what the function depends on besides its inputs; the same key must mean the same function.
+            function: of tensors alone, without random numbers and without reading values on the host.
+            inputs: tensors on one CUDA device.
+        """
+        full_key = key, tuple((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in inputs)
+        if full_key not in self._recordings:
+            self._recordings[full_key] = None
+            return function(*inputs)
+        recording = self._recordings[full_key]
+        if recording is None:
+            recording = self._recordings[full_key] = self._record(function, inputs)
+        return recording.replay(inputs)
+
+    def _record(self, function: Callable[..., Outputs], inputs: Sequence[Tensor]) -> _Recording:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        places = [self._place(index, tensor) for index, tensor in enumerate(inputs)]
+        torch._foreach_copy_(places, list(inputs))
+        current, own = torch.cuda.current_stream(), torch.cuda.Stream()
+        own.wait_stream(current)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(own):
+            for _ in range(WARM):
+                function(*places)
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            outputs = function(*places)
+            graph.capture_end()
+        current.wait_stream(own)
+        return _Recording(graph, places, outputs)
+
+    def _place(self, index: int, like: Tensor) -> Tensor:
+        key = index, like.shape, like.stride(), like.dtype, like.device, like.requires_grad
+        if key not in self._places:
+            self._places[key] = torch.empty_like(like).requires_grad_(like.requires_grad)
+        return self._places[key]
