@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import peer
+import published
 import scaling
 import startup
 import training_step
@@ -15,6 +16,7 @@ import training_step
 PAGE = training_step.ROOT / "docs/performance.md"
 PARTS: dict[str, ModuleType] = {
     "training_step": training_step,
+    "published": published,
     "peer": peer,
     "scaling": scaling,
     "startup": startup,
