@@ -28,7 +28,8 @@ from acf.flows.actnorm import ActNorm
 from acf.lipschitz.activations import LipSwish
 from acf.lipschitz.normalised import Normalised
 
-BETAS, DECAY, CLIP_NORM, TERMS, RATE = (0.9, 0.99), 0.999, 1.0, 2, 2.0
+BETAS, DECAY, CLIP_NORM, TERMS = (0.9, 0.99), 0.999, 1.0, 2
+FC_BLOCKS, FC_WIDTH = 4, 128
 
 
 def load(checkout: Path) -> ModuleType:
@@ -54,6 +55,9 @@ class Published:
         flow: flow of this package with convolutional branches and LipSwish, whose architecture is taken over.
         rate: learning rate.
 
+    Raises:
+        ValueError: fully connected blocks that the published code cannot have.
+
     Attributes:
         net: the published module.
         shape: (C, H, W).
@@ -63,6 +67,8 @@ class Published:
     def __init__(self, resflow: ModuleType, flow: acf.Flow, rate: float = 1e-3) -> None:
         config = flow.config
         self.shape = config.shape
+        if config.fc_blocks not in (0, FC_BLOCKS) or config.fc_width != FC_WIDTH:
+            raise ValueError(f"the published code has {FC_BLOCKS} fully connected blocks of width {FC_WIDTH}, or none")
         device = next(flow.parameters()).device
         layers, shape = resflow.layers, (2, *config.shape)
 
