@@ -121,17 +121,21 @@ class Published:
                 module.compute_weight(update=True)
 
     @torch.no_grad()
-    def take_weights_of(self, flow: acf.Flow) -> None:
-        """Make the net the same function as `flow`, which must have seen a batch; the flow's extra ActNorms are folded.
-
-        The published code has no ActNorm at the start of the second and later scales; here it has the values of an
-        identity, which `flow` gets too.
-        """
+    def take_branches_of(self, flow: acf.Flow) -> None:
+        """Give every branch the weights in use in `flow`."""
         blocks = [module for module in self.net.modules() if isinstance(module, self._blocks)]
         for theirs, ours in zip(blocks, flow.residual_blocks().values(), strict=True):
             _copy_branch([m for m in theirs.nnet.modules() if isinstance(m, (*self._normalised, self._swish))], ours)
+
+    @torch.no_grad()
+    def take_scales_of(self, flow: acf.Flow) -> None:
+        """Give every ActNorm the values in `flow`, which must have seen a batch.
+
+        The published code has no ActNorm at the start of the second and later scales; those of `flow` are made the
+        identity.
+        """
         for scale in list(flow.bijection.scales)[1:]:
-            first = next(m for m in scale.modules() if isinstance(m, ActNorm))
+            first = _actnorms(scale)[0]
             first.shift.zero_()
             first.log_scale.zero_()
         own = [m for i, s in enumerate(flow.bijection.scales) for m in _actnorms(s)[min(i, 1) :]]
@@ -160,7 +164,8 @@ def largest_difference(published: Published, flow: acf.Flow, x: Tensor) -> float
     """Return the relative difference of z from both codes on the same weights and images (B, C, H, W)."""
     flow.train()
     flow.log_prob(x)  # sets the scales of ActNorm
-    published.take_weights_of(flow)
+    published.take_branches_of(flow)
+    published.take_scales_of(flow)
     ours, theirs = flow.eval().transform(x), published.net.eval()(x)
     flow.train()
     published.net.train()
