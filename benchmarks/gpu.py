@@ -20,6 +20,7 @@ it at sizes of no interest, on a CPU too. Agreement of CUDA with the CPU in floa
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -33,7 +34,7 @@ import published_code
 import torch
 from gpu_measure import ceilings, free
 from gpu_variants import Variant, variants
-from training_step import table
+from training_step import ROOT, table
 
 from acf.runs.device import describe_device, select_device
 
@@ -44,7 +45,20 @@ TINY_SHAPES = {"1x16x16": (1, 16, 16)}
 GRACE = 20
 """Seconds that a row which was begun in time may take beyond the budget."""
 SECTIONS = ("ceilings", "steps", "precision", "use", "reference")
-ROUNDS = {"ms": 1, "host_ms": 1, "images_per_second": 0, "peak_gib": 2, "tflops": 1, "kernels": 0, "busy": 2}
+FORMATS = {
+    "ms": ".1f",
+    "host_ms": ".1f",
+    "images_per_second": ".0f",
+    "peak_gib": ".2f",
+    "tflops": ".1f",
+    "kernels": "d",
+}
+COLUMNS = {
+    "steps": ("ms", "host_ms", "images_per_second", "peak_gib", "tflops", "kernels", "busy"),
+    "precision": ("ms", "images_per_second", "loss_change", "gradient_change", "certificate"),
+}
+RESULT = ROOT / "benchmarks/results/gpu.json"
+"""Where the file of a run is put to be part of docs/performance.md."""
 
 
 class Report:
@@ -164,34 +178,52 @@ class Session:
         return sum(name.startswith(f"{prefix} ") for name in self.report.content["rows"].get(section, {}))
 
 
+NOTES = """## On a GPU
+
+What `benchmarks/gpu.py` measured (torch {torch}, CUDA {cuda}, driver {driver}). Training steps at the paper's sizes
+(blocks 16-16-16, idim 512, batch 64) in float32 with TF32 off: forward pass and log-determinant, backward pass,
+clipping, Adam, norm update and moving average, in a row of steps that is not interrupted. *Ours* is the package,
+*reference* its plain autograd version, *published* the code published with arXiv 1906.02735. *Host ms* is what the
+calls of a step take to return, *busy* the share of a step in which a kernel runs (of one step with the same random
+numbers, with and without profiler).
+
+"""
+
+
 def summary(content: dict[str, Any]) -> list[str]:
-    """Short tables of what was found."""
-    lines = [f"# {content['label']}: {content['device']}, torch {content['torch']}, {content['date']}"]
-    rows = content["rows"]
-    for section in ("steps", "precision"):
-        found = rows.get(section, {})
-        keys = (
-            [*ROUNDS]
-            if section == "steps"
-            else ["ms", "images_per_second", "loss_change", "gradient_change", "certificate"]
-        )
-        if found:
-            lines += ["", *table([section, *keys], [[name, *_cells(row, keys)] for name, row in found.items()])]
-    for section in ("ceilings", "use"):
-        for name, row in rows.get(section, {}).items():
-            lines.append(f"{section} {name}: {row.get('error') or _short(row)}")
+    """Short tables of what was found, to end the program's output with."""
+    lines = [
+        f"# {content['label']}: {content['machine']}, torch {content['torch']}, {content['date']}",
+        *_tables(content),
+    ]
     if content["left_out"]:
         lines.append("left out for want of time: " + "; ".join(content["left_out"]))
     return lines
 
 
-def _cells(row: dict[str, Any], keys: list[str]) -> list[str]:
+def section(result: dict[str, Any]) -> list[str]:
+    """Part of the page, from a file of results that was kept as `RESULT`."""
+    return [NOTES.format(**result), *_tables(result)]
+
+
+def _tables(content: dict[str, Any]) -> list[str]:
+    rows, lines = content["rows"], []
+    for name, keys in COLUMNS.items():
+        found = rows.get(name, {})
+        if found:
+            lines += ["", *table([name, *keys], [[row, *_cells(found[row], keys)] for row in found])]
+    lines.append("")
+    for name in ("ceilings", "use"):
+        lines += [
+            f"- {name}, {row}: {found.get('error') or _short(found)}" for row, found in rows.get(name, {}).items()
+        ]
+    return lines
+
+
+def _cells(row: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
     if "ms" not in row:
         return [row.get("error", "")[:80], *[""] * (len(keys) - 1)]
-    return [
-        "" if row.get(key) is None else f"{row[key]:.{ROUNDS[key]}f}" if key in ROUNDS else f"{row[key]:.3g}"
-        for key in keys
-    ]
+    return ["" if row.get(key) is None else f"{row[key]:{FORMATS.get(key, '.3g')}}" for key in keys]
 
 
 def _short(row: dict[str, Any]) -> str:
@@ -200,14 +232,12 @@ def _short(row: dict[str, Any]) -> str:
 
 def facts(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """What the results were measured with."""
-    import acf
-
     return {
         "label": given.label,
-        "command": " ".join(sys.argv),
-        "package": str(Path(acf.__file__).parent),
+        "command": "python " + " ".join(sys.argv),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": describe_device(device),
+        "machine": describe_device(device),
+        "load_before": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),

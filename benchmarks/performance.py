@@ -7,6 +7,7 @@ import json
 from types import ModuleType
 from typing import Any
 
+import gpu
 import peer
 import published
 import published_quality
@@ -19,6 +20,7 @@ PARTS: dict[str, ModuleType] = {
     "training_step": training_step,
     "published": published,
     "published_quality": published_quality,
+    "gpu": gpu,
     "peer": peer,
     "scaling": scaling,
     "startup": startup,
