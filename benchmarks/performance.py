@@ -7,7 +7,10 @@ import json
 from types import ModuleType
 from typing import Any
 
+import gpu
 import peer
+import published
+import published_quality
 import scaling
 import startup
 import training_step
@@ -15,6 +18,9 @@ import training_step
 PAGE = training_step.ROOT / "docs/performance.md"
 PARTS: dict[str, ModuleType] = {
     "training_step": training_step,
+    "published": published,
+    "published_quality": published_quality,
+    "gpu": gpu,
     "peer": peer,
     "scaling": scaling,
     "startup": startup,
