@@ -49,8 +49,13 @@ class Swish(Activation, Described):
         return self._core(F.silu(u), u) * outer
 
     @override
+    def effective_tensors(self) -> Tensors:
+        """Return (inner, outer)."""
+        return self._scales(self.beta)
+
+    @override
     def described_tensors(self) -> Description:
-        """Describe (inner, outer)."""
+        """Describe `effective_tensors`."""
         return Scalar(self._scales, self.beta, 0), Scalar(self._scales, self.beta, 1)
 
     @classmethod

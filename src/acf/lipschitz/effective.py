@@ -2,8 +2,7 @@
 
 Layers with closed-form derivatives describe their effective tensors before these are computed: a nested tuple of
 tensors, of `Scalar`s, functions of one learnt number, and of `ScaledMap`s, normalised linear maps. `evaluate` stacks
-the numbers of equal functions and the weights of equal shapes. A layer's own `effective_tensors` evaluates its
-description alone, so both ways compute the same.
+the numbers of equal functions and the weights of equal shapes.
 """
 
 from abc import abstractmethod
@@ -176,7 +175,7 @@ def _batch(groups: Sequence[Sequence[_Part]]) -> Iterator[tuple[ScaledMap, Tenso
     layers = [[part.layer for part in group] for group in groups]
     norms = torch.cat([stacked_estimates(*pair) for pair in zip(layers, weights_of_groups, strict=True)])
     slack = torch.stack([layer.slack for group in layers for layer in group])
-    factors = (slack * norms / layers[0][0].coefficient).clamp_min(1.0).reciprocal()
+    factors = normalising_factors(norms, slack, layers[0][0].coefficient)
     parts = [part for group in groups for part in group]
     input_scales = _stacked_scales([part.input_scale for part in parts], factors)
     output_scales = _stacked_scales([part.output_scale for part in parts], factors)
@@ -189,6 +188,11 @@ def _batch(groups: Sequence[Sequence[_Part]]) -> Iterator[tuple[ScaledMap, Tenso
         scaled = (weights * factor.view(-1, *[1] * (weights.dim() - 1))).unbind()
         for part, weight, bias in zip(group, scaled, _biases(group, bias_factor), strict=True):
             yield part.entry, (weight,) if bias is None else (weight, bias)
+
+
+def normalising_factors(norms: Tensor, slack: Tensor, coefficient: float) -> Tensor:
+    """Return 1 / max(1, slack sigma / coefficient) for norms sigma and slack of one shape."""
+    return (slack * norms / coefficient).clamp_min(1.0).reciprocal()
 
 
 def _biases(group: Sequence[_Part], factors: Tensor | None) -> Sequence[Tensor | None]:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.bounds.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
-from acf.lipschitz.effective import Described, Description, ScaledMap
+from acf.lipschitz.effective import Described, Description, ScaledMap, normalising_factors
 from acf.lipschitz.kernels.convolution import arranged
 from acf.lipschitz.kernels.power_iteration import (
     Map,
-    convolution_norm_gradients,
+    convolution_estimates,
     groups_of_equal_shapes,
     iterate_singular_vectors,
-    matrix_norm_gradients,
+    matrix_estimates,
     stacked_convolutions,
     stacked_estimates,
     stacked_matrices,
@@ -58,8 +58,8 @@ class Normalised(Described):
         """Return T_W and its adjoint for L weights (L, ...) of this layer's shape, each applied to its own vector."""
 
     @abstractmethod
-    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return d<u, T_W v>/dW (L, ...), which does not depend on W, for L pairs u, v (L, ...)."""
+    def estimates(self, weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Return <u, T_W v> (L,), differentiable in the weights (L, ...), for L pairs u, v (L, ...)."""
 
     @abstractmethod
     def _norm_bound(self, weight: Tensor) -> float:
@@ -71,12 +71,16 @@ class Normalised(Described):
 
     def effective_weight(self) -> Tensor:
         """Return the weight in use, of the stored weight's shape."""
-        weight: Tensor = self.effective_tensors()[0]
-        return weight
+        return self.weight * normalising_factors(self.estimated_norm(), self.slack, self.coefficient)
+
+    @override
+    def effective_tensors(self) -> Tensors:
+        """Return (weight in use, bias), without the latter if there is none."""
+        return (self.effective_weight(),) if self.bias is None else (self.effective_weight(), self.bias)
 
     @override
     def described_tensors(self) -> Description:
-        """Describe (weight in use, bias), without the latter if there is none."""
+        """Describe `effective_tensors`."""
         return ScaledMap(self)
 
     @override
@@ -228,11 +232,10 @@ class NormalisedConv2d(Normalised):
         return stacked_convolutions(weights, self.size)
 
     @override
-    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
-        kernel = self.weight.shape[-1]
-        if kernel == 1:
-            return matrix_norm_gradients(left.flatten(1), right.flatten(1))[..., None, None]
-        return convolution_norm_gradients(left, right, kernel)
+    def estimates(self, weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        if weights.shape[-1] == 1:
+            return matrix_estimates(weights.flatten(2), left.flatten(1), right.flatten(1))
+        return convolution_estimates(weights, left, right)
 
     @override
     def _norm_bound(self, weight: Tensor) -> float:
@@ -300,8 +303,8 @@ class NormalisedLinear(Normalised):
         return stacked_matrices(weights)
 
     @override
-    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
-        return matrix_norm_gradients(left, right)
+    def estimates(self, weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        return matrix_estimates(weights, left, right)
 
     @override
     def _norm_bound(self, weight: Tensor) -> float:

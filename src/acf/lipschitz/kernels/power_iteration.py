@@ -35,8 +35,8 @@ class LinearMap(Protocol):
         Each result may have any shape that the other function takes and that has the number of values of the vector.
         """
 
-    def norm_gradients(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return d<u, T_W v>/dW (L, ...), which does not depend on W, for L pairs u, v (L, ...)."""
+    def estimates(self, weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Return <u, T_W v> (L,), differentiable in the weights (L, ...), for L pairs u, v (L, ...)."""
 
 
 Layer = TypeVar("Layer", bound=LinearMap)
@@ -99,18 +99,12 @@ def _unit(x: Tensor) -> Tensor:
     return x.div_(norm.clamp_min_(torch.finfo(x.dtype).tiny))
 
 
-@torch.no_grad()
-def stacked_norm_gradients(group: Sequence[LinearMap]) -> Tensor:
-    """Return d<u, T_W v>/dW (L, ...) for the layers of one of `groups_of_equal_shapes`, each with its own vectors."""
-    left = torch.cat([layer.left for layer in group])
-    right = torch.cat([layer.right for layer in group])
-    return group[0].norm_gradients(left, right)
-
-
 def stacked_estimates(group: Sequence[LinearMap], weights: Tensor) -> Tensor:
     """Return <u, T_W v> (L,) for the weights (L, ...) of one of `groups_of_equal_shapes`, differentiable in these."""
     with autocast_off(weights.device.type):
-        return (weights * stacked_norm_gradients(group)).sum(tuple(range(1, weights.dim())))
+        left = torch.cat([layer.left for layer in group])
+        right = torch.cat([layer.right for layer in group])
+        return group[0].estimates(weights, left, right)
 
 
 def stacked_matrices(weights: Tensor) -> tuple[Map, Map]:
@@ -141,17 +135,23 @@ def _patch_products(matrices: Tensor, size: tuple[int, int], kernel: int) -> tup
     )
 
 
-def matrix_norm_gradients(left: Tensor, right: Tensor) -> Tensor:
-    """Return u v^T (L, out, in) for u (L, out) and v (L, in)."""
-    return left.unsqueeze(2) * right.unsqueeze(1)
+def matrix_estimates(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return <u, W v> (L,) for W (L, out, in), u (L, out) and v (L, in)."""
+    return (torch.bmm(right.unsqueeze(1), weights.mT).squeeze(1) * left).sum(1)
 
 
-def convolution_norm_gradients(left: Tensor, right: Tensor, kernel: int) -> Tensor:
-    """Return the correlations (L, out, in, k, k) of u (L, out, H, W) with v (L, in, H, W), sum_p u[p] v[p + a]."""
-    out, inputs = left.shape[1], right.shape[1]
-    if inputs <= out:
-        return _correlation(left, right, kernel)
-    return _transposed(_correlation(right, left, kernel))
+def convolution_estimates(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return <u, W * v> (L,) for kernels W (L, out, in, k, k), u (L, out, H, W) and v (L, in, H, W).
+
+    This is <M, W> with M the correlation of u and v, sum_p u[p] v[p + a], which so is the gradient in W.
+    """
+    _, out, inputs, kernel, _ = weights.shape
+    with torch.no_grad():
+        if inputs <= out:
+            gradient = _correlation(left, right, kernel)
+        else:
+            gradient = _transposed(_correlation(right, left, kernel))
+    return (weights * gradient).sum((1, 2, 3, 4))
 
 
 def _correlation(left: Tensor, right: Tensor, kernel: int) -> Tensor:
