@@ -90,6 +90,7 @@ class System:
         goal = tolerance**2 * square
         for step in range(math.ceil(math.log(tolerance / 8) / math.log(RATE))):
             own = direction if self.column_sums is None else direction * self.column_sums
+            own = own + direction.mean(-1, keepdim=True)  # as in `_factor`
             image = torch.baddbmm(own, torch.bmm(direction, self.p.mT), self.p, alpha=-1)
             length = square / (direction * image).sum(-1, keepdim=True).clamp_min(limits.tiny)
             solution = torch.addcmul(solution, length, direction)
