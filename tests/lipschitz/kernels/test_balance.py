@@ -178,9 +178,8 @@ def hard_logits(dtype: torch.dtype) -> list[Tensor]:
         a, b, share = (torch.rand(20, *shape, generator=generator) for shape in ((n, 1), (1, n), (1, 1)))
         found.append(4.0 * (torch.rand(20, n, n, generator=generator) > share) - 2)
         found.append(4.0 * (a**3 + b**3 > 0.5) - 2)
-        q, k = (
-            torch.randn(20, n, 3, generator=generator) + 2 * torch.randn(20, 1, 3, generator=generator) for _ in "qk"
-        )
+        q, k = (torch.randn(20, n, 3, generator=generator) for _ in "qk")
+        q, k = (x + 2 * torch.randn(20, 1, 3, generator=generator) for x in (q, k))
         found.append(2 * torch.nn.functional.normalize(q, dim=-1) @ torch.nn.functional.normalize(k, dim=-1).mT)
     return [logits.to(dtype) for logits in found]
 
@@ -229,7 +228,7 @@ def test_potentials_solve_their_equations_for_hard_matrices(fixed_steps, dtype, 
 
 
 def test_conjugate_gradients_converge_as_fast_as_proven():
-    """By (cosh t - 1) / (cosh t + 1) per step, since no eigenvalue of I - P^T P but that of 1 is below 1 / cosh(t)^2."""
+    """By (cosh t - 1) / (cosh t + 1) per step, as the eigenvalues of I - P^T P, 0 left out, are at least 1 / cosh(t)^2."""
     for t in (0.5, 1.0, 2.0):
         for logits in hard_logits(torch.float64):
             p = doubly_stochastic(t / 2 * logits)
