@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from acf.lipschitz.kernels.balance import doubly_stochastic
+from acf.lipschitz.kernels import balance
+from acf.lipschitz.kernels.balance import System, doubly_stochastic
 from tests.building_blocks.noise import noise
 
 
@@ -158,6 +159,89 @@ def test_the_rate_is_attained():
     limit = plain(logits, ENOUGH[t])[0]
     distances = [spread(plain(logits, times)[0] - limit) for times in (5, 6)]
     assert distances[1] / distances[0] == pytest.approx(math.tanh(t) ** 2, rel=2e-3)
+
+
+# Steps fixed in number, as on devices where the host does not wait for a test of convergence.
+
+
+@pytest.fixture(params=["factorised", "conjugate gradients"])
+def fixed_steps(request, monkeypatch):
+    monkeypatch.setattr(balance, "_known_without_waiting", lambda x: False)
+    monkeypatch.setattr(balance, "_largest_factorised", lambda device: 1000 if request.param == "factorised" else 0)
+
+
+def hard_logits(dtype: torch.dtype) -> list[Tensor]:
+    """Logits in [-2, 2] that a plain alternation takes tens to hundreds of steps for; batches (count, n, n)."""
+    generator = torch.Generator().manual_seed(0)
+    found = [2 * pattern[None] for pattern in PATTERNS.values()] + [2 * triangle(n)[None] for n in (9, 33)]
+    for n in (8, 16, 33):
+        a, b, share = (torch.rand(20, *shape, generator=generator) for shape in ((n, 1), (1, n), (1, 1)))
+        found.append(4.0 * (torch.rand(20, n, n, generator=generator) > share) - 2)
+        found.append(4.0 * (a**3 + b**3 > 0.5) - 2)
+        q, k = (torch.randn(20, n, 3, generator=generator) for _ in "qk")
+        q, k = (x + 2 * torch.randn(20, 1, 3, generator=generator) for x in (q, k))
+        found.append(2 * torch.nn.functional.normalize(q, dim=-1) @ torch.nn.functional.normalize(k, dim=-1).mT)
+    return [logits.to(dtype) for logits in found]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_fixed_number_of_steps_balances_hard_logits(fixed_steps, dtype):
+    eps = torch.finfo(dtype).eps
+    for logits in hard_logits(dtype):
+        p = doubly_stochastic(logits)
+        assert (p.sum(-1) - 1).abs().max() <= 8 * eps
+        assert (p.sum(-2) - 1).abs().max() <= 40 * eps
+
+
+def test_a_fixed_number_of_steps_balances_the_worst_logits_found_by_ascent(fixed_steps, monkeypatch):
+    """Gradient ascent on the error that one alternation and two Newton steps less leave, logits kept in [-2, 2]."""
+    free = noise(6, 9, 9, seed=4).requires_grad_(True)
+    optimiser = torch.optim.Adam([free], lr=0.2)
+    for _ in range(60):
+        logits = 2 * torch.tanh(free)
+        right = torch.ones_like(logits[:, :1])
+        for _ in range(8):
+            right = 1 / ((1 / (right @ logits.exp().mT)) @ logits.exp())
+        columns = right * ((1 / (right @ logits.exp().mT)) @ logits.exp())
+        loss = -(columns.log().amax(-1) - columns.log().amin(-1)).log().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    worst = (2 * torch.tanh(free)).detach()
+    assert max(spread(plain(s, 8)[1].sum(-2).log()) for s in worst) > 0.03  # far from balanced by alternation alone
+    assert (doubly_stochastic(worst).sum(-2) - 1).abs().max() <= 1e-14
+    assert (doubly_stochastic(worst.float()).sum(-2) - 1).abs().max() <= 40 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1.0, 1e-25])
+def test_potentials_solve_their_equations_for_hard_matrices(fixed_steps, dtype, size):
+    tolerance = 200 * torch.finfo(dtype).eps
+    for logits in hard_logits(dtype):
+        p = doubly_stochastic(logits)
+        rows, columns = (size * noise(*p.shape[:2], seed=s).to(dtype) for s in (1, 2))
+        columns = columns + (rows - columns).mean(-1, keepdim=True)
+        rows[0] = columns[0] = 0
+        u, v = System(p).potentials(rows, columns)
+        assert (u + (p @ v.unsqueeze(-1)).squeeze(-1) - rows).abs().max() <= tolerance * size
+        assert (v + (p.mT @ u.unsqueeze(-1)).squeeze(-1) - columns).abs().max() <= tolerance * size
+
+
+def test_conjugate_gradients_converge_as_fast_as_proven():
+    """By (cosh t - 1) / (cosh t + 1) per step, as the eigenvalues of I - P^T P, 0 left out, are at least 1 / cosh(t)^2."""
+    for t in (0.5, 1.0, 2.0):
+        for logits in hard_logits(torch.float64):
+            p = doubly_stochastic(t / 2 * logits)
+            assert torch.linalg.svdvals(p)[..., 1].max() <= math.tanh(t) + 1e-12
+    assert pytest.approx((math.cosh(2) - 1) / (math.cosh(2) + 1)) == balance.RATE
+
+
+def test_no_value_of_the_device_is_read():
+    for n in (16, 300):
+        logits = torch.empty(3, n, n, device="meta", requires_grad=True)
+        p = doubly_stochastic(logits)
+        (gradient,) = torch.autograd.grad(p.sum(), logits)
+        assert gradient.shape == logits.shape
 
 
 # Derivatives.

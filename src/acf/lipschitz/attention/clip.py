@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
-from acf.lipschitz.attention.kernel import KernelSelfAttention
+from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, log_typical_length
+from acf.lipschitz.attention.ball_attention import BallSelfAttention
 from acf.lipschitz.bounds.constants import clipped_attention_constant
 
 MAX_SHARPNESS = 2.0
 
 
-class ClippedSelfAttention(KernelSelfAttention):
+class ClippedSelfAttention(BallSelfAttention):
     """Per head softmax(t Q' K'^T / r^2) V' / L with |q'|, |k'| <= r and |v'| <= w, tokens clipped to these balls.
 
     L = sqrt(cosh(t)^2 + (t w / r)^2 (1 + b(t)^2)) is the joint Lipschitz constant for every number of tokens (Theorem 3
@@ -42,11 +42,11 @@ class ClippedSelfAttention(KernelSelfAttention):
         self.log_value_radius.copy_(log_value_radius)
 
     @override
-    def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return Q = t q' / r^2, K = k' and V = v' / L for clipped tokens q', k', v'."""
-        (q, k, v), (sharpness, log_radius, log_value_radius) = projected, scales
+    def radii_and_factors(self, scales: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return radii and factors of Q = t q' / r^2, K = k' and V = v' / L for clipped tokens q', k', v'."""
+        sharpness, log_radius, log_value_radius = scales
         t = MAX_SHARPNESS * bounded_sigmoid(sharpness)
         radius, value_radius = bounded_exp(log_radius), bounded_exp(log_value_radius)
         constant = clipped_attention_constant(t, t * (value_radius / radius))
-        q, k, v = clip_to_ball(q, radius), clip_to_ball(k, radius), clip_to_ball(v, value_radius)
-        return q * (t / radius.square()), k, v / constant
+        radii = torch.stack([radius, radius, value_radius])
+        return radii.unsqueeze(1), torch.stack([t / radius.square(), torch.ones_like(t), 1 / constant]).unsqueeze(1)

@@ -1,7 +1,8 @@
 """Attention P V with P a normalised exp(Q K^T), whose derivatives are known in closed form."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from acf.lipschitz.attention.self_attention import (
 from acf.lipschitz.effective import Described, Description
 from acf.lipschitz.kernels.mixing import mix, mix_value_and_jvp, mix_value_and_vjp
 from acf.lipschitz.layer import VJP, Tensors
+
+FeaturesVJP: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
+"""Cotangents of Q, K and V (B, heads, N, d) -> that of the projections (projections, B, heads, N, d)."""
 
 
 class KernelSelfAttention(SelfAttention, Described):
@@ -45,6 +49,38 @@ class KernelSelfAttention(SelfAttention, Described):
             Q and K (B, heads, N, e) with any e, and V (B, heads, N, d).
         """
 
+    def features_and_vjp(self, projected: Tensor, scales: Sequence[Tensor]) -> tuple[Sequence[Tensor], FeaturesVJP]:
+        """Return `features` without graph, and the map of cotangents of the first samples of Q, K, V to `projected`'s.
+
+        By default they are differentiated automatically.
+
+        Args:
+            projected: (projections, B, heads, N, d).
+            scales: the tensors of `scales`.
+        """
+        projected = projected.detach()
+        with torch.enable_grad():
+            projected.requires_grad_(True)
+            features = self.features(projected.unbind(), scales)
+
+        def vjp(cotangents: Sequence[Tensor]) -> Tensor:
+            samples = len(cotangents[0])
+            with torch.enable_grad():
+                used = [f[:samples] for f in features]
+            (product,) = torch.autograd.grad(used, projected, cotangents, retain_graph=True)
+            return product[:, :samples]
+
+        return [f.detach() for f in features], vjp
+
+    def features_and_jvp(
+        self, projected: Tensor, tangents: Tensor, scales: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return `features` and their derivative along `tangents`, both differentiable once; by default automatic."""
+        with forward_ad.dual_level():
+            features = self.features(forward_ad.make_dual(projected, tangents).unbind(), scales)
+            qkv, qkv_tangents = zip(*(forward_ad.unpack_dual(f) for f in features), strict=True)
+        return qkv, qkv_tangents
+
     def scales(self) -> tuple[Tensor, ...]:
         """Return the learnt parameters of the core, in the order in which the class defines them."""
         return tuple(self.parameters(recurse=False))
@@ -60,24 +96,18 @@ class KernelSelfAttention(SelfAttention, Described):
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Return g(x) and its vjp, in closed form but for `features`, which are differentiated automatically."""
         project_tensors, scales, output_tensors = tensors
         flat, project_vjp = self.project.value_and_vjp(to_tokens(x), project_tensors, dtype)
-        projected = split_projections(flat, self.projections, self.heads).detach()
+        projected = split_projections(flat, self.projections, self.heads)
         self._match_scales_once(projected)
-        with torch.enable_grad():
-            projected.requires_grad_(True)
-            features = self.features(projected.unbind(), scales)
-        y, core_vjp = mix_value_and_vjp(self.balanced, *(f.detach() for f in features))
+        features, features_vjp = self.features_and_vjp(projected, scales)
+        y, core_vjp = mix_value_and_vjp(self.balanced, *features)
         value, output_vjp = self.output.value_and_vjp(merge_heads(y), output_tensors, dtype)
 
         def vjp(v: Tensor) -> Tensor:
-            samples, shape = len(v), v.shape
+            shape = v.shape
             cotangents = core_vjp(split_heads(output_vjp(to_tokens(v)), self.heads))
-            with torch.enable_grad():
-                used = [f[:samples] for f in features]
-            (product,) = torch.autograd.grad(used, projected, cotangents, retain_graph=True)
-            return to_maps(project_vjp(merge_projections(product[:, :samples])), shape)
+            return to_maps(project_vjp(merge_projections(features_vjp(cotangents))), shape)
 
         return to_maps(value, x.shape), vjp
 
@@ -87,9 +117,7 @@ class KernelSelfAttention(SelfAttention, Described):
         halves = self.project.value_and_jvp(to_tokens(z), project_tensors).chunk(2)
         projected, tangents = (split_projections(half, self.projections, self.heads) for half in halves)
         self._match_scales_once(projected)
-        with forward_ad.dual_level():
-            features = self.features(forward_ad.make_dual(projected, tangents).unbind(), scales)
-            qkv, qkv_tangents = zip(*(forward_ad.unpack_dual(f) for f in features), strict=True)
+        qkv, qkv_tangents = self.features_and_jvp(projected, tangents, scales)
         mixed = torch.cat(mix_value_and_jvp(self.balanced, *qkv, *qkv_tangents))
         return to_maps(self.output.value_and_jvp(merge_heads(mixed), output_tensors), z.shape)
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, clip_to_ball, log_typical_length
-from acf.lipschitz.attention.kernel import KernelSelfAttention
+from acf.lipschitz.attention.ball import bounded_exp, bounded_sigmoid, log_typical_length
+from acf.lipschitz.attention.ball_attention import BallSelfAttention
 
 MAX_SHARPNESS = 2.0
 
 
-class SinkhornSelfAttention(KernelSelfAttention):
+class SinkhornSelfAttention(BallSelfAttention):
     """Per head P V', P the doubly stochastic scaling of exp(t Q' K'^T / r^2), |q'|, |k'| <= r, |v'| <= r / (sqrt(2) t).
 
     Tokens are clipped to these balls. The map is 1-Lipschitz in (Q, K, V) jointly for every number of tokens, and the
@@ -41,10 +41,10 @@ class SinkhornSelfAttention(KernelSelfAttention):
         self.log_radius.copy_(log_typical_length(q, k, otherwise=self.log_radius))
 
     @override
-    def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return Q = t q' / r^2, K = k' and V = v' for clipped tokens q', k', v'."""
-        (q, k, v), (sharpness, log_radius) = projected, scales
+    def radii_and_factors(self, scales: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return radii and factors of Q = t q' / r^2, K = k' and V = v' for clipped tokens q', k', v'."""
+        sharpness, log_radius = scales
         t = MAX_SHARPNESS * bounded_sigmoid(sharpness)
-        radius = bounded_exp(log_radius)
-        q, k, v = clip_to_ball(q, radius), clip_to_ball(k, radius), clip_to_ball(v, radius / (math.sqrt(2) * t))
-        return q * (t / radius.square()), k, v
+        radius, one = bounded_exp(log_radius), torch.ones_like(t)
+        radii = torch.stack([radius, radius, radius / (math.sqrt(2) * t)])
+        return radii.unsqueeze(1), torch.stack([t / radius.square(), one, one]).unsqueeze(1)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.lipschitz.kernels.balance import balance, doubly_stochastic, potentials
+from acf.lipschitz.kernels.balance import System, balance, doubly_stochastic
 from acf.lipschitz.kernels.chunks import batch_slices
 from acf.lipschitz.kernels.scratch import empty
 from acf.lipschitz.once_differentiable import VALUE_AND_JVP_ONCE, OnceDifferentiable
@@ -37,36 +37,58 @@ def mix_value_and_vjp(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[
     q, k, v = (x.flatten(0, -3) for x in (q, k, v))
     weights, y = [], torch.empty_like(v)
     for here in _head_slices(q):
-        weights.append(_weights(q[here], k[here], balanced))
-        y[here] = _times(weights[-1], v[here])
-    return y.unflatten(0, heads), MixVJP(q, k, v, y, weights, balanced)
+        weights.append(Weights(q[here], k[here], balanced))
+        y[here] = _times(weights[-1].p, v[here])
+    return y.unflatten(0, heads), MixVJP(q, k, v, y, weights)
+
+
+class Weights:
+    """P (heads, N, N), the softmax of Q K^T along rows or its doubly stochastic scaling, and the potentials for it."""
+
+    def __init__(self, q: Tensor, k: Tensor, balanced: bool) -> None:
+        shape = (*q.shape[:2], k.shape[1])
+        logits = torch.bmm(q, k.mT, out=empty(shape, q))
+        self.p = balance(logits) if balanced else torch.softmax(logits, -1, out=empty(shape, q))
+        self.system = System(self.p) if balanced else None
+
+    def potentials(self, rows: Tensor, columns: Tensor) -> Potentials:
+        """Return a, b (heads, N) such that P * (a 1^T + 1 b^T) has these sums of rows (and columns)."""
+        return (rows, None) if self.system is None else self.system.potentials(rows, columns)
+
+    def first(self, count: int) -> "Weights":
+        """Return the weights of the first `count` heads."""
+        if count >= len(self.p):
+            return self
+        some = object.__new__(Weights)
+        some.p, some.system = self.p[:count], None if self.system is None else self.system.first(count)
+        return some
 
 
 class MixVJP:
     """The map from a cotangent of Y to those of Q, K and V; it keeps the P of all heads."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Tensor], balanced: bool) -> None:
-        self.q, self.k, self.v, self.y, self.weights, self.balanced = q, k, v, y, weights, balanced
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: list[Weights]) -> None:
+        self.q, self.k, self.v, self.y, self.weights = q, k, v, y, weights
 
     def __call__(self, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, heads, N, d) -> cotangents of q, k, v, each (B, heads, N, d)."""
         heads, g = g.shape[:-2], g.flatten(0, -3)
-        count, start = len(g), 0
-        cotangents = [torch.empty_like(x[:count]) for x in (self.q, self.k, self.v)]
-        for p in self.weights:
-            p = p[: max(count - start, 0)]
-            if not len(p):
+        cotangents = [torch.empty_like(x[: len(g)]) for x in (self.q, self.k, self.v)]
+        start = 0
+        for weights in self.weights:
+            if start and start >= len(g):
                 break
-            here = slice(start, start + len(p))
-            start += len(p)
-            self._fill(p, here, g[here], *(x[here] for x in cotangents))
+            weights = weights.first(len(g) - start)
+            here = slice(start, start + len(weights.p))
+            start = here.stop
+            self._fill(weights, here, g[here], *(x[here] for x in cotangents))
         return tuple(x.unflatten(0, heads) for x in cotangents)
 
-    def _fill(self, p: Tensor, here: slice, g: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
+    def _fill(self, weights: Weights, here: slice, g: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
         """Write the cotangents of the heads `here` into dq, dk and dv."""
-        q, k, v, y = self.q[here], self.k[here], self.v[here], self.y[here]
+        p, q, k, v, y = weights.p, self.q[here], self.k[here], self.v[here], self.y[here]
         dv.copy_(_times(p.mT, g))
-        left = _potentials(p, (g * y).sum(-1), (dv * v).sum(-1), self.balanced)
+        left = weights.potentials((g * y).sum(-1), (dv * v).sum(-1))
         logits = _low_rank(g, v, left).mul_(p)
         dq.copy_(_times(logits, k))
         dk.copy_(_times(logits.mT, q))
@@ -89,12 +111,12 @@ class _MixValueAndJVP(OnceDifferentiable):
     def forward(ctx: Any, balanced: bool, *factors: Tensor) -> tuple[Tensor, Tensor]:
         ys, dys, weights, kept = [], [], [], []
         for here in _head_slices(factors[0]):
-            weights.append(_weights(factors[0][here], factors[1][here], balanced))
-            y, dy, more = _value_and_jvp_of_slice(balanced, weights[-1], *(x[here] for x in factors))
+            weights.append(Weights(factors[0][here], factors[1][here], balanced))
+            y, dy, more = _value_and_jvp_of_slice(weights[-1], *(x[here] for x in factors))
             ys.append(y)
             dys.append(dy)
             kept += more
-        ctx.balanced, ctx.weights, ctx.kept_per_slice = balanced, weights, len(kept) // len(ys)
+        ctx.weights, ctx.kept_per_slice = weights, len(kept) // len(ys)
         ctx.save_for_backward(*factors, *kept)
         return torch.cat(ys), torch.cat(dys)
 
@@ -105,26 +127,26 @@ class _MixValueAndJVP(OnceDifferentiable):
         results: list[tuple[Tensor, ...]] = []
         for i, here in enumerate(_head_slices(factors[0])):
             inputs = (x[here] for x in (*factors, grad_y, grad_dy))
-            results.append(_adjoint_of_slice(ctx.balanced, ctx.weights[i], kept[n * i : n * (i + 1)], *inputs))
+            results.append(_adjoint_of_slice(ctx.weights[i], kept[n * i : n * (i + 1)], *inputs))
         return None, *(torch.cat(slices) for slices in zip(*results, strict=True))
 
 
 def _value_and_jvp_of_slice(
-    balanced: bool, p: Tensor, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
+    weights: Weights, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return Y and dY of some heads, and what the adjoint needs: Y, P dV, the potentials of dS."""
+    p = weights.p
     y, pk, moved, pdk = _times(p, torch.cat([v, k, dv, dk], -1)).split([v.shape[-1], k.shape[-1]] * 2, -1)
     rows = (dq * pk).sum(-1) + (q * pdk).sum(-1)
-    columns = _column_sums(p, (dq, k), (q, dk)) if balanced else rows
-    left = _potentials(p, rows, columns, balanced)
+    columns = rows if weights.system is None else _column_sums(p, (dq, k), (q, dk))
+    left = weights.potentials(rows, columns)
     change = _low_rank(torch.cat([dq, q], -1), torch.cat([k, dk], -1), left).mul_(p)
     kept = [y, moved, *(x for x in left if x is not None)]
     return y, moved + _times(change, v), kept
 
 
 def _adjoint_of_slice(
-    balanced: bool,
-    p: Tensor,
+    weights: Weights,
     kept: tuple[Tensor, ...],
     q: Tensor,
     k: Tensor,
@@ -136,10 +158,10 @@ def _adjoint_of_slice(
     grad_dy: Tensor,
 ) -> tuple[Tensor, ...]:
     """Return the cotangents of q, k, v, dq, dk, dv of some heads."""
-    y, moved, *left = kept
+    p, balanced, (y, moved, *left) = weights.p, weights.system is not None, kept
     tangent: Potentials = (left[0], left[1] if balanced else None)
     vjp_y, vjp_dy = _times(p.mT, torch.cat([grad_y, grad_dy], -1)).split(v.shape[-1], -1)
-    right = _potentials(p, (grad_dy * y).sum(-1), (vjp_dy * v).sum(-1), balanced)
+    right = weights.potentials((grad_dy * y).sum(-1), (vjp_dy * v).sum(-1))
     outer = _low_rank(grad_dy, v, right)  # G'
     change = _low_rank(torch.cat([dq, q], -1), torch.cat([k, dk], -1), tangent).mul_(p)  # dP = P * dS'
     grad_v = vjp_y + _times(change.mT, grad_dy)
@@ -147,7 +169,7 @@ def _adjoint_of_slice(
     outer.mul_(p)  # cotangent of dS
     rows = change.sum(-1) + (grad_y * y).sum(-1) + (grad_dy * moved).sum(-1)
     columns = change.sum(-2) + (vjp_y * v).sum(-1) + (vjp_dy * dv).sum(-1) if balanced else rows
-    both = _potentials(p, rows, columns, balanced)
+    both = weights.potentials(rows, columns)
     first = _low_rank(torch.cat([grad_y, grad_dy], -1), torch.cat([v, dv], -1), both)
     logits = change.addcmul_(p, first)
     more_q, grad_dq = _times(outer, torch.cat([dk, k], -1)).chunk(2, -1)
@@ -159,17 +181,6 @@ def _adjoint_of_slice(
 def _head_slices(q: Tensor) -> Iterator[slice]:
     """Slices of the heads of all samples whose matrices N x N fit in the cache."""
     return batch_slices(len(q), q.shape[-2] ** 2, q.device, q.dtype)
-
-
-def _weights(q: Tensor, k: Tensor, balanced: bool) -> Tensor:
-    """P (heads, N, N)."""
-    shape = (*q.shape[:2], k.shape[1])
-    logits = torch.bmm(q, k.mT, out=empty(shape, q))
-    return balance(logits) if balanced else torch.softmax(logits, -1, out=empty(shape, q))
-
-
-def _potentials(p: Tensor, rows: Tensor, columns: Tensor, balanced: bool) -> Potentials:
-    return potentials(p, rows, columns) if balanced else (rows, None)
 
 
 def _times(p: Tensor, x: Tensor) -> Tensor:
