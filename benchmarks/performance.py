@@ -7,6 +7,7 @@ import json
 from types import ModuleType
 from typing import Any
 
+import operations
 import peer
 import scaling
 import startup
@@ -15,6 +16,7 @@ import training_step
 PAGE = training_step.ROOT / "docs/performance.md"
 PARTS: dict[str, ModuleType] = {
     "training_step": training_step,
+    "operations": operations,
     "peer": peer,
     "scaling": scaling,
     "startup": startup,

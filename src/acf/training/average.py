@@ -22,13 +22,14 @@ class MovingAverage(AveragedModel):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model)
+        self.n_averaged = torch.tensor(0, device="cpu")  # asked in every update
         self.decay = decay
 
     @override
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         average, new = tuple(self.module.parameters()), tuple(model.parameters())
-        if self.n_averaged:  # a counter on the host
+        if self.n_averaged:
             torch._foreach_lerp_(average, new, 1 - self.decay)
         else:
             torch._foreach_copy_(average, new)
