@@ -123,7 +123,7 @@ def place() -> str:
     while frame is not None:
         if frame.f_code.co_filename.startswith(SOURCES):
             module = frame.f_code.co_filename.removeprefix(SOURCES).removesuffix(".py").replace("/", ".")
-            return f"{module}.{frame.f_code.co_qualname}"
+            return f"{module}.{frame.f_code.co_qualname.partition('.<locals>')[0]}"
         frame = frame.f_back
     return "outside"
 

@@ -41,15 +41,16 @@ READS_IN_TRAINING = {
     "lipschitz.kernels.balance._Potentials.forward": True,  # the same of its derivative; to be removed
 }
 READS_IN_EVALUATION = {
-    "lipschitz.kernels.balance._scalings": True,
-    "lipschitz.kernels.balance._Potentials.forward": True,
+    "flows.logdet.WeightedProbe.samples_per_term": True,  # drawn on the host, read back; to be removed
+    "lipschitz.kernels.balance._scalings": True,  # to be removed
+    "lipschitz.kernels.balance._Potentials.forward": True,  # to be removed
 }
 READS_OF_THE_INVERSE = {
     # The iteration ends when each sample has converged, and samples that have are left out.
     "flows.fixed_point._Iteration.evaluate": True,
     "flows.fixed_point._Iteration._advance": True,
     "flows.fixed_point._Iteration.solution": True,
-    "lipschitz.kernels.balance._scalings": True,
+    "lipschitz.kernels.balance._scalings": True,  # to be removed
 }
 
 
@@ -104,4 +105,4 @@ def test_a_read_and_a_meeting_of_devices_are_noticed() -> None:
     with benchmark.Operations(told_by({})) as found:
         torch.ones(3, device="meta").mul(torch.ones((), device="cpu")).to("meta")
         torch.ones(3, device="cpu").to("meta")
-    assert (not found.meetings, found.count, found.uploads) == (True, 2, 1)
+    assert (not found.meetings, found.count, found.uploads) == (True, 1, 1)
