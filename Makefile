@@ -17,7 +17,7 @@ lint: setup
 bench: demo
 	pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements.txt
 	acf prepare --dataset fashion-mnist
-	for name in training_step peer scaling startup sampling evaluation conversion performance; do \
+	for name in training_step operations peer scaling startup sampling evaluation conversion performance; do \
 	  python benchmarks/$$name.py || exit; done
 
 # DVC asks for git; a copy without it (an unpacked archive) is told to it once, in a file that git would ignore.

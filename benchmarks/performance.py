@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import gpu
+import operations
 import peer
 import published
 import published_quality
@@ -21,6 +22,7 @@ PARTS: dict[str, ModuleType] = {
     "published": published,
     "published_quality": published_quality,
     "gpu": gpu,
+    "operations": operations,
     "peer": peer,
     "scaling": scaling,
     "startup": startup,

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from acf.settings.config import TrainingConfig
+from acf.training.average import MovingAverage
 from acf.training.batches import Batches
 from acf.training.clock import Clock
 from acf.training.history import COLUMNS, History
@@ -66,6 +69,36 @@ def test_history_rows_are_means_since_the_last_row() -> None:
     lines = history.as_csv().splitlines()
     assert lines[0].split(",") == list(COLUMNS)
     assert len(lines) == 3
+
+
+def test_sums_on_the_device_give_the_same_rows() -> None:
+    rows = []
+    for kind in (float, torch.tensor):
+        history = History()
+        for value in (1.0, 2.0):
+            history.observe(kind(value), kind(3 * value))
+        state = history.state_dict()
+        assert state["sums"] == {"steps": 2, "bits_per_dim": 3.0, "gradient_norm": 9.0}
+        history = History.from_state_dict(state)
+        history.observe(kind(6.0), kind(0.0))
+        history.end_row(3, 1.5, 24, 1e-3)
+        rows.append(history.rows)
+    assert rows[0] == rows[1]
+    assert type(rows[1][0]["train_bits_per_dim"]) is float
+
+
+def test_the_average_of_a_model_is_torchs_own() -> None:
+    """The same bits as torch's class, which copies buffers one by one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    ours, theirs = MovingAverage(model, 0.9), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for _ in range(3):
+        for tensor in model.state_dict().values():
+            tensor.add_(1) if tensor.dtype == torch.int64 else tensor.add_(torch.randn(tensor.shape))
+        ours.update_parameters(model)
+        theirs.update_parameters(model)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
 
 
 def test_the_clock_leaves_validation_out(monkeypatch: pytest.MonkeyPatch) -> None:

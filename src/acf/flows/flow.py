@@ -74,6 +74,9 @@ class Flow(nn.Module):
                 the images then. It is a ValueError.
         """
         self._check(x)
+        return self._value_and_log_det(x)
+
+    def _value_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with autocast_off(x.device.type):
             x, start = self.logit.as_part(x, None)
             z, log_abs_det = self.bijection(x, self._prepared(x))
@@ -93,13 +96,28 @@ class Flow(nn.Module):
         return z
 
     def _check(self, x: Tensor) -> None:
-        require_images(x, self.shape)
-        require_full_precision(x, first_parameter(self), "flow")
+        self._check_form(x)
         require_pixels(x, self.logit.domain(x.dtype))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log p(x) (B,) in nats for x (B, C, H, W) in [0, 1): an unbiased estimate; errors as `forward`."""
         z, log_abs_det = self(x)
+        return self.base_log_prob(z) + log_abs_det
+
+    def _check_form(self, x: Tensor) -> None:
+        require_images(x, self.shape)
+        require_full_precision(x, first_parameter(self), "flow")
+
+    def log_prob_of_pixels(self, x: Tensor) -> Tensor:
+        """Return `log_prob(x)` for images whose values are known to lie in [0, 1), as those of `dequantise` do.
+
+        Nothing looks at the values, for which the host would wait for a device to finish all its work.
+
+        Raises:
+            InputError: wrong shape, type or precision.
+        """
+        self._check_form(x)
+        z, log_abs_det = self._value_and_log_det(x)
         return self.base_log_prob(z) + log_abs_det
 
     @staticmethod

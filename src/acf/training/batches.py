@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from acf.data.prepared.tensors import Images
+from acf.errors import InputError
 from acf.flows.dequantise import dequantise
 
 
@@ -49,12 +50,23 @@ class Batches:
         return self._images[self._indices[torch.cat(chosen)]]
 
     def _permutation(self, epoch: int) -> Tensor:
-        if self._cached is None or self._cached[0] != epoch:
+        cached = self._cached  # read once: another thread may ask for another epoch
+        if cached is None or cached[0] != epoch:
             # Torch's CPU generator uses 32 bits of its seed, so seed and epoch are hashed into so many.
             mixed = hashlib.sha256(f"{self._seed}/{epoch}".encode()).digest()[:4]
             generator = torch.Generator("cpu").manual_seed(int.from_bytes(mixed))
-            self._cached = (epoch, torch.randperm(len(self), generator=generator, device="cpu"))
-        return self._cached[1]
+            cached = self._cached = (epoch, torch.randperm(len(self), generator=generator, device="cpu"))
+        return cached[1]
+
+
+def require_levels(images: Tensor, levels: int) -> None:
+    """Check that the grey levels of images, uint8 and on the host, are below `levels`.
+
+    Raises:
+        InputError: names the largest value.
+    """
+    if levels < 256 and len(images) and (highest := int(images.max())) >= levels:
+        raise InputError(f"expected images of {levels} grey levels, 0 to {levels - 1}, got the value {highest}")
 
 
 def training_input(images: Tensor, levels: int, horizontal_flips: bool) -> Tensor:

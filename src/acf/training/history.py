@@ -5,6 +5,8 @@ import io
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from torch import Tensor
+
 COLUMNS = (
     "step",
     "seconds",
@@ -19,7 +21,7 @@ COLUMNS = (
 
 @dataclass
 class Sums:
-    """Sums over the steps since the last row.
+    """Sums over the steps since the last row; of scalars on the device, where that is what was added.
 
     Attributes:
         steps: number of steps.
@@ -28,8 +30,12 @@ class Sums:
     """
 
     steps: int = 0
-    bits_per_dim: float = 0.0
-    gradient_norm: float = 0.0
+    bits_per_dim: float | Tensor = 0.0
+    gradient_norm: float | Tensor = 0.0
+
+    def read(self) -> "Sums":
+        """Return the sums as plain numbers, for which the host waits for the device."""
+        return Sums(self.steps, float(self.bits_per_dim), float(self.gradient_norm))
 
 
 class History:
@@ -44,11 +50,11 @@ class History:
         self.rows = rows or []
         self.sums = sums or Sums()
 
-    def observe(self, bits_per_dim: float, gradient_norm: float) -> None:
-        """Add the training bits/dim and the gradient norm of one step."""
+    def observe(self, bits_per_dim: float | Tensor, gradient_norm: float | Tensor) -> None:
+        """Add the training bits/dim and the gradient norm of one step; of scalars on a device nothing is read."""
         self.sums.steps += 1
-        self.sums.bits_per_dim += bits_per_dim
-        self.sums.gradient_norm += gradient_norm
+        self.sums.bits_per_dim = self.sums.bits_per_dim + bits_per_dim
+        self.sums.gradient_norm = self.sums.gradient_norm + gradient_norm
 
     def end_row(self, step: int, seconds: float, images: int, learning_rate: float) -> None:
         """Append a row with the means over the steps since the last one.
@@ -59,13 +65,14 @@ class History:
             images: number of training images seen so far, repetitions included.
             learning_rate: of the last step.
         """
-        steps = max(self.sums.steps, 1)
+        sums = self.sums.read()
+        steps = max(sums.steps, 1)
         row = dict.fromkeys(COLUMNS, "") | {
             "step": step,
             "seconds": round(seconds, 3),
             "images": images,
-            "train_bits_per_dim": self.sums.bits_per_dim / steps,
-            "gradient_norm": self.sums.gradient_norm / steps,
+            "train_bits_per_dim": sums.bits_per_dim / steps,
+            "gradient_norm": sums.gradient_norm / steps,
             "learning_rate": learning_rate,
         }
         self.rows.append(row)
@@ -86,7 +93,7 @@ class History:
 
     def state_dict(self) -> dict[str, Any]:
         """Return rows and sums as plain values, for a checkpoint."""
-        return {"rows": self.rows, "sums": asdict(self.sums)}
+        return {"rows": self.rows, "sums": asdict(self.sums.read())}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Self:

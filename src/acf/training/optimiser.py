@@ -9,12 +9,17 @@ from acf.settings.config import TrainingConfig
 
 
 def build_optimiser(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return Adam (arXiv 1412.6980) over all parameters, with decoupled weight decay (arXiv 1711.05101)."""
+    """Return Adam (arXiv 1412.6980) over all parameters, with decoupled weight decay (arXiv 1711.05101).
+
+    All parameters change by one operation. Where the optimiser's attribute `found_inf` is a tensor that is 1, a step
+    changes neither parameters nor state.
+    """
     return torch.optim.AdamW(
         module.parameters(),
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
+        fused=True,
     )
 
 

@@ -14,20 +14,23 @@ from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
-from acf.training.average import build_average, certified_average
+from acf.training.average import MovingAverage, certified_average
 from acf.training.batches import Batches, training_input
 from acf.training.checkpoint import read_checkpoint, write_checkpoint
 from acf.training.clock import Clock
 from acf.training.display import TrainingProgress
-from acf.training.finite import require_finite_step
+from acf.training.finite import FiniteSteps, not_finite
 from acf.training.history import History
 from acf.training.messages import advice, introduction, validation_line
 from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from acf.training.random_state import random_state, restore_random_state
+from acf.training.reader import BatchReader
 from acf.training.validation import mean_and_standard_error, validation_bits_per_dim
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 ROWS_PER_VALIDATION = 10
+STEPS_BETWEEN_LOOKS = 100
+"""After so many steps at most the host looks whether all were finite."""
 
 
 class Trainer:
@@ -74,13 +77,16 @@ class Trainer:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
         self.flow: Flow = build(model).to(device)
-        self.average = build_average(self.flow, config.ema_decay)
+        self.average = MovingAverage(self.flow, config.ema_decay)
         self.optimiser = build_optimiser(self.flow, config)
         self.history = History()
         self.step = 0
         self._clock = Clock()
         self._random_state = random_state(device)
+        self._reader = BatchReader(batches, model.levels, device)
         self._restore_checkpoint()
+        self._finite = FiniteSteps(self.step, device)
+        self._states_before: dict[int, dict[str, Tensor]] = {}
 
     @property
     def seconds(self) -> float:
@@ -100,7 +106,7 @@ class Trainer:
             NotContractiveError: a block cannot be proven contractive; names the layer.
         """
         restore_random_state(self._random_state, self.device)
-        with StopSignals() as signals:
+        with StopSignals() as signals, self._reader:
             try:
                 with TrainingProgress(self.title, self.step, self.config.steps) as progress:
                     progress.print_line(introduction(self.title, self.flow, self.config, self.device, self.step))
@@ -118,40 +124,65 @@ class Trainer:
             self.average.update_parameters(self.flow)
             self.step += 1
             self._clock.count_step()
+            if self._row_is_due() or self.step % STEPS_BETWEEN_LOOKS == 0:
+                self._require_finite_steps()
             if self._row_is_due():
                 self._end_row(rate, progress)
             if self._validation_is_due():
                 self._validate(progress)
             stop = signals.received  # read once: a signal from here on is for the next step
             if self._checkpoint_is_due() or stop:
+                self._require_finite_steps()
                 self._write_checkpoint()
             if stop:
                 raise StoppedError(f"stopped by {stop.name} after step {self.step}")
 
     def _gradient_step(self, rate: float) -> None:
-        """Change the weights by one step of the optimiser, then refresh the estimates of spectral norms."""
-        self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        batches = []
-        for index in range(self.config.accumulate):
-            x = self._next_input(index)
-            batches.append(x)
-            loss = bits_per_dim_of(self.flow.log_prob(x), self.flow.config).mean() / self.config.accumulate
-            loss.backward()
-            total += loss.detach()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm))
-        bits_per_dim = float(total)
-        require_finite_step(self.flow, bits_per_dim, norm, self.step, batches)
+        """Change the weights by one step of the optimiser, then refresh the estimates of spectral norms.
+
+        Nothing is read from the device. From a step on whose loss or gradient is not finite no step has an effect.
+        """
+        self._states_before[self.step] = random_state(self.device)
+        bits_per_dim, _ = self._loss_and_gradient(self.step)
+        norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
         set_learning_rate(self.optimiser, rate)
+        self.optimiser.found_inf = self._finite.observe(bits_per_dim, norm)  # type: ignore[attr-defined]
         self.optimiser.step()
         self.flow.renormalise()
         self.history.observe(bits_per_dim, norm)
 
-    def _next_input(self, index: int) -> Tensor:
-        """Return batch number `index` of the `accumulate` ones of this step, (B, C, H, W) in [0, 1)."""
-        position = (self.step * self.config.accumulate + index) * self.config.batch_size
-        images = self.batches.batch_at(position, self.config.batch_size).to(self.device)
+    def _loss_and_gradient(self, step: int) -> tuple[Tensor, list[Tensor]]:
+        """Compute the gradient of a step, and return its loss in bits/dim and its batches."""
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        batches = []
+        for index in range(self.config.accumulate):
+            x = self._input(step, index)
+            batches.append(x)
+            log_prob = self.flow.log_prob_of_pixels(x)
+            loss = bits_per_dim_of(log_prob, self.flow.config).mean() / self.config.accumulate
+            loss.backward()
+            total += loss.detach()
+        return total, batches
+
+    def _input(self, step: int, index: int) -> Tensor:
+        """Return batch number `index` of the `accumulate` ones of a step, (B, C, H, W) in [0, 1)."""
+        position = (step * self.config.accumulate + index) * self.config.batch_size
+        images = self._reader.read(position, self.config.batch_size)
         return training_input(images, self.flow.config.levels, self.config.horizontal_flips)
+
+    def _require_finite_steps(self) -> None:
+        """Check that all steps were finite.
+
+        Raises:
+            TrainingError: names the first step that was not, and the layer; found by computing that step again with the
+                same images and noise, as the weights are those from before it.
+        """
+        step = self._finite.first_bad_step()
+        if step is not None:
+            restore_random_state(self._states_before[step], self.device)
+            raise not_finite(self.flow, step, self._loss_and_gradient(step)[1])
+        self._states_before.clear()
 
     def _row_is_due(self) -> bool:
         steps_per_row = max(1, self.config.validate_every // ROWS_PER_VALIDATION)

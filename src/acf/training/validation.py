@@ -8,32 +8,34 @@ from torch import Tensor
 from acf.flows.dequantise import bits_per_dim_of, dequantise
 from acf.flows.flow import Flow
 from acf.settings.config import TrainingConfig
+from acf.training.batches import require_levels
 from acf.training.random_state import seeded
 
 
 @torch.no_grad()
 def validation_bits_per_dim(flow: Flow, images: Tensor, config: TrainingConfig, device: torch.device) -> Tensor:
-    """Return the bits/dim (N,) of each image in float64, with training's estimator of log-determinants.
+    """Return the bits/dim (N,) of each image in float64 on the host, with training's estimator of log-determinants.
 
     The noise of dequantisation and estimator is the same in each call, and torch's generators are left as they were.
 
     Args:
         flow: in evaluation mode, on `device`.
-        images: uint8 (N, C, H, W) with values below the flow's levels.
+        images: uint8 (N, C, H, W) on the host.
         config: gives the number of images at a time and the estimator.
         device: where to compute.
+
+    Raises:
+        InputError: a value is not below the flow's levels.
     """
+    require_levels(images, flow.config.levels)
     flow.use_evaluation_estimator(config.log_det)
     with seeded(0, device):
         batches = [
-            bits_per_dim_of(flow.log_prob(dequantise(batch.to(device), flow.config.levels)), flow.config)
+            bits_per_dim_of(flow.log_prob_of_pixels(dequantise(batch.to(device), flow.config.levels)), flow.config)
             for batch in images.split(config.batch_size)
         ]
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)
-    values = torch.cat(batches)
-    if device.type == "mps":  # which has no float64
-        values = values.cpu()
-    return values.double()
+    return torch.cat(batches).cpu().double()
 
 
 def mean_and_standard_error(values: Tensor) -> tuple[float, float]:

@@ -1,0 +1,56 @@
+"""Reading batches one step ahead of training."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from acf.training.batches import Batches, require_levels
+
+
+class BatchReader:
+    """Batches on their way from the disk to the device.
+
+    Within the reader's context, a thread reads the batch that follows while the device works on the present one. What
+    is read does not depend on it, as a batch is a function of its position.
+
+    Args:
+        batches: the images.
+        levels: number of grey levels; the values of every batch are checked on the host.
+        device: where the images go. Copies to CUDA start from pinned memory, so that the host need not wait for them.
+    """
+
+    def __init__(self, batches: Batches, levels: int, device: torch.device) -> None:
+        self._batches, self._levels, self._device = batches, levels, device
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: tuple[int, int, Future[Tensor]] | None = None
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool = self._ahead = None
+
+    def read(self, position: int, size: int) -> Tensor:
+        """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W), on the device.
+
+        Raises:
+            InputError: a value is not below the number of grey levels.
+        """
+        ahead, self._ahead = self._ahead, None
+        images = ahead[2].result() if ahead and ahead[:2] == (position, size) else self._load(position, size)
+        if self._pool is not None:
+            self._ahead = (position + size, size, self._pool.submit(self._load, position + size, size))
+        return images.to(self._device, non_blocking=True)
+
+    def _load(self, position: int, size: int) -> Tensor:
+        images = self._batches.batch_at(position, size)
+        require_levels(images, self._levels)
+        return images.pin_memory() if self._device.type == "cuda" else images
