@@ -16,7 +16,11 @@ from torch import Tensor
 import acf
 from acf.flows import reference
 from acf.settings.config import TrainingConfig
-from acf.training.average import build_average
+
+try:
+    from acf.training.average import MovingAverage
+except ImportError:  # a package of before
+    from acf.training.average import build_average as MovingAverage
 from acf.training.optimiser import build_optimiser
 
 PARTS = ("forward", "backward", "clipping and optimiser", "norms", "average")
@@ -32,7 +36,7 @@ def our_step(flow: acf.Flow, renormalise: Callable[[], None] | None = None, sett
         settings: settings of the training (`acf.settings.config.TrainingConfig`), by default the paper's.
     """
     settings = settings or TrainingConfig()
-    optimiser, average = build_optimiser(flow, settings), build_average(flow, settings.ema_decay)
+    optimiser, average = build_optimiser(flow, settings), MovingAverage(flow, settings.ema_decay)
     values, renormalise = math.prod(flow.shape), renormalise or flow.renormalise
 
     def step(x: Tensor) -> Iterator[Tensor]:

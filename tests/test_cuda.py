@@ -13,7 +13,7 @@ from torch import Tensor
 import acf
 from acf.registry import ATTENTIONS
 from acf.runs.device import select_device
-from acf.training.average import build_average
+from acf.training.average import MovingAverage
 from tests.building_blocks.bijections import CLIPSWISH, make_flow, make_moved_flow
 from tests.building_blocks.noise import NoiseOfTheHost
 from tests.building_blocks.settings import with_attention
@@ -103,7 +103,7 @@ def test_a_training_step_does_not_wait_for_the_device(settings: dict[str, Any]) 
     torch.manual_seed(0)
     flow = make_flow(SHAPE, (1, 1), **settings).to(DEVICE).train()
     optimiser = torch.optim.AdamW(flow.parameters(), 1e-3, fused=True)
-    average = build_average(flow, 0.9)
+    average = MovingAverage(flow, 0.9)
     x = images().float().to(DEVICE)
 
     def step() -> None:

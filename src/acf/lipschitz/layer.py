@@ -133,7 +133,7 @@ class LipschitzLayer(nn.Module, ABC):
         flat = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in flatten(tensors)]
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
-            output = self.value_and_jvp(z, unflatten(tensors, iter(flat)))
+            output = self._value_and_jvp(z, unflatten(tensors, iter(flat)))
         wanted = [z, *(tensor for tensor in flat if tensor.requires_grad)]
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
@@ -143,17 +143,9 @@ class LipschitzLayer(nn.Module, ABC):
 
         return output.detach(), pullback
 
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        """Return [g(x); J(x) dx] (2 B, ...) for z = [x; dx] (2 B, ...), with graph to z and `tensors`.
-
-        It is what the default of `jvp_and_pullback` differentiates, once.
-
-        Args:
-            z: values x and tangents dx, one after the other along dimension 0.
-            tensors: theta, as `effective_tensors` returns it.
-        """
+    def _value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+        """[g(x); J(x) dx] for z = [x; dx], with graph to z and `tensors`."""
         # Forward mode does not cover every map (nor its own derivative); J dx is also the derivative of u -> J^T u.
-        z = z if z.requires_grad else z.detach().requires_grad_(True)
         x, dx = z.chunk(2)
         y = self._call_with(tensors, x)
         u = torch.zeros_like(y, requires_grad=True)

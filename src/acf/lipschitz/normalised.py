@@ -276,13 +276,6 @@ class NormalisedLinear(Normalised):
         return self.value(x, tensors), lambda v: v @ weight
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
-        weight, *bias = tensors
-        if not bias:
-            return F.linear(z, weight)
-        return torch.cat([F.linear(x, weight, b) for x, b in zip(z.chunk(2), (bias[0], None), strict=True)])
-
-    @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         weight, *bias = tensors
         samples = z.shape[0] // 2

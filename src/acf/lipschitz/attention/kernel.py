@@ -20,7 +20,7 @@ from acf.lipschitz.attention.self_attention import (
 )
 from acf.lipschitz.effective import Described, Description
 from acf.lipschitz.kernels.mixing import mix, mix_value_and_jvp, mix_value_and_vjp
-from acf.lipschitz.layer import VJP, Tensors
+from acf.lipschitz.layer import VJP, Pullback, Tensors
 
 FeaturesVJP: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 """Cotangents of Q, K and V (B, heads, N, d) -> that of the projections (projections, B, heads, N, d)."""
@@ -112,14 +112,28 @@ class KernelSelfAttention(SelfAttention, Described):
         return to_maps(value, x.shape), vjp
 
     @override
-    def value_and_jvp(self, z: Tensor, tensors: Tensors) -> Tensor:
+    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         project_tensors, scales, output_tensors = tensors
-        halves = self.project.value_and_jvp(to_tokens(z), project_tensors).chunk(2)
-        projected, tangents = (split_projections(half, self.projections, self.heads) for half in halves)
+        flat, project_pullback = self.project.jvp_and_pullback(to_tokens(z), project_tensors)
+        halves = (split_projections(half, self.projections, self.heads) for half in flat.chunk(2))
+        projected, tangents = (half.detach().requires_grad_(True) for half in halves)
         self._match_scales_once(projected)
-        qkv, qkv_tangents = self.features_and_jvp(projected, tangents, scales)
-        mixed = torch.cat(mix_value_and_jvp(self.balanced, *qkv, *qkv_tangents))
-        return to_maps(self.output.value_and_jvp(merge_heads(mixed), output_tensors), z.shape)
+        scales = [scale.detach().requires_grad_(scale.requires_grad) for scale in scales]
+        wanted = [projected, tangents, *(scale for scale in scales if scale.requires_grad)]
+        with torch.enable_grad():
+            qkv, qkv_tangents = self.features_and_jvp(projected, tangents, scales)
+            mixed = merge_heads(torch.cat(mix_value_and_jvp(self.balanced, *qkv, *qkv_tangents)))
+        output, output_pullback = self.output.jvp_and_pullback(mixed.detach(), output_tensors)
+
+        def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
+            of_mixed, of_output = output_pullback(to_tokens(u))
+            halves = torch.autograd.grad(mixed, wanted, of_mixed, materialize_grads=True)
+            of_scales = iter(halves[2:])
+            of_tokens, of_project = project_pullback(merge_projections(torch.cat(halves[:2], 1)))
+            of_core = tuple(next(of_scales) if scale.requires_grad else None for scale in scales)
+            return to_maps(of_tokens, z.shape), (of_project, of_core, of_output)
+
+        return to_maps(output, z.shape), pullback
 
     @override
     def intermediate_values(self, positions: int) -> int:
