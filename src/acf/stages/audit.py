@@ -22,7 +22,9 @@ from acf.reporting.result_files import read_result, require_form
 from acf.reporting.schemas import Audit, Metrics, TrainedModel
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically, writing
+from acf.runs.threads import paying_threads
 from acf.settings.params import Run
+from acf.settings.work import largest_map
 from acf.stages.cached import json_bytes
 from acf.stages.project import Project
 from acf.stages.trained import read_trained
@@ -111,7 +113,8 @@ def _audit_model(project: Project, run: Run, dataset: str, count: int, place: to
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=number)
         try:
-            blocks = audit(flow, images, seed=SEED, on_block=lambda name: bar.advance(task))
+            with paying_threads(len(images) * largest_map(flow.config, flow.config.shape)):
+                blocks = audit(flow, images, seed=SEED, on_block=lambda name: bar.advance(task))
         except NotContractiveError as error:
             raise NotContractiveError(f"{folder}: {error}") from None
     return {

@@ -1,0 +1,69 @@
+"""The threads of a computation: as many as pay, within the share of the machine that the process was given."""
+
+import os
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+
+VALUES_PER_THREAD = 250_000
+"""Values of the largest tensor for which one more thread pays.
+
+Measured by benchmarks/shared_machine.py on two cores, one thread against two.
+"""
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+"""Variables that OpenMP reads when torch is loaded: a thread that waits for another goes to sleep.
+
+GNU's OpenMP, which torch's wheels for Linux bring along, keeps a core busy for 300,000 turns of a loop otherwise,
+which is milliseconds in each of the thousands of operations of a step. Where other programs want the cores, the thread
+that is waited for does not run meanwhile. After 2,000 turns, some tens of microseconds, most waits on a machine of
+one's own are over. Intel's OpenMP knows the policy only.
+"""
+KNOWN = frozenset({*WAITING, "KMP_BLOCKTIME", "KMP_LIBRARY"})
+"""All variables that say how threads wait, those of Intel's OpenMP included."""
+
+
+def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have threads that wait for each other leave their cores to others, unless `environment` says how they wait.
+
+    To be called by a program, before it loads torch; a library leaves the process to its user.
+    """
+    if not KNOWN & environment.keys():
+        environment.update(WAITING)
+
+
+def threads_that_pay(values: int) -> int:
+    """Return the number of threads that pay for operations on tensors of `values` values, at least one."""
+    return max(1, values // VALUES_PER_THREAD)
+
+
+def threads_given() -> int:
+    """Return the number of threads that this process may use.
+
+    It is the least of what torch would take (`OMP_NUM_THREADS`, which Snakemake sets to its rule's `threads`;
+    `MKL_NUM_THREADS`; cores without their second threads; what the process has set), of the CPUs that affinity and the
+    quota of the container allow, and of `SLURM_CPUS_PER_TASK`.
+    """
+    import torch
+    from joblib import cpu_count  # of affinity and quota
+
+    limits = [torch.get_num_threads(), cpu_count()]
+    if (allotted := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():
+        limits.append(int(allotted))
+    return max(1, min(limits))
+
+
+@contextmanager
+def paying_threads(values: int) -> Iterator[int]:
+    """Compute with the threads that pay, of those given; afterwards torch has as many as before.
+
+    Args:
+        values: of the largest tensor that operations work on.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    number = min(threads_that_pay(values), threads_given())
+    torch.set_num_threads(number)
+    try:
+        yield number
+    finally:
+        torch.set_num_threads(before)
