@@ -9,6 +9,7 @@ from typing import Any
 
 import peer
 import scaling
+import shared_machine
 import startup
 import training_step
 
@@ -18,6 +19,7 @@ PARTS: dict[str, ModuleType] = {
     "peer": peer,
     "scaling": scaling,
     "startup": startup,
+    "shared_machine": shared_machine,
 }
 HEAD = """# Performance
 

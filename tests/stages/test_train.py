@@ -117,7 +117,7 @@ def test_going_on_with_other_threads_is_said(
         return validation_bits_per_dim(*arguments)
 
     monkeypatch.setattr("acf.training.trainer.validation_bits_per_dim", stopping)
-    said = "computes with 1 threads where it computed with 2 before"
+    said = "the number of threads is 1 now and was 2 before"
     for other in (False, True):
         if other:
             (store,) = (root / ".acf/runs").iterdir()

@@ -89,8 +89,8 @@ def _note_threads(title: str, folder: Path) -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else number
     if before != number and (folder / CHECKPOINT).exists():
         print(
-            f"{title}: computes with {number} threads where it computed with {before} before the interruption; the "
-            "result is that of an uninterrupted training up to rounding, not to the bit",
+            f"{title}: the number of threads is {number} now and was {before} before the interruption; the result is "
+            "that of an uninterrupted training up to rounding, not to the bit",
             flush=True,
         )
     write_atomically(path, number.encode())
