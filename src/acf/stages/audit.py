@@ -61,19 +61,17 @@ def audit_models(
     place = torch.device("cpu") if place.type == "mps" else place
     runs = _trained(project, experiment, variant, seed)
     dataset = project.params.dataset(experiment)
-    models = [_audit_model(project, run, dataset, images, place) for run in runs]
+    manifest = read_manifest(dataset, project.data)
+    count = min(images, manifest.counts["test"])
+    largest = max(largest_map(project.params.resolve(*run[:2]).model, manifest.shape) for run in runs)
+    with paying_threads(count * largest):
+        models = [_audit_model(project, run, dataset, images, place) for run in runs]
+        how = _how(count, place)
     table = {
         "command": _command(experiment, variant, seed, images),
         "experiment": experiment,
         "dataset": dataset,
-        "how": {
-            "images": min(images, read_manifest(dataset, project.data).counts["test"]),
-            "steps": STEPS,
-            "seed": SEED,
-            "dtype": "float64",
-            "device": describe_device(place),
-            "versions": {"acf": version("acf"), "torch": torch.__version__},
-        },
+        "how": how,
         "models": models,
     }
     path = project.root / "docs" / "tables" / f"audit-{experiment}.json"
@@ -102,6 +100,18 @@ def _trained(project: Project, experiment: str, variant: str | None, seed: int |
     return runs
 
 
+def _how(images: int, place: torch.device) -> dict[str, Any]:
+    """Return how models are audited, with the number of threads in use now."""
+    return {
+        "images": images,
+        "steps": STEPS,
+        "seed": SEED,
+        "dtype": "float64",
+        "device": describe_device(place),
+        "versions": {"acf": version("acf"), "torch": torch.__version__},
+    }
+
+
 def _audit_model(project: Project, run: Run, dataset: str, count: int, place: torch.device) -> dict[str, Any]:
     folder = project.model(run)
     record, flow = read_trained(project, run), load(folder, place)
@@ -113,8 +123,7 @@ def _audit_model(project: Project, run: Run, dataset: str, count: int, place: to
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=number)
         try:
-            with paying_threads(len(images) * largest_map(flow.config, flow.config.shape)):
-                blocks = audit(flow, images, seed=SEED, on_block=lambda name: bar.advance(task))
+            blocks = audit(flow, images, seed=SEED, on_block=lambda name: bar.advance(task))
         except NotContractiveError as error:
             raise NotContractiveError(f"{folder}: {error}") from None
     return {
