@@ -11,7 +11,7 @@ from unittest.mock import patch
 import published_code
 import torch
 from gpu_measure import free, measure_step, operations_of, precision, profile_step, seed
-from gpu_variants import Variant
+from gpu_variants import Variant, with_graphs
 from published_steps import Step, our_step, synchronise, take, their_step
 from torch import Tensor
 
@@ -33,7 +33,9 @@ MODES: dict[str, dict[str, bool]] = {
     "float32, searched": {"benchmark": True},
     "TF32": {"tf32": True},
     "bfloat16 products": {"bfloat16": True},
+    "TF32, graphs": {"tf32": True, "graphs": True},
     "TF32, bfloat16 products": {"tf32": True, "bfloat16": True},
+    "TF32, bfloat16 products, graphs": {"tf32": True, "bfloat16": True, "graphs": True},
 }
 PUBLISHED_EVALUATION = {"exact_terms": 20, "distribution": "poisson", "parameter": 2.0, "probe": "gaussian"}
 PROJECT_EVALUATION = {"exact_terms": 6, "distribution": "geometric", "parameter": 0.4, "probes": 4}
@@ -110,11 +112,12 @@ def precision_rows(settings: dict[str, Any], x: Tensor, resflow: Any, seconds: f
     for mode, flags in MODES.items():
         free(x.device)
         own = {**settings, "training_log_det": {"bfloat16": flags.get("bfloat16", False)}}
-        switches = {key: value for key, value in flags.items() if key != "bfloat16"}
+        switches = {key: value for key, value in flags.items() if key not in ("bfloat16", "graphs")}
+        make = with_graphs if "graphs" in flags else our_step
         with precision(**switches):
             values = attempt(lambda own=own: {"values": _loss_and_gradient(fresh(own, x.device), x)})
             exact = values.get("values") if exact is None else exact
-            row = attempt(lambda own=own, quick=quick: _precision_row(fresh(own, x.device), x, seconds, quick))
+            row = attempt(lambda own=own, make=make, quick=quick: _precision_row(make, fresh(own, x.device), x, seconds, quick))
         quick = row.get("certificate_seconds", 0.0) < CERTIFICATE_SECONDS
         if exact is not None and "values" in values:
             loss, gradient = values["values"]
@@ -139,8 +142,8 @@ def _loss_and_gradient(flow: acf.Flow, x: Tensor) -> list[Tensor]:
     return [loss.detach(), torch.cat([p.grad.flatten() for p in flow.parameters() if p.grad is not None])]
 
 
-def _precision_row(flow: acf.Flow, x: Tensor, seconds: float, certify: bool) -> dict[str, Any]:
-    row = measure_step(our_step(flow), x, seconds)
+def _precision_row(make: Variant, flow: acf.Flow, x: Tensor, seconds: float, certify: bool) -> dict[str, Any]:
+    row = measure_step(make(flow), x, seconds)
     if certify:
         timed = _timed(lambda: {"worst": acf.certify(flow).worst}, x)
         row |= {"certificate": timed["worst"], "certificate_seconds": timed["seconds"]}

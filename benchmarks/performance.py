@@ -13,6 +13,7 @@ import peer
 import published
 import published_quality
 import scaling
+import shared_machine
 import startup
 import training_step
 
@@ -26,6 +27,7 @@ PARTS: dict[str, ModuleType] = {
     "peer": peer,
     "scaling": scaling,
     "startup": startup,
+    "shared_machine": shared_machine,
 }
 HEAD = """# Performance
 

@@ -9,6 +9,7 @@ from acf.errors import AcfError, StoppedError
 from acf.runs.files import explanation
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
+from acf.runs.threads import wait_passively
 
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
@@ -166,6 +167,7 @@ def main() -> None:
     after a signal to stop (`acf.runs.signals`), whichever it was.
     """
     output = open_streams()
+    wait_passively()
     with Interruptible() as signals:
         try:
             code = _run()

@@ -12,6 +12,7 @@ class Stage:
     inputs: frozenset[str]
     parameters: str
     outputs: frozenset[str]
+    threads: int = 1
 
     @property
     def code(self) -> frozenset[str]:
@@ -67,12 +68,12 @@ from snakemake.settings.types import DAGSettings, OutputSettings, ResourceSettin
 
 with SnakemakeApi(OutputSettings(dryrun=True)) as api:
     workflow = api.workflow(
-        resource_settings=ResourceSettings(cores=1), snakefile=Path("Snakefile"), workdir=Path(sys.argv[2])
+        resource_settings=ResourceSettings(cores=64), snakefile=Path("Snakefile"), workdir=Path(sys.argv[2])
     )
     workflow.dag(DAGSettings(forceall=True)).printd3dag()
     jobs = [
         {"rule": job.rule.name, "command": job.shellcmd, "log": list(map(str, job.log)),
-         "inputs": list(map(str, job.input)), "outputs": list(map(str, job.output)),
+         "inputs": list(map(str, job.input)), "outputs": list(map(str, job.output)), "threads": job.threads,
          "settings": job.input.get("settings")}
         for job in workflow._workflow.dag.jobs if not job.rule.norun
     ]
@@ -99,5 +100,5 @@ def snakemake_graph(root: Path, scratch: Path, directory: Path | None = None) ->
         command = job["command"].removesuffix(f" 2>&1 | tee {job['log'][0]}")
         inputs = frozenset(job["inputs"]) - {job["settings"]}
         values = json.loads((directory / job["settings"]).read_text()) if job["settings"] else {}
-        graph[command] = Stage(inputs, json.dumps(values, sort_keys=True), frozenset(job["outputs"]))
+        graph[command] = Stage(inputs, json.dumps(values, sort_keys=True), frozenset(job["outputs"]), job["threads"])
     return graph

@@ -58,6 +58,14 @@ def test_snakemake_notices_changed_settings_of_what_dvc_has_built(dvc: Project, 
         assert "restored model.safetensors" in project.text("logs/train/digits/resflow/seed0.log")
 
 
+def test_dvc_restores_what_snakemake_has_computed(snakemake: Project, tmp_path: Path) -> None:
+    project = snakemake.copy(tmp_path / "copy")
+    model = project.root / "models/digits/acf-l2/seed0/model.safetensors"
+    before = model.read_bytes()
+    assert "restored model.safetensors" in project.output("dvc", "repro", "train-digits@acf-l2-0")
+    assert model.read_bytes() == before
+
+
 def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
     assert snakemake.snakemake() == []
 

@@ -76,6 +76,17 @@ def test_index_waits_for_every_report(dvc: dict[str, Stage]) -> None:
     assert reports <= dvc["acf index"].files
 
 
+def test_jobs_on_digits_take_a_core_each_and_large_ones_several(snakemake: dict[str, Stage]) -> None:
+    """So `snakemake --cores 2` trains two models of the demo at a time."""
+    runs = Params(ROOT / "params.yaml").runs()
+    for stage in ("train", "evaluate", "sample"):
+        threads = {run: snakemake[f"acf {stage} {run.options}"].threads for run in runs}
+        assert {number for run, number in threads.items() if run.experiment.startswith("digits")} == {1}
+        assert all(2 <= number <= 4 for run, number in threads.items() if not run.experiment.startswith("digits"))
+    assert snakemake["acf baselines --experiment digits"].threads == 1
+    assert snakemake["acf baselines --experiment cifar10"].threads > 1
+
+
 def test_no_parameter_of_evaluation_reaches_training(dvc: dict[str, Stage]) -> None:
     for command, stage in dvc.items():
         if command.startswith("acf train"):

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
 import acf
-from acf.errors import ConfigError, DataError
+from acf.errors import ConfigError, DataError, StoppedError
 from acf.flows.storage import read_record
 from acf.stages.train import train
+from acf.training.validation import validation_bits_per_dim
 from tests.training.trainers import same
 
 Study = Callable[..., Path]
@@ -103,6 +105,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(study: Study, number: sign
     assert sorted(path.name for path in (store / "outputs").iterdir()) == sorted(
         path.name for path in (cut / "models/digits/acf-dot/seed0").iterdir()
     )
+
+
+def test_going_on_with_other_threads_is_said(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = study()
+
+    def stopping(*arguments: Any) -> Tensor:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return validation_bits_per_dim(*arguments)
+
+    monkeypatch.setattr("acf.training.trainer.validation_bits_per_dim", stopping)
+    said = "the number of threads is 1 now and was 2 before"
+    for other in (False, True):
+        if other:
+            (store,) = (root / ".acf/runs").iterdir()
+            (store / "threads.txt").write_text("2")
+        with pytest.raises(StoppedError):
+            train("digits", "resflow", 0, "cpu", root)
+        assert (said in capsys.readouterr().out) == other
 
 
 def test_training_lowers_bits_per_dim(study: Study) -> None:

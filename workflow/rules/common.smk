@@ -5,10 +5,16 @@ import re
 from functools import reduce
 from pathlib import Path
 
-from acf.settings.params import PARAMS_FILE, Params
+from acf.data.sources.registered import dataset_source
 from acf.runs import code_files, write_atomically
+from acf.runs.threads import threads_that_pay
+from acf.settings.params import PARAMS_FILE, Params
+from acf.settings.work import covariance, work
 
 STUDY = Params()
+
+# A job asks for the threads that pay, but for no more than this: several jobs side by side use cores better than one.
+MOST_THREADS = 4
 
 RUN = "{experiment}/{variant}/seed{seed}"
 EVALUATION = ["defaults.evaluation", "experiments.{experiment}.evaluation"]
@@ -73,6 +79,25 @@ def settings(stage):
         return str(path)
 
     return write
+
+
+def threads_of(stage):
+    """The number of threads of a job; `acf` computes with as many, by the same rule.
+
+    Small models take one, so that there are as many jobs at once as cores. Snakemake hands the number on as
+    OMP_NUM_THREADS, and to SLURM as --cpus-per-task.
+    """
+
+    def number(wildcards):
+        experiment = wildcards.experiment
+        shape = dataset_source(STUDY.dataset(experiment)).shape
+        if stage == "baselines":
+            values = covariance(shape)
+        else:
+            values = work(STUDY.resolve(experiment, wildcards.variant), stage, shape)
+        return min(MOST_THREADS, threads_that_pay(values))
+
+    return number
 
 
 def data_of(wildcards):

@@ -9,7 +9,7 @@ rule train:
         "logs/train/{experiment}/{variant}/seed{seed}.log",
     conda:
         "../envs/acf.yaml"
-    threads: 2
+    threads: threads_of("train")
     resources:
         gpu=1,
         mem_mb=8000,

@@ -10,7 +10,7 @@ rule evaluate:
         "logs/evaluate/{experiment}/{variant}/seed{seed}.log",
     conda:
         "../envs/acf.yaml"
-    threads: 2
+    threads: threads_of("evaluate")
     resources:
         gpu=1,
     shell:
@@ -29,7 +29,7 @@ rule baselines:
         "logs/baselines/{experiment}.log",
     conda:
         "../envs/acf.yaml"
-    threads: 2
+    threads: threads_of("baselines")
     shell:
         "acf baselines --experiment {wildcards.experiment} 2>&1 | tee {log}"
 
@@ -52,7 +52,7 @@ rule sample:
         "logs/sample/{experiment}/{variant}/seed{seed}.log",
     conda:
         "../envs/acf.yaml"
-    threads: 2
+    threads: threads_of("sample")
     resources:
         gpu=1,
     shell:

@@ -124,7 +124,7 @@ class _ValueAndNeumann(OnceDifferentiable):
 
         slices = list(samples_at_a_time(branch, x, x.dtype))
         if graphs is not None and len(slices) == 1:
-            y, value, w = graphs.call((branch, "value", tuple(weights), dtype), compute, (x, probe, *flat))
+            y, value, w = graphs.call(branch, ("value", tuple(weights), dtype), compute, (x, probe, *flat))
         else:
             parts = [compute(part(x, here), part(probe, here), *flat) for here in slices]
             y, value, w = (joined(results) for results in zip(*parts, strict=True))
@@ -149,7 +149,7 @@ class _ValueAndNeumann(OnceDifferentiable):
 
         inputs = (*saved[:3], grad_y, grad_value, *saved[3:])
         if ctx.graphs is not None and len(list(samples_at_a_time(ctx.branch, x, ctx.dtype))) == 1:
-            of_x, *of_theta = ctx.graphs.call((ctx.branch, "gradient", needs_x, ctx.dtype), compute, inputs)
+            of_x, *of_theta = ctx.graphs.call(ctx.branch, ("gradient", needs_x, ctx.dtype), compute, inputs)
         else:
             of_x, *of_theta = compute(*inputs)
         return *[None] * 5, of_x, None, *of_theta

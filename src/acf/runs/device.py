@@ -42,7 +42,8 @@ def describe_device(device: "torch.device") -> str:
 
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
-    return f"{device.type}, {_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {_processor()}, {threads} thread{'s' * (threads != 1)}"
 
 
 def _processor() -> str:

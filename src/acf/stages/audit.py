@@ -22,7 +22,9 @@ from acf.reporting.result_files import read_result, require_form
 from acf.reporting.schemas import Audit, Metrics, TrainedModel
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically, writing
+from acf.runs.threads import paying_threads
 from acf.settings.params import Run
+from acf.settings.work import largest_map
 from acf.stages.cached import json_bytes
 from acf.stages.project import Project
 from acf.stages.trained import read_trained
@@ -59,19 +61,17 @@ def audit_models(
     place = torch.device("cpu") if place.type == "mps" else place
     runs = _trained(project, experiment, variant, seed)
     dataset = project.params.dataset(experiment)
-    models = [_audit_model(project, run, dataset, images, place) for run in runs]
+    manifest = read_manifest(dataset, project.data)
+    count = min(images, manifest.counts["test"])
+    largest = max(largest_map(project.params.resolve(*run[:2]).model, manifest.shape) for run in runs)
+    with paying_threads(count * largest):
+        models = [_audit_model(project, run, dataset, images, place) for run in runs]
+        how = _how(count, place)
     table = {
         "command": _command(experiment, variant, seed, images),
         "experiment": experiment,
         "dataset": dataset,
-        "how": {
-            "images": min(images, read_manifest(dataset, project.data).counts["test"]),
-            "steps": STEPS,
-            "seed": SEED,
-            "dtype": "float64",
-            "device": describe_device(place),
-            "versions": {"acf": version("acf"), "torch": torch.__version__},
-        },
+        "how": how,
         "models": models,
     }
     path = project.root / "docs" / "tables" / f"audit-{experiment}.json"
@@ -98,6 +98,18 @@ def _trained(project: Project, experiment: str, variant: str | None, seed: int |
         wanted = f"{variant or '*'}/seed{'*' if seed is None else seed}"
         raise DataError(f"no trained model at {folder / wanted}; run acf train --experiment {experiment} first")
     return runs
+
+
+def _how(images: int, place: torch.device) -> dict[str, Any]:
+    """Return how models are audited, with the number of threads in use now."""
+    return {
+        "images": images,
+        "steps": STEPS,
+        "seed": SEED,
+        "dtype": "float64",
+        "device": describe_device(place),
+        "versions": {"acf": version("acf"), "torch": torch.__version__},
+    }
 
 
 def _audit_model(project: Project, run: Run, dataset: str, count: int, place: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from acf.evaluation.densities import measure_baselines
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Baselines
 from acf.runs.store import RunStore
+from acf.settings.work import covariance
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import Project
 
@@ -43,4 +44,5 @@ def baselines(experiment: str, root: Path = Path(".")) -> None:
         inputs={split: manifest.sha256[split] for split in SPLITS},
         folder=output.parent,
         names=[output.name],
+        work=covariance(manifest.shape),
     ).restore_or(compute, project.root)

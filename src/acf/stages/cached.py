@@ -9,6 +9,7 @@ from typing import Any
 from acf.runs.files import write_atomically
 from acf.runs.recipe import recipe
 from acf.runs.store import RunStore, open_run, sweep
+from acf.runs.threads import paying_threads
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Computation:
         inputs: content hash of each input.
         folder: where the outputs belong.
         names: file names of the outputs.
+        work: number of values in the largest tensor, which decides how many threads compute (`acf.runs.threads`). The
+            outputs depend on them by rounding errors only.
     """
 
     stage: str
@@ -41,6 +44,7 @@ class Computation:
     inputs: Mapping[str, str]
     folder: Path
     names: Sequence[str]
+    work: int
 
     def restore_or(self, compute: Callable[[RunStore], Outputs], root: Path) -> None:
         """Restore the outputs if this recipe has been computed before; otherwise compute, write and keep them.
@@ -57,7 +61,8 @@ class Computation:
         with open_run(recipe(self.stage, self.settings, self.inputs), root).locked() as store:
             if store.restore(paths):
                 return
-            outputs = compute(store)
+            with paying_threads(self.work):
+                outputs = compute(store)
             for path in paths:
                 write_atomically(path, outputs.files[path.name])
             store.keep(paths)

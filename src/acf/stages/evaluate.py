@@ -15,6 +15,7 @@ from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device, select_device
 from acf.runs.store import RunStore
 from acf.settings.params import Run
+from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import Project
 from acf.stages.trained import read_trained
@@ -28,7 +29,8 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         AcfError: bad configuration, missing data or model.
     """
     project, run = Project(root), Run(experiment, variant, seed)
-    config = project.params.resolve(experiment, variant).evaluation
+    settings = project.params.resolve(experiment, variant)
+    config = settings.evaluation
     dataset = project.params.dataset(experiment)
     manifest = read_manifest(dataset, project.data)
     model = project.model(run)
@@ -71,4 +73,5 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         inputs={"test": manifest.sha256["test"], "weights": weights_hash(model)},
         folder=output.parent,
         names=[output.name],
+        work=work(settings, "evaluate", manifest.shape),
     ).restore_or(compute, project.root)

@@ -14,6 +14,7 @@ from acf.runs.device import select_device
 from acf.runs.store import RunStore
 from acf.settings.config import model_config_from
 from acf.settings.params import Run
+from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
 from acf.stages.project import RECONSTRUCTIONS, SAMPLES, Project
 from acf.stages.trained import read_trained
@@ -29,7 +30,8 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
         AcfError: bad configuration, missing data or model.
     """
     project, run = Project(root), Run(experiment, variant, seed)
-    config = project.params.resolve(experiment, variant).sampling
+    settings = project.params.resolve(experiment, variant)
+    config = settings.sampling
     model = project.model(run)
     record = read_trained(project, run)
     levels = model_config_from(record.model).levels
@@ -54,4 +56,5 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
         },
         folder=project.samples(run),
         names=(SAMPLES, RECONSTRUCTIONS),
+        work=work(settings, "sample", images.shape[1:]),
     ).restore_or(compute, project.root)

@@ -8,13 +8,19 @@ from acf.data import load, read_manifest
 from acf.errors import ConfigError
 from acf.flows.storage import CONFIG, WEIGHTS, serialise
 from acf.runs.device import describe_device, select_device
+from acf.runs.files import write_atomically
 from acf.runs.store import RunStore
 from acf.settings.config import ModelConfig
 from acf.settings.params import Run
+from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
 from acf.stages.project import HISTORY, Project
 from acf.training.batches import Batches
+from acf.training.checkpoint import NAME as CHECKPOINT
 from acf.training.trainer import Trainer
+
+THREADS = "threads.txt"
+"""The number of threads that the last start of a training had, beside its checkpoints."""
 
 
 def train(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -48,6 +54,7 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
         place = select_device(device)
         batches = Batches(images, held_out, seed)
         title = f"train {run.folder.as_posix()}"
+        _note_threads(title, store.folder)
         trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title)
         flow, certificate = trainer.run()
         record = {
@@ -69,4 +76,21 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
         inputs={"train": manifest.sha256["train"]},
         folder=project.model(run),
         names=(WEIGHTS, CONFIG, HISTORY),
+        work=work(settings, "train", manifest.shape),
     ).restore_or(compute, project.root)
+
+
+def _note_threads(title: str, folder: Path) -> None:
+    """Note the number of threads beside the checkpoints in `folder`, and say if the last start had another.
+
+    Sums over another number of threads are rounded differently.
+    """
+    path, number = folder / THREADS, str(torch.get_num_threads())
+    before = path.read_text(encoding="utf-8") if path.exists() else number
+    if before != number and (folder / CHECKPOINT).exists():
+        print(
+            f"{title}: the number of threads is {number} now and was {before} before the interruption; the result is "
+            "that of an uninterrupted training up to rounding, not to the bit",
+            flush=True,
+        )
+    write_atomically(path, number.encode())

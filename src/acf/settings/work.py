@@ -1,0 +1,52 @@
+"""How large the largest tensors of a stage are, from the settings alone: what decides how many threads pay."""
+
+import math
+from collections.abc import Sequence
+
+from acf.settings.config import ModelParams, RunConfig
+
+
+def work(settings: RunConfig, stage: str, shape: Sequence[int]) -> int:
+    """Return the number of values in the largest tensor of a branch while `stage` works on a batch.
+
+    Args:
+        settings: of the run.
+        stage: train, evaluate or sample.
+        shape: (C, H, W) of an image.
+    """
+    images = {
+        "train": settings.training.batch_size,
+        "evaluate": settings.evaluation.batch_size,
+        "sample": settings.sampling.samples,
+    }
+    return images[stage] * largest_map(settings.model, shape)
+
+
+def largest_map(model: ModelParams, shape: Sequence[int]) -> int:
+    """Return the number of values per image in the largest tensor of a flow's branches.
+
+    That is the largest H W width over all scales: the width of a branch within, or, where it is more, heads times
+    tokens, the width of attention's weights.
+
+    Args:
+        model: the architecture.
+        shape: (C, H, W) of an image.
+    """
+    channels, height, width = shape
+    sizes = []
+    for scale in range(len(model.blocks)):
+        if scale > 0 or model.squeeze_first:
+            channels, height, width = 4 * channels, height // 2, width // 2
+        tokens = height * width
+        widest = channels + model.dense.depth * model.dense.growth if model.branch == "dense" else model.idim
+        if model.attention.kind != "none" and tokens <= model.attention.max_tokens:
+            widest = max(widest, model.attention.heads * tokens)
+        sizes.append(tokens * widest)
+        if model.factor_out:
+            channels //= 2
+    return max(sizes)
+
+
+def covariance(shape: Sequence[int]) -> int:
+    """Return the number of entries in the covariance of images of `shape`, the largest tensor of the baselines."""
+    return math.prod(shape) ** 2
