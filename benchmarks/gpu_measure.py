@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 SEED, WARM, MOST_STEPS = 0, 2, 30
+WARM_WITH_RECORDINGS = 12
+"""Numbers of terms are drawn: it takes some steps until kernels have been recorded for all of them."""
 
 
 def seed(value: int = SEED) -> None:
@@ -31,17 +33,18 @@ def free(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def measure_step(step: Step, x: Tensor, seconds: float) -> dict[str, Any]:
+def measure_step(step: Step, x: Tensor, seconds: float, warm: int = WARM) -> dict[str, Any]:
     """Milliseconds of a step in a row of steps without waiting in between, of the host alone, and peak memory.
 
     Args:
-        step: the step; its first `WARM` calls are not timed.
+        step: the step.
         x: images.
         seconds: about how long the row may take; at least 3 steps, at most `MOST_STEPS`.
+        warm: number of steps before that are not timed.
     """
     seed()
     first = float(take(step, x))
-    for _ in range(WARM - 1):
+    for _ in range(warm - 1):
         take(step, x)
     synchronise(x)
     start = time.perf_counter()

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import published_code
 import torch
-from gpu_measure import free, measure_step, operations_of, precision, profile_step, seed
+from gpu_measure import WARM, WARM_WITH_RECORDINGS, free, measure_step, operations_of, precision, profile_step, seed
 from gpu_variants import Variant, with_graphs
 from published_steps import Step, our_step, synchronise, take, their_step
 from torch import Tensor
@@ -92,7 +92,7 @@ def _variant_step(variant: Variant, settings: dict[str, Any], device: torch.devi
 
 def _training_row(name: str, make: Callable[[], Step], x: Tensor, seconds: float) -> dict[str, Any]:
     step = make()
-    row = measure_step(step, x, seconds)
+    row = measure_step(step, x, seconds, WARM_WITH_RECORDINGS if name == "graphs" else WARM)
     row |= attempt(partial(profile_step, step, x))
     if name == "ours":
         row |= attempt(lambda: {"operations": operations_of(step, x)})
@@ -117,7 +117,9 @@ def precision_rows(settings: dict[str, Any], x: Tensor, resflow: Any, seconds: f
         with precision(**switches):
             values = attempt(lambda own=own: {"values": _loss_and_gradient(fresh(own, x.device), x)})
             exact = values.get("values") if exact is None else exact
-            row = attempt(lambda own=own, make=make, quick=quick: _precision_row(make, fresh(own, x.device), x, seconds, quick))
+            row = attempt(
+                lambda own=own, make=make, quick=quick: _precision_row(make, fresh(own, x.device), x, seconds, quick)
+            )
         quick = row.get("certificate_seconds", 0.0) < CERTIFICATE_SECONDS
         if exact is not None and "values" in values:
             loss, gradient = values["values"]
@@ -143,7 +145,7 @@ def _loss_and_gradient(flow: acf.Flow, x: Tensor) -> list[Tensor]:
 
 
 def _precision_row(make: Variant, flow: acf.Flow, x: Tensor, seconds: float, certify: bool) -> dict[str, Any]:
-    row = measure_step(make(flow), x, seconds)
+    row = measure_step(make(flow), x, seconds, WARM_WITH_RECORDINGS if make is with_graphs else WARM)
     if certify:
         timed = _timed(lambda: {"worst": acf.certify(flow).worst}, x)
         row |= {"certificate": timed["worst"], "certificate_seconds": timed["seconds"]}

@@ -19,7 +19,6 @@ import acf
 Variant = Callable[[acf.Flow], Step]
 
 
-
 def with_graphs(flow: acf.Flow) -> Step:
     """Return our step with the kernels of every block recorded and replayed; as `our_step` for a package without."""
     if hasattr(flow, "use_cuda_graphs"):

@@ -60,7 +60,11 @@ class CudaGraphs:
             function: of tensors alone, without random numbers and without reading values on the host.
             inputs: tensors on one CUDA device, all the weights that the function depends on among them.
         """
-        full_key = self._structure(branch), key, tuple((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in inputs)
+        full_key = (
+            self._structure(branch),
+            key,
+            tuple((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in inputs),
+        )
         if full_key not in self._recordings:
             self._recordings[full_key] = None
             return function(*inputs)
