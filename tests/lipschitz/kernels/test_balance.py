@@ -228,7 +228,7 @@ def test_potentials_solve_their_equations_for_hard_matrices(fixed_steps, dtype, 
 
 
 def test_conjugate_gradients_converge_as_fast_as_proven():
-    """By (cosh t - 1) / (cosh t + 1) per step, as the eigenvalues of I - P^T P, 0 left out, are at least 1 / cosh(t)^2."""
+    """By tanh(t / 2)^2 per step, as the eigenvalues of I - P^T P, 0 left out, are at least 1 / cosh(t)^2."""
     for t in (0.5, 1.0, 2.0):
         for logits in hard_logits(torch.float64):
             p = doubly_stochastic(t / 2 * logits)
