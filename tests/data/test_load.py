@@ -169,7 +169,7 @@ def test_verify_looks_at_the_images_that_are_loaded(root):
     torch.save(images.flip(0), path)
     path.write_bytes(path.read_bytes() + good)
     assert torch.equal(load("digits", "train", root)[:], images.flip(0))
-    with pytest.raises(DataError, match="train.pth is damaged: SHA-256"):
+    with pytest.raises(DataError, match=r"train\.pth is damaged: SHA-256"):
         verify("digits", root)
     path.write_bytes(good)
     verify("digits", root)
