@@ -159,6 +159,22 @@ def test_levels_that_do_not_divide_those_stored(root):
         load("digits", "test", root, 17)
 
 
+def test_verify_looks_at_the_images_that_are_loaded(root):
+    """In one archive before another, torch finds the first one's images and Python's zipfile the second one's."""
+    path = root / "digits" / "train.pth"
+    images = load("digits", "train", root)[:].clone()
+    torch.save(images, path)
+    good = path.read_bytes()
+    verify("digits", root)
+    torch.save(images.flip(0), path)
+    path.write_bytes(path.read_bytes() + good)
+    assert torch.equal(load("digits", "train", root)[:], images.flip(0))
+    with pytest.raises(DataError, match=r"train\.pth is damaged: SHA-256"):
+        verify("digits", root)
+    path.write_bytes(good)
+    verify("digits", root)
+
+
 def test_changed_image_is_seen_by_verify(root):
     verify("digits", root)
     images = load("digits", "test", root)[:].clone()
