@@ -21,6 +21,7 @@ MAKERS: dict[str, tuple[str, str]] = {
     "sampling.md": ("sampling", "markdown"),
     "evaluation.md": ("evaluation", "markdown"),
     "conversion.md": ("conversion", "markdown"),
+    "optimisers.md": ("optimisers", "markdown"),
 }
 
 

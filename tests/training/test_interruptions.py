@@ -45,10 +45,9 @@ def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path:
     assert without_seconds[0] == without_seconds[1]
 
 
-@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS.keys() - {"adamw"}))  # which the test above has
 def test_every_optimiser_goes_on_with_the_same_bits(tmp_path: Path, optimiser: str) -> None:
-    attention = {"attention": {"kind": "sinkhorn", "heads": 2, "every": 2}}
-    stopped, whole = (trainer(tmp_path / name, attention, optimiser=optimiser, steps=5) for name in ("a", "b"))
+    stopped, whole = (trainer(tmp_path / name, optimiser=optimiser, steps=5) for name in ("a", "b"))
     original = stopped._gradient_step
 
     def interrupted(rate: float) -> None:
@@ -59,7 +58,7 @@ def test_every_optimiser_goes_on_with_the_same_bits(tmp_path: Path, optimiser: s
     stopped._gradient_step = interrupted  # type: ignore[method-assign]
     with pytest.raises(StoppedError):
         stopped.run()
-    resumed = trainer(tmp_path / "a", attention, optimiser=optimiser, steps=5)
+    resumed = trainer(tmp_path / "a", optimiser=optimiser, steps=5)
     assert resumed.step == 3
     assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
 
