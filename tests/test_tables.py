@@ -22,6 +22,7 @@ MAKERS: dict[str, tuple[str, str]] = {
     "evaluation.md": ("evaluation", "markdown"),
     "conversion.md": ("conversion", "markdown"),
     "systematic_lengths.md": ("systematic_lengths", "markdown"),
+    "optimisers.md": ("optimisers", "markdown"),
 }
 
 

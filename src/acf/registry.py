@@ -1,6 +1,6 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation or a data set is one new file and one line here.
+Adding an attention, a branch, an activation, an optimiser or a data set is one new file and one line here.
 """
 
 from importlib import import_module
@@ -30,6 +30,11 @@ ACTIVATIONS = {
     "lipswish": "acf.lipschitz.activations:LipSwish",
     "elu": "acf.lipschitz.activations:ELU",
     "clipswish": "acf.lipschitz.activations:CLipSwish",
+}
+
+OPTIMISERS = {
+    "adamw": "acf.training.optimiser:adamw",
+    "muon": "acf.training.optimiser:muon",
 }
 
 DATASETS = {

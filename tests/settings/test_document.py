@@ -7,9 +7,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
+from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, OPTIMISERS
 from acf.settings import document
-from acf.settings.config import AttentionConfig, ModelParams, RunConfig, Section
+from acf.settings.config import AttentionConfig, ModelParams, RunConfig, Section, TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,9 @@ def test_every_section_of_a_run_has_one_table() -> None:
     headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
     assert headings[0] == "datasets.D"
     assert [h for h in headings if "." not in h] == list(RunConfig.model_fields)
-    assert {"model.attention", "model.dense", "training.log_det", "evaluation.log_det"} <= set(headings)
+    assert {"model.attention", "model.dense", "training.muon", "training.log_det", "evaluation.log_det"} <= set(
+        headings
+    )
     assert len(headings) == len(set(headings))
 
 
@@ -54,6 +56,7 @@ def test_every_section_of_a_run_has_one_table() -> None:
         (AttentionConfig, "join", ["block", *JOINS]),
         (ModelParams, "branch", [*BRANCHES]),
         (ModelParams, "activation", [*ACTIVATIONS]),
+        (TrainingConfig, "optimiser", [*OPTIMISERS]),
     ],
 )
 def test_names_offered_are_those_accepted(section: type[Section], key: str, names: list[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from acf.errors import StoppedError, TrainingError, UnwritableError
+from acf.registry import OPTIMISERS
 from acf.runs.files import temporary_of
 from acf.training.checkpoint import BEFORE, NAME, read_checkpoint, write_checkpoint
 from tests.training.trainers import same, trainer
@@ -42,6 +43,24 @@ def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path:
         [{**row, "seconds": None} for row in history.rows] for history in (resumed.history, whole.history)
     ]
     assert without_seconds[0] == without_seconds[1]
+
+
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS.keys() - {"adamw"}))  # which the test above has
+def test_every_optimiser_goes_on_with_the_same_bits(tmp_path: Path, optimiser: str) -> None:
+    stopped, whole = (trainer(tmp_path / name, optimiser=optimiser, steps=5) for name in ("a", "b"))
+    original = stopped._gradient_step
+
+    def interrupted(rate: float) -> None:
+        if stopped.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        original(rate)
+
+    stopped._gradient_step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        stopped.run()
+    resumed = trainer(tmp_path / "a", optimiser=optimiser, steps=5)
+    assert resumed.step == 3
+    assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:

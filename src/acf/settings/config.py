@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from acf.errors import ConfigError, dotted, shown
-from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
+from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, OPTIMISERS
 
 SEEDS = 2**63
 """Seeds are below this: torch's generators and both engines take them all, and an offset may be added to one."""
@@ -362,6 +362,24 @@ class ModelConfig(ModelParams):
     )
 
 
+class MuonConfig(Section):
+    """Steps of the weights of convolutions and fully connected layers; used where `training.optimiser` is `muon`."""
+
+    learning_rate: float = Field(
+        default=0.05,
+        gt=0,
+        description="Learning rate for these weights after the warm-up: the spectral norm of a step, where that of the "
+        "weight is at most 1. It follows `training.schedule`. The default is this project's choice, measured in "
+        "docs/tables/optimisers.md.",
+    )
+    momentum: float = Field(
+        default=0.95,
+        ge=0,
+        lt=1,
+        description="Decay rate of the moving average of gradients. The default is that of `torch.optim.Muon`.",
+    )
+
+
 class TrainingConfig(Section):
     """The optimisation of one model."""
 
@@ -379,6 +397,13 @@ class TrainingConfig(Section):
         default=1,
         description="Number of batches whose gradients are averaged for one step of the optimiser. The code published "
         "with arXiv 1906.02735 has 5 for CelebA-HQ 256 and 1 otherwise.",
+    )
+    optimiser: str = Field(
+        default="adamw",
+        description="Rule by which gradients change the parameters: `adamw` (arXiv 1412.6980, 1711.05101), or `muon`, "
+        "which moves the weights of convolutions and fully connected layers along directions of equal size "
+        "(arXiv 2502.16982), and all other parameters as `adamw`.",
+        json_schema_extra={"enum": [*OPTIMISERS]},
     )
     learning_rate: float = Field(
         default=1e-3,
@@ -414,6 +439,7 @@ class TrainingConfig(Section):
         description="Largest l2 norm of the gradient of the loss in bits/dim, over all parameters together; longer "
         "gradients are scaled down to it. The default is that of the code published with arXiv 1906.02735.",
     )
+    muon: MuonConfig = Field(default=MuonConfig(), description="Muon, for the weights it moves (arXiv 2502.16982).")
     ema_decay: float = Field(
         default=0.999,
         ge=0,
@@ -440,6 +466,11 @@ class TrainingConfig(Section):
         default=TrainingLogDetConfig(),
         description="Estimator of log-determinants in training and validation (arXiv 1906.02735, sections 3.1, 3.2).",
     )
+
+    @field_validator("optimiser")
+    @classmethod
+    def _known_optimiser(cls, value: str) -> str:
+        return _one_of("optimiser", value, OPTIMISERS)
 
 
 class DatasetConfig(Section):

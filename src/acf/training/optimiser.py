@@ -1,21 +1,133 @@
-"""Optimiser and learning rate."""
+"""Optimisers and learning rate."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from acf.lipschitz.kernels.power_iteration import groups_of_equal_shapes
+from acf.lipschitz.normalised import Normalised
+from acf.lipschitz.precision import autocast_off
+from acf.registry import OPTIMISERS, resolve
 from acf.settings.config import TrainingConfig
+from acf.training.muon import Muon
 
 
-def build_optimiser(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return Adam (arXiv 1412.6980) over all parameters, with decoupled weight decay (arXiv 1711.05101).
+class Optimiser(Protocol):
+    """What training needs of an optimiser; those of torch have it."""
 
-    All parameters change by one operation. Where the optimiser's attribute `found_inf` is a tensor that is 1, a step
-    changes neither parameters nor state.
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters, each a mapping that has the learning rate `lr`."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+
+    def step(self) -> Any:
+        """Change the parameters."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next steps depend on, parameters and gradients left out."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+
+
+class JointOptimiser:
+    """Several optimisers, each of its own parameters, as one.
+
+    Attributes:
+        parts: the optimisers.
+        found_inf: None, or a tensor that is 1 if the next step is to change nothing; each part is given it.
     """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        self.found_inf: Tensor | None = None
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parts."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """Take a step with each part."""
+        for part in self.parts:
+            if self.found_inf is not None:
+                part.found_inf = self.found_inf  # type: ignore[attr-defined]
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all parts."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the states of all parts."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+
+
+def build_optimiser(module: nn.Module, config: TrainingConfig) -> Optimiser:
+    """Return the optimiser of a configuration for all parameters of `module`."""
+    make = resolve(OPTIMISERS, config.optimiser, "optimiser")
+    return make(module, config)
+
+
+def adamw(module: nn.Module, config: TrainingConfig) -> Optimiser:
+    """Return Adam (arXiv 1412.6980) for all parameters, with decoupled weight decay (arXiv 1711.05101)."""
+    return _adamw(module.parameters(), config)
+
+
+def muon(module: nn.Module, config: TrainingConfig) -> Optimiser:
+    """Return Muon for the weights that are normalised by their spectral norm, Adam for all other parameters.
+
+    After each step these weights are scaled down to their coefficients. The map that a normalised layer applies does
+    not change by that, but steps keep their size against the weights, which would grow otherwise.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Normalised)]
+    weights = {layer.weight for layer in layers}
+    first = Muon([p for p in module.parameters() if p in weights], config.muon.learning_rate, config.muon.momentum)
+    first.param_groups[0]["relative_rate"] = config.muon.learning_rate / config.learning_rate
+    first.register_step_post_hook(lambda *_: scale_down(layers, first.found_inf))
+    others = [p for p in module.parameters() if p not in weights]
+    return JointOptimiser(first, _adamw(others, config))
+
+
+@torch.no_grad()
+def scale_down(layers: Sequence[Normalised], found_inf: Tensor | None = None) -> None:
+    """Scale the stored weights of layers down to estimated norms of at most their coefficients.
+
+    Args:
+        layers: in any order; those of one shape and coefficient are stacked.
+        found_inf: where it is 1, nothing changes.
+    """
+    for coefficient in dict.fromkeys(layer.coefficient for layer in layers):
+        for group in groups_of_equal_shapes(layer for layer in layers if layer.coefficient == coefficient):
+            weights = [layer.weight for layer in group]
+            factors = coefficient / _estimated_norms(group).clamp_min(coefficient)
+            if found_inf is not None:
+                factors = factors.masked_fill(found_inf.bool(), 1.0)
+            torch._foreach_mul_(weights, list(factors.unbind()))
+
+
+def _estimated_norms(layers: Sequence[Normalised]) -> Tensor:
+    """Return `estimated_norm()` of each of the layers, which have one shape."""
+    left, right = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("left", "right"))
+    with autocast_off(left.device.type):
+        product, _ = layers[0].stacked_maps(torch.stack([layer.weight for layer in layers]))
+        return (left * product(right).view_as(left)).flatten(1).sum(1)
+
+
+def _adamw(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
-        module.parameters(),
+        parameters,
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
@@ -38,7 +150,7 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameters of `optimiser` the learning rate `rate`."""
+def set_learning_rate(optimiser: Optimiser, rate: float) -> None:
+    """Give all parameters the learning rate `rate`, multiplied by the `relative_rate` of groups that have one."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("relative_rate", 1.0)
