@@ -16,6 +16,7 @@ TABLES = sorted(path.name for path in (ROOT / "docs/tables").glob("*.md"))
 MAKERS: dict[str, tuple[str, str]] = {
     "joins.md": ("joins", "markdown"),
     "tightening.md": ("tightening", "markdown"),
+    "normalisers.md": ("normalisers", "table"),
     "attention_strength.md": ("attention_strength", "table"),
     "log_determinant.md": ("log_determinant_table", "markdown"),
     "sampling.md": ("sampling", "markdown"),

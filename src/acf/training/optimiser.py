@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz.kernels.power_iteration import groups_of_equal_shapes
+from acf.lipschitz.kernels.power_iteration import groups_of_equal_shapes, stacked_estimates
 from acf.lipschitz.normalised import Normalised
-from acf.lipschitz.precision import autocast_off
 from acf.registry import OPTIMISERS, resolve
 from acf.settings.config import TrainingConfig
 from acf.training.muon import Muon
@@ -111,18 +110,11 @@ def scale_down(layers: Sequence[Normalised], found_inf: Tensor | None = None) ->
     for coefficient in dict.fromkeys(layer.coefficient for layer in layers):
         for group in groups_of_equal_shapes(layer for layer in layers if layer.coefficient == coefficient):
             weights = [layer.weight for layer in group]
-            factors = coefficient / _estimated_norms(group).clamp_min(coefficient)
+            norms = stacked_estimates(group, torch.stack(weights))
+            factors = coefficient / norms.clamp_min(coefficient)
             if found_inf is not None:
                 factors = factors.masked_fill(found_inf.bool(), 1.0)
             torch._foreach_mul_(weights, list(factors.unbind()))
-
-
-def _estimated_norms(layers: Sequence[Normalised]) -> Tensor:
-    """Return `estimated_norm()` of each of the layers, which have one shape."""
-    left, right = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("left", "right"))
-    with autocast_off(left.device.type):
-        product, _ = layers[0].stacked_maps(torch.stack([layer.weight for layer in layers]))
-        return (left * product(right).view_as(left)).flatten(1).sum(1)
 
 
 def _adamw(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:

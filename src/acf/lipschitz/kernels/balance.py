@@ -49,22 +49,22 @@ class System:
     """The equations u + P v = rows, P^T u + v = columns for given doubly stochastic P (heads, N, N), without graph.
 
     Eliminating u leaves (I - P^T P) v = columns - P^T rows. Its matrix is positive definite but for the constants, with
-    eigenvalues of at least 1 / cosh(t)^2 for logits in [-t, t]. Small matrices are factorised, once for any number of
+    eigenvalues of at least 1 / cosh(t)^2 for logits in [-t, t]. Small matrices are inverted, once for any number of
     right-hand sides; large ones take conjugate gradients.
     """
 
-    def __init__(self, p: Tensor, column_sums: Tensor | None = None, factor: Tensor | None = None) -> None:
-        """Set up diag(column_sums) - P^T P, the identity by default; a factor that is known is taken over."""
-        self.p, self.column_sums, self.factor = p, column_sums, factor
-        if factor is None and p.shape[-1] <= _largest_factorised(p.device):
-            self.factor = _factor(p, column_sums)
+    def __init__(self, p: Tensor, column_sums: Tensor | None = None, inverse: Tensor | None = None) -> None:
+        """Set up diag(column_sums) - P^T P, the identity by default; an inverse that is known is taken over."""
+        self.p, self.column_sums, self.inverse = p, column_sums, inverse
+        if inverse is None and p.shape[-1] <= _largest_inverted(p.device):
+            self.inverse = _inverse(p, column_sums)
 
     def first(self, count: int) -> "System":
         """Return the system of the first `count` matrices."""
         if count >= len(self.p):
             return self
         sums = None if self.column_sums is None else self.column_sums[:count]
-        return System(self.p[:count], sums, None if self.factor is None else self.factor[:count])
+        return System(self.p[:count], sums, None if self.inverse is None else self.inverse[:count])
 
     def potentials(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """(heads, N), (heads, N) -> u, v (heads, N); u + c, v - c solve the system as well."""
@@ -76,8 +76,8 @@ class System:
         """Return v (heads, 1, N) with (diag(column_sums) - P^T P) v = right side (heads, 1, N), up to a constant."""
         # The equations have a solution only if the sum is zero, which rounding may spoil.
         right_side = right_side - right_side.mean(-1, keepdim=True)
-        if self.factor is not None:
-            return torch.cholesky_solve(right_side.mT, self.factor).mT
+        if self.inverse is not None:
+            return torch.bmm(right_side, self.inverse)
         return self._conjugate_gradients(right_side)
 
     def _conjugate_gradients(self, right_side: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class System:
         goal = tolerance**2 * square
         for step in range(math.ceil(math.log(tolerance / 8) / math.log(RATE))):
             own = direction if self.column_sums is None else direction * self.column_sums
-            own = own + direction.mean(-1, keepdim=True)  # as in `_factor`
+            own = own + direction.mean(-1, keepdim=True)  # as in `_inverse`
             image = torch.baddbmm(own, torch.bmm(direction, self.p.mT), self.p, alpha=-1)
             length = square / (direction * image).sum(-1, keepdim=True).clamp_min(limits.tiny)
             solution = torch.addcmul(solution, length, direction)
@@ -171,18 +171,22 @@ def _known_without_waiting(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _largest_factorised(device: torch.device) -> int:
-    """Return the size of the largest matrices that are factorised, which costs N^3; a GPU prefers few operations."""
+def _largest_inverted(device: torch.device) -> int:
+    """Return the size of the largest matrices that are inverted, which costs N^3; a GPU prefers few operations."""
     return 32 if device.type == "cpu" else 256
 
 
-def _factor(p: Tensor, column_sums: Tensor | None) -> Tensor:
-    """Return the Cholesky factor of diag(column_sums) - P^T P + 1 1^T / N, in which the constants are no null space."""
+def _inverse(p: Tensor, column_sums: Tensor | None) -> Tensor:
+    """Return the inverse of diag(column_sums) - P^T P + 1 1^T / N, in which the constants are no null space.
+
+    By way of the Cholesky factor, in operations that a CUDA graph can record.
+    """
     n = p.shape[-1]
-    diagonal = torch.eye(n, dtype=p.dtype, device=p.device)
-    if column_sums is not None:
-        diagonal = diagonal * column_sums
-    return torch.linalg.cholesky_ex(torch.baddbmm(diagonal + 1 / n, p.mT, p, alpha=-1)).L
+    identity = torch.eye(n, dtype=p.dtype, device=p.device)
+    diagonal = identity if column_sums is None else identity * column_sums
+    factor = torch.linalg.cholesky_ex(torch.baddbmm(diagonal + 1 / n, p.mT, p, alpha=-1)).L
+    inverse_factor = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return torch.bmm(inverse_factor.mT, inverse_factor)
 
 
 def _centred(p: Tensor, x: Tensor) -> Tensor:
