@@ -164,10 +164,10 @@ def test_the_rate_is_attained():
 # Steps fixed in number, as on devices where the host does not wait for a test of convergence.
 
 
-@pytest.fixture(params=["factorised", "conjugate gradients"])
+@pytest.fixture(params=["inverses", "conjugate gradients"])
 def fixed_steps(request, monkeypatch):
     monkeypatch.setattr(balance, "_known_without_waiting", lambda x: False)
-    monkeypatch.setattr(balance, "_largest_factorised", lambda device: 1000 if request.param == "factorised" else 0)
+    monkeypatch.setattr(balance, "_largest_inverted", lambda device: 1000 if request.param == "inverses" else 0)
 
 
 def hard_logits(dtype: torch.dtype) -> list[Tensor]:
