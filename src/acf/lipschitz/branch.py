@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.activations import Swish
+from acf.lipschitz.activations import Activation, Swish
 from acf.lipschitz.effective import Described, Description, ScaledMap
+from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
@@ -64,11 +65,24 @@ class Branch(nn.Sequential, Described):
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        """Return g(x), and the products J_1^T ... J_n^T v of the layers' Jacobians J_1, ..., J_n."""
+        """Return g(x), and the products J_1^T ... J_n^T v of the layers' Jacobians J_1, ..., J_n.
+
+        Between convolutions features stay in the layout in which the convolutions give them.
+        """
         vjps: list[VJP] = []
+        rows, size = False, x.shape[2:]
         for layer, own in zip(self.layers(), tensors, strict=True):
-            x, layer_vjp = layer.value_and_vjp(x, own, dtype)
+            if isinstance(layer, NormalisedConv2d):
+                x, rows, layer_vjp = layer.value_and_vjp_in(x, rows, size, own, dtype)
+            else:
+                if rows and not isinstance(layer, Activation):
+                    x, rows = in_layout(x, True, False, size), False
+                    vjps.append(lambda v: in_layout(v, False, True, size))
+                x, layer_vjp = layer.value_and_vjp(x, own, dtype)
             vjps.append(layer_vjp)
+        if rows:
+            x = in_layout(x, True, False, size)
+            vjps.append(lambda v: in_layout(v, False, True, size))
 
         def vjp(v: Tensor) -> Tensor:
             for layer_vjp in reversed(vjps):
@@ -79,19 +93,30 @@ class Branch(nn.Sequential, Described):
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
-        pullbacks: list[Pullback] = []
+        pullbacks: list[tuple[Pullback, bool, bool]] = []  # with the layouts of output and result
+        rows, size = False, z.shape[2:]
         for layer, own in zip(self.layers(), tensors, strict=True):
-            z, layer_pullback = layer.jvp_and_pullback(z, own)
-            pullbacks.append(layer_pullback)
+            if isinstance(layer, NormalisedConv2d):
+                z, gives_rows, layer_pullback = layer.jvp_and_pullback_in(z, rows, size, own)
+                pullbacks.append((layer_pullback, gives_rows, rows))
+                rows = gives_rows
+            else:
+                takes_rows = rows and isinstance(layer, Activation)
+                z, layer_pullback = layer.jvp_and_pullback(in_layout(z, rows, takes_rows, size), own)
+                pullbacks.append((layer_pullback, takes_rows, takes_rows))
+                rows = takes_rows
+        last_rows = rows
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
             cotangents: list[Tensors] = []
-            for layer_pullback in reversed(pullbacks):
-                u, of_tensors = layer_pullback(u)
+            rows = False
+            for layer_pullback, output_rows, input_rows in reversed(pullbacks):
+                u, of_tensors = layer_pullback(in_layout(u, rows, output_rows, size))
                 cotangents.append(of_tensors)
-            return u, tuple(reversed(cotangents))
+                rows = input_rows
+            return in_layout(u, rows, False, size), tuple(reversed(cotangents))
 
-        return z, pullback
+        return in_layout(z, last_rows, False, size), pullback
 
     @property
     @override

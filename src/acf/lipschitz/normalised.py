@@ -1,7 +1,7 @@
 """Spectrally normalised linear maps: convolution and dense layer with a bounded l2 norm."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from typing_extensions import override
 from acf.lipschitz.bounds.norms import conv_norm_bound, matrix_norm_bound, torus_norm_bound
 from acf.lipschitz.effective import Described, Description, ScaledMap, normalising_factors
 from acf.lipschitz.kernels.convolution import arranged
+from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.kernels.power_iteration import (
     Map,
     convolution_estimates,
@@ -194,31 +195,68 @@ class NormalisedConv2d(Normalised):
         weight, *bias = tensors
         if torch.is_grad_enabled() or is_transformed(x):
             return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
-        return arranged(weight, *x.shape[2:]).apply(x, *bias)
+        size = x.shape[2:]
+        convolution = arranged(weight, *size)
+        y = convolution.apply(in_layout(x, False, convolution.takes_rows, size), *bias)
+        return in_layout(y, convolution.gives_rows, False, size)
 
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        weight, *bias = tensors
-        convolution = arranged(weight, *x.shape[2:])
-        y = convolution.apply(x, *bias)
-        if dtype != weight.dtype:
-            convolution = arranged(weight.to(dtype), *x.shape[2:])
-        return y, convolution.adjoint
+        size = x.shape[2:]
+        y, rows, vjp = self.value_and_vjp_in(x, False, size, tensors, dtype)
+        return in_layout(y, rows, False, size), lambda v: vjp(in_layout(v, False, rows, size))
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
+        size = z.shape[2:]
+        y, rows, pullback = self.jvp_and_pullback_in(z, False, size, tensors)
+        return in_layout(y, rows, False, size), lambda u: pullback(in_layout(u, False, rows, size))
+
+    def value_and_vjp_in(
+        self, x: Tensor, rows: bool, size: Sequence[int], tensors: Tensors, dtype: torch.dtype
+    ) -> tuple[Tensor, bool, VJP]:
+        """Return `value_and_vjp` for x in either layout (`acf.lipschitz.kernels.layout`), without changing it.
+
+        Args:
+            x: maps, or rows.
+            rows: whether x is rows.
+            size: (H, W) of the maps.
+            tensors: as for `value_and_vjp`.
+            dtype: as for `value_and_vjp`.
+
+        Returns:
+            The value, whether it is rows, and the vjp, from cotangents in the value's layout to those in x's.
+        """
         weight, *bias = tensors
-        convolution, samples = arranged(weight, *z.shape[2:]), z.shape[0] // 2
-        y = convolution.apply(z)
+        convolution = arranged(weight, *size)
+        y = convolution.apply(in_layout(x, rows, convolution.takes_rows, size), *bias)
+        if dtype != weight.dtype:
+            convolution = arranged(weight.to(dtype), *size)
+        takes_rows = convolution.takes_rows
+        if takes_rows == rows:
+            return y, convolution.gives_rows, convolution.adjoint
+        return y, convolution.gives_rows, lambda v: in_layout(convolution.adjoint(v), takes_rows, rows, size)
+
+    def jvp_and_pullback_in(
+        self, z: Tensor, rows: bool, size: Sequence[int], tensors: Tensors
+    ) -> tuple[Tensor, bool, Pullback]:
+        """Return `jvp_and_pullback` for z in either layout, as `value_and_vjp_in` does."""
+        weight, *bias = tensors
+        convolution = arranged(weight, *size)
+        z = in_layout(z, rows, convolution.takes_rows, size)
+        y, gives_rows = convolution.apply(z), convolution.gives_rows
+        values = y.shape[0] // 2
         if bias:
-            y[:samples].add_(bias[0].view(-1, 1, 1))
+            y[:values].add_(bias[0] if gives_rows else bias[0].view(-1, 1, 1))
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
             of_weight = convolution.weight_gradient(z, u) if weight.requires_grad else None
-            of_bias = [u[:samples].sum((0, 2, 3)) if b.requires_grad else None for b in bias]
-            return convolution.adjoint(u), (of_weight, *of_bias)
+            positions = 0 if gives_rows else (0, 2, 3)
+            of_bias = [u[:values].sum(positions) if b.requires_grad else None for b in bias]
+            of_z = in_layout(convolution.adjoint(u), convolution.takes_rows, rows, size)
+            return of_z, (of_weight, *of_bias)
 
-        return y, pullback
+        return y, gives_rows, pullback
 
     @override
     def intermediate_values(self, positions: int) -> int:
