@@ -27,6 +27,13 @@ from acf.lipschitz.once_differentiable import is_transformed
 from acf.lipschitz.precision import autocast_off, require_full_precision
 
 
+ABOVE = 1 + 1e-5
+"""Factor by which weights that were scaled are left above their coefficient, to which the layer then divides them.
+
+At the coefficient itself rounding would decide whether the division has a gradient, differently on every machine.
+"""
+
+
 class Normalised(Described):
     """Linear map x -> T_W x + b with W scaled down to norm at most `coefficient`.
 
@@ -150,7 +157,7 @@ def renormalise(layers: Iterable[Normalised], iterations: int) -> None:
             weights = torch.stack([layer.weight for layer in group])
             isometries = nearest_isometry(weights, stacked_estimates(group, weights)).unbind()
             torch._foreach_copy_([layer.weight for layer in group], isometries)
-            torch._foreach_mul_([layer.weight for layer in group], [layer.coefficient for layer in group])
+            torch._foreach_mul_([layer.weight for layer in group], [ABOVE * layer.coefficient for layer in group])
     iterate_singular_vectors(orthogonal, 1)
 
 

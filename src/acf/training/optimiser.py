@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from acf.lipschitz.kernels.power_iteration import groups_of_equal_shapes, stacked_estimates
-from acf.lipschitz.normalised import Normalised
+from acf.lipschitz.normalised import ABOVE, Normalised
 from acf.registry import OPTIMISERS, resolve
 from acf.settings.config import TrainingConfig
 from acf.training.muon import Muon
@@ -111,7 +111,7 @@ def scale_down(layers: Sequence[Normalised], found_inf: Tensor | None = None) ->
         for group in groups_of_equal_shapes(layer for layer in layers if layer.coefficient == coefficient):
             weights = [layer.weight for layer in group]
             norms = stacked_estimates(group, torch.stack(weights))
-            factors = coefficient / norms.clamp_min(coefficient)
+            factors = ABOVE * coefficient / norms.clamp_min(ABOVE * coefficient)
             if found_inf is not None:
                 factors = factors.masked_fill(found_inf.bool(), 1.0)
             torch._foreach_mul_(weights, list(factors.unbind()))

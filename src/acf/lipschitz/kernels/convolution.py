@@ -107,6 +107,7 @@ class PatchConvolution(Convolution):
         super().__init__(weight, height, width)
         self.matrix = weight.reshape(self.out, -1)
         self.transposed = self.matrix.t()
+        self._last: tuple[Tensor, int, Tensor] | None = None
 
     @override
     def apply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -123,6 +124,12 @@ class PatchConvolution(Convolution):
         return torch.mm(grad.t(), self._patches(x)).view(self.weight.shape)
 
     def _patches(self, x: Tensor) -> Tensor:
+        """Return `_made_patches`; those of one tensor, which products and gradients ask for in turn, are made once."""
+        if self._last is None or self._last[0] is not x or self._last[1] != x._version:
+            self._last = x, x._version, self._made_patches(x)
+        return self._last[2]
+
+    def _made_patches(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B H W, C k k): the patch around each position, zero outside the map."""
         k, r = self.kernel, self.kernel // 2
         x = F.pad(x.contiguous(), (r, r, r, r))
