@@ -28,7 +28,7 @@ from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.lipschitz.normalised import Normalised
 from acf.settings.config import ModelConfig, TrainingConfig
-from acf.training.average import build_average, certified_average
+from acf.training.average import MovingAverage, certified_average
 from acf.training.batches import Batches, training_input
 from acf.training.muon import Muon
 from acf.training.optimiser import JointOptimiser, adamw, learning_rate, muon, scale_down, set_learning_rate
@@ -119,7 +119,7 @@ def trained(case: Case) -> dict[str, Any]:
     batches = Batches(data.load(dataset, "train", ROOT / "data", model.levels), config.validation_images, 0)
     torch.manual_seed(0)
     flow = build(model)
-    average = build_average(flow, config.ema_decay)
+    average = MovingAverage(flow, config.ema_decay)
     parts = optimiser(flow, config, case[1], case[2])
     flow.train()
     losses: list[Tensor] = []

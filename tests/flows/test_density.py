@@ -9,6 +9,7 @@ from torch import Tensor
 
 import acf
 from acf.flows.logdet import RouletteEstimator, WeightedProbe
+from acf.flows.prepared import Prepared
 from acf.flows.residual import ResidualBlock
 from tests.building_blocks.bijections import make_moved_flow
 from tests.building_blocks.residual_blocks import BLOCK_KINDS
@@ -78,8 +79,8 @@ def test_a_forgotten_block_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = make_moved_flow((1, 1, 2))
     right, lost = ResidualBlock.forward, next(iter(flow.residual_blocks().values()))
 
-    def forward(self: ResidualBlock, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, value = right(self, x)
+    def forward(self: ResidualBlock, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
+        y, value = right(self, x, prepared)
         return y, value * (self is not lost)
 
     with monkeypatch.context() as planted:

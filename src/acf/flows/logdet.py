@@ -118,7 +118,7 @@ class RouletteEstimator:
         count, lowest = _power_of_two(1), float(levels.min()) if len(levels) else 1.0
         while (tails := _tails(self.distribution, self.parameter, count))[-1] > lowest:
             count *= 2
-        lengths: list[int] = np.searchsorted(-tails, -levels.numpy()).tolist()
+        lengths: list[int] = np.searchsorted(-tails, np.negative(levels.tolist())).tolist()
         return lengths
 
     def series_weights(self, length: int) -> list[float]:
@@ -161,7 +161,7 @@ class RouletteEstimator:
         weights = first.weights
         if not isinstance(weights, Tensor):
             weights = torch.tensor(weights, dtype=x.dtype, device="cpu").unsqueeze(1).to(x.device)
-        weighted_probes = [WeightedProbe(first.probe, factors * weights)]
+        weighted_probes = [WeightedProbe(first.probe, factors * weights, first.terms)]
         for m, signs in enumerate(patterns(self.probes, tuple(x.shape[1:])).to(x.device, x.dtype)[1:], start=1):
             terms = sum(m < count for count in used)
             weighted_probes.append(WeightedProbe(first.probe * signs, factors[:terms]))

@@ -26,7 +26,6 @@ from acf.lipschitz.layer import VJP, Pullback, Tensors
 from acf.lipschitz.once_differentiable import is_transformed
 from acf.lipschitz.precision import autocast_off, require_full_precision
 
-
 ABOVE = 1 + 1e-5
 """Factor by which weights that were scaled are left above their coefficient, to which the layer then divides them.
 

@@ -29,8 +29,8 @@ def refuse_backward_in_autocast(y: Tensor) -> None:
         y.register_hook(_refuse_autocast)
 
 
-def _refuse_autocast(grad: Tensor) -> None:
-    if _autocast_enabled(grad.device.type):
+def _refuse_autocast(grad: Tensor | None) -> None:
+    if grad is not None and _autocast_enabled(grad.device.type):  # None where a result was not used
         raise InputError("backward() runs under torch.autocast, in too low a precision for flows: call it outside")
 
 

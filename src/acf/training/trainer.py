@@ -77,6 +77,8 @@ class Trainer:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
         self.flow: Flow = build(model).to(device)
+        if device.type == "cuda":
+            self.flow.use_cuda_graphs()
         self.average = MovingAverage(self.flow, config.ema_decay)
         self.optimiser = build_optimiser(self.flow, config)
         self.history = History()
