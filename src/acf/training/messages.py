@@ -38,4 +38,5 @@ def advice(error: AcfError, folder: Path) -> str:
         return "Run the same command again to go on"
     kept = read_checkpoint(folder)
     where = f"The last good checkpoint (step {kept['step']}) is kept in {folder}" if kept else ""
-    return f"{where or 'There is no checkpoint yet'}; lower training.learning_rate (and training.muon.learning_rate) or raise training.warmup_steps"
+    change = "lower training.learning_rate (and training.muon.learning_rate) or raise training.warmup_steps"
+    return f"{where or 'There is no checkpoint yet'}; {change}"
