@@ -35,22 +35,13 @@ MODELS: dict[str, dict[str, Any]] = benchmark.models()
 BUDGETS: dict[str, dict[str, int]] = json.loads(benchmark.RESULT.read_text())["operations"]
 
 # Places that read a value on the host, and what they are told here.
-READS_IN_TRAINING = {
-    "lipschitz.kernels.power_iteration._iterate_group": False,  # whether a vector was lost; to be removed
-    "lipschitz.kernels.balance._scalings": True,  # whether the scaling has converged; to be removed
-    "lipschitz.kernels.balance._Potentials.forward": True,  # the same of its derivative; to be removed
-}
-READS_IN_EVALUATION = {
-    "flows.logdet.WeightedProbe.samples_per_term": True,  # drawn on the host, read back; to be removed
-    "lipschitz.kernels.balance._scalings": True,  # to be removed
-    "lipschitz.kernels.balance._Potentials.forward": True,  # to be removed
-}
+READS_IN_TRAINING: dict[str, bool] = {}
+READS_IN_EVALUATION: dict[str, bool] = {}
 READS_OF_THE_INVERSE = {
     # The iteration ends when each sample has converged, and samples that have are left out.
     "flows.fixed_point._Iteration.evaluate": True,
     "flows.fixed_point._Iteration._advance": True,
     "flows.fixed_point._Iteration.solution": True,
-    "lipschitz.kernels.balance._scalings": True,  # to be removed
 }
 
 
