@@ -58,8 +58,8 @@ COLUMNS = {
     "precision": ("ms", "images_per_second", "loss_change", "gradient_change", "certificate"),
 }
 RESULT = ROOT / "benchmarks/results/gpu.json"
-RUNS = """The rows come from several runs on lent machines with the same card; hosts differ, so ratios that a host has a part
-in hold within one run only:"""
+RUNS = """The rows come from several runs on machines with the same card. Their hosts differ, so ratios in which the
+host has a part hold within one run only:"""
 """Where the file of a run is put to be part of docs/performance.md."""
 
 
@@ -186,8 +186,8 @@ What `benchmarks/gpu.py` measured (torch {torch}, CUDA {cuda}, driver {driver}).
 (blocks 16-16-16, idim 512, batch 64) in float32 with TF32 off: forward pass and log-determinant, backward pass,
 clipping, Adam, norm update and moving average, in a row of steps that is not interrupted. *Ours* is the package,
 *reference* its plain autograd version, *published* the code published with arXiv 1906.02735. *Host ms* is what the
-calls of a step take to return, *graphs* the package with the kernels of its blocks recorded and replayed, as its trainer
-has them on CUDA; *busy* the share of a step in which a kernel runs (of one step with the same random
+calls of a step take to return, *graphs* the package with the kernels of its blocks recorded and replayed, as the
+trainer has them on CUDA; *busy* the share of a step in which a kernel runs (of one step with the same random
 numbers, with and without profiler).
 
 """

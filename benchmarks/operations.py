@@ -143,7 +143,7 @@ def meta_as_a_gpu() -> Iterator[None]:
 
 @contextmanager
 def functions_as_on_cuda(found: Operations) -> Iterator[None]:
-    """Compute activations of tensors of the meta device as on CUDA, where a fused function is one kernel: it counts 1."""
+    """Compute activations of the meta device's tensors as on CUDA, where a fused function is one kernel."""
 
     def once(function: Any) -> Callable[..., Any]:
         def call(*tensors: Tensor) -> Any:
@@ -215,8 +215,9 @@ NOTES = """## Operations and host time
 Operations that one training step (log-likelihood and its gradient, clipping, AdamW, norm update, moving average)
 dispatches to a device, 4 terms of the power series in every block, counted without a device, views included; what is
 one kernel on CUDA (`acf.lipschitz.kernels.fused`) counts once. *Reads* are values for which the host waits. On CUDA the
-operations of a block are recorded and replayed (`acf.flows.cuda_graphs`). Small models: 1x8x8, one convolutional block with attention after it or in it, one fully connected
-block, four for `resflow`. On a GPU each operation costs the host some 5 µs or more, whatever the card.
+operations of a block are recorded and replayed (`acf.flows.cuda_graphs`). Small models: 1x8x8, one convolutional block
+with attention after it or in it, one fully connected block, four for `resflow`. Without recordings each
+operation costs the host some 5 µs or more, whatever the card.
 
 | model | operations | reads | copies to the device |
 | --- | --- | --- | --- |"""
