@@ -113,7 +113,7 @@ class Chain(PreparedBijection):
 
     @override
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
-        of_samples, of_all = [x.new_zeros(x.shape[0])], []
+        of_samples, of_all = [x.new_zeros(x.shape[0])], []  # type: ignore[var-annotated]
         for bijection in self.bijections:
             x, log_abs_det = bijection.as_part(x, prepared)
             (of_samples if log_abs_det.dim() else of_all).append(log_abs_det)

@@ -130,7 +130,7 @@ class _ValueAndNeumann(OnceDifferentiable):
             y, value, w = (joined(results) for results in zip(*parts, strict=True))
         ctx.branch, ctx.form, ctx.dtype, ctx.graphs = branch, tensors, dtype, graphs
         ctx.save_for_backward(x, probe, w, *flat)
-        return y, value
+        return y, value  # type: ignore[return-value]
 
     @staticmethod
     @override

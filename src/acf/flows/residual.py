@@ -190,7 +190,7 @@ def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor) -> dict[nn.Modul
                 inputs[block] = replace(
                     inputs[block], series_weights=estimator.series_weights(lengths[block]), probe=probe
                 )
-    return {**inputs}
+    return {**inputs}  # type: ignore[dict-item]
 
 
 def _by_shape(blocks: Sequence[ResidualBlock]) -> dict[tuple[int, int, int], list[ResidualBlock]]:
