@@ -18,7 +18,7 @@ from acf.stages.train import train
 from tests.data.sources import CASES, shrink
 
 ROOT = Path(__file__).parents[2]
-MAX_TOKENS = 1024
+MAX_TOKENS = 784
 """Attention over more is slow on a CPU."""
 # Beside the model: as few steps and images as the fixtures have.
 TRAINING = {"steps": 2, "warmup_steps": 1, "validation_images": 2, "validate_every": 2}

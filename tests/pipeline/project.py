@@ -117,9 +117,9 @@ class Project:
         return (self.root / path).read_text()
 
     def metrics(self, variant: str) -> dict[str, Any]:
-        """Return what was measured on digits, times left out."""
+        """Return what was measured on digits, times and threads (in the device's name) left out."""
         metrics = json.loads(self.text(f"results/digits/{variant}/seed0/metrics.json"))
-        return {key: value for key, value in metrics.items() if key not in TIMES}
+        return {key: value for key, value in metrics.items() if key not in (*TIMES, "device")}
 
     def _calls(self, *command: str) -> list[str]:
         log = self.root / "calls.txt"
