@@ -28,7 +28,16 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         NotContractiveError: a block is not proven contractive; names it, and nothing is written.
         AcfError: bad configuration, missing data or model.
     """
-    project, run = Project(root), Run(experiment, variant, seed)
+    computation(Project(root), Run(experiment, variant, seed), device).restore_or_compute(root)
+
+
+def computation(project: Project, run: Run, device: str = "auto") -> Computation:
+    """Return the evaluation of the model of `run`, which is not begun.
+
+    Raises:
+        AcfError: bad configuration, missing data or model.
+    """
+    experiment, variant, seed = run
     settings = project.params.resolve(experiment, variant)
     config = settings.evaluation
     dataset = project.params.dataset(experiment)
@@ -67,11 +76,12 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         return Outputs({output.name: json_bytes(metrics)}, summary)
 
     output = project.metrics(run)
-    Computation(
+    return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
         inputs={"test": manifest.sha256["test"], "weights": weights_hash(model)},
         folder=output.parent,
         names=[output.name],
         work=work(settings, "evaluate", manifest.shape),
-    ).restore_or(compute, project.root)
+        compute=compute,
+    )

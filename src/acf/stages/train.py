@@ -31,7 +31,16 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
     Raises:
         AcfError: bad configuration, missing data, values that are not finite, a block that is not contractive.
     """
-    project, run = Project(root), Run(experiment, variant, seed)
+    computation(Project(root), Run(experiment, variant, seed), device).restore_or_compute(root)
+
+
+def computation(project: Project, run: Run, device: str = "auto") -> Computation:
+    """Return the training of `run`, which is not begun.
+
+    Raises:
+        AcfError: bad configuration or missing data.
+    """
+    experiment, variant, seed = run
     settings = project.params.resolve(experiment, variant)
     dataset = project.params.dataset(experiment)
     manifest = read_manifest(dataset, project.data)
@@ -70,14 +79,15 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
         files = {**serialise(flow, record), HISTORY: trainer.history.as_csv().encode()}
         return Outputs(files, f"worst Lipschitz bound {certificate.worst:.4f}")
 
-    Computation(
+    return Computation(
         stage="train",
         settings={**identity, "model": model.model_dump(mode="json"), "training": training},
         inputs={"train": manifest.sha256["train"]},
         folder=project.model(run),
         names=(WEIGHTS, CONFIG, HISTORY),
         work=work(settings, "train", manifest.shape),
-    ).restore_or(compute, project.root)
+        compute=compute,
+    )
 
 
 def _note_threads(title: str, folder: Path) -> None:
