@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from acf.errors import ConfigError, LostRankError
+from acf.runs.launch import stop_with_launcher
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +158,7 @@ def ranks_of_environment(device: "torch.device | None" = None) -> Iterator[Ranks
     if place is None or place.number == 1:
         yield Ranks()
         return
+    stop_with_launcher()
     os.environ.setdefault("MASTER_ADDR", place.address)
     os.environ.setdefault("MASTER_PORT", str(place.port))
     on_cuda = device is not None and device.type == "cuda"

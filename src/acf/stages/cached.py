@@ -59,7 +59,7 @@ class Computation:
         """
         paths = [self.folder / name for name in self.names]
         sweep(root)
-        with open_run(recipe(self.stage, self.settings, self.inputs), root).locked() as store:
+        with self._run(root).locked() as store:
             if store.restore(paths):
                 return
             with paying_threads(self.work):
@@ -69,6 +69,18 @@ class Computation:
             store.keep(paths)
             place = paths[0] if len(paths) == 1 else self.folder
             print(f"wrote {place}{outputs.summary and ': ' + outputs.summary}", flush=True)
+
+    def restore(self, root: Path) -> bool:
+        """Restore the outputs if this recipe has been computed before, and say whether it has.
+
+        Raises:
+            AcfError: an output cannot be written.
+        """
+        with self._run(root).locked() as store:
+            return store.restore([self.folder / name for name in self.names])
+
+    def _run(self, root: Path) -> RunStore:
+        return open_run(recipe(self.stage, self.settings, self.inputs), root)
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
