@@ -18,12 +18,15 @@ from tests.building_blocks.ranks import needs_gloo
 
 pytestmark = needs_gloo
 Study = Callable[..., Path]
+Finished = subprocess.CompletedProcess[str]
 TRAIN = ["train", "--experiment", "digits", "--variant", "resflow"]
 LONG = {"steps": 400, "validate_every": 5, "validation_images": 20}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "ACF_DEVICE": "cpu"}
 
 
-def acf(root: Path, *options: str, launcher: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
+def acf(
+    root: Path, *options: str, launcher: tuple[str, ...] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *launcher, "acf", *TRAIN, *options]
     return subprocess.run(command, cwd=root, env=ENVIRONMENT | variables, capture_output=True, text=True, check=False)
 

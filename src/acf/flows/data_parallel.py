@@ -1,6 +1,6 @@
 """A flow that several processes train together, each on batches of its own."""
 
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -12,16 +12,9 @@ class DataParallelFlow(DistributedDataParallel):
     """torch's DistributedDataParallel around a flow, with `log_prob` and `renormalise`.
 
     A backward pass through what it returns averages gradients over the processes; with `no_sync()` around all
-    microbatches of a step but the last they are exchanged once. As every process takes the same steps, weights and
-    buffers stay equal, and buffers are not sent around (`broadcast_buffers` is False by default).
-
-    Args:
-        flow: on the device of this process.
-        options: those of DistributedDataParallel.
+    microbatches of a step but the last they are exchanged once. The arguments are those of DistributedDataParallel, the
+    flow first, on the device of this process.
     """
-
-    def __init__(self, flow: Flow, **options: Any) -> None:
-        super().__init__(flow, **{"broadcast_buffers": False} | options)
 
     @property
     def flow(self) -> Flow:

@@ -108,7 +108,7 @@ class Flow(nn.Module):
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """Names that DistributedDataParallel leaves out; only it asks, so the flow knows from now on that it is wrapped."""
+        """Names that DistributedDataParallel is to leave out. Nothing else asks: it tells that the flow is wrapped."""
         self._wrapped = True
         return []
 

@@ -174,10 +174,9 @@ class RouletteEstimator:
 
     def draw_probe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw v of x's shape and type, from the global generator of x's device or the one of it that is given."""
-        like = {"generator": generator, "dtype": x.dtype, "device": x.device}
         if self.probe == "gaussian":
-            return torch.randn(x.shape, **like)
-        return torch.randint(2, x.shape, **like) * 2 - 1
+            return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return torch.randint(2, x.shape, generator=generator, dtype=x.dtype, device=x.device) * 2 - 1
 
 
 def _power_of_two(k: int) -> int:

@@ -186,7 +186,7 @@ def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor, noise: Noise) ->
     for estimator, group in groups.items():
         lengths = dict(zip(group, noise.lengths(estimator, len(group)), strict=True))
         for shape, alike in _by_shape(group).items():
-            probes = estimator.draw_probe(torch.empty((len(alike), x.shape[0], *shape), dtype=x.dtype, device=x.device))
+            probes = noise.probes(estimator, (len(alike), *shape), x)
             for block, probe in zip(alike, probes.unbind(), strict=True):
                 inputs[block] = replace(
                     inputs[block], series_weights=estimator.series_weights(lengths[block]), probe=probe

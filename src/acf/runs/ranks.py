@@ -68,17 +68,17 @@ class Ranks:
         """Return the rows of a batch of `total` samples that this process computes; sizes differ by one at most."""
         return BatchShare(self.rank * total // self.number, (self.rank + 1) * total // self.number, total)
 
-    def largest(self, value: int) -> int:
-        """Return the largest of all ranks' values."""
+    def largest(self, *values: int) -> list[int]:
+        """Return the largest that any rank has of each value."""
         import torch
         import torch.distributed as dist
 
         if self.number == 1:
-            return value
-        largest = torch.tensor(value, device="cpu")
+            return list(values)
+        largest = torch.tensor(values, device="cpu")
         with told_of_lost_ranks():
             dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
-        return int(largest)
+        return [int(value) for value in largest]
 
     def from_first(self, value: Any = None) -> Any:
         """Return the value that the first rank has, anything that can be pickled."""
@@ -138,6 +138,9 @@ class Ranks:
         highest, lowest = both.chunk(2)
         differing = (highest != -lowest).nonzero().flatten().tolist()
         return list(tensors)[differing[0]] if differing else None
+
+
+ALONE = Ranks()
 
 
 @contextmanager
@@ -205,7 +208,9 @@ class Place:
             return None
         rank, number, local_rank = (_number(environment, name) for name in names)
         if not rank < number or not local_rank < number:
-            raise ConfigError(f"{names[0]} is {rank}, which is not below {names[1]} ({number}); start all by one command")
+            raise ConfigError(
+                f"{names[0]} is {rank}, which is not below {names[1]} ({number}); start all by one command"
+            )
         return cls(rank, number, local_rank, address, _number({"MASTER_PORT": port}, "MASTER_PORT"))
 
 

@@ -13,7 +13,7 @@ from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically
 from acf.runs.launch import launch
 from acf.runs.leases import leased_device, leased_devices
-from acf.runs.ranks import Place, Ranks, ranks_of_environment
+from acf.runs.ranks import ALONE, Place, Ranks, ranks_of_environment
 from acf.runs.store import RunStore
 from acf.runs.threads import paying_threads
 from acf.settings.config import ModelConfig
@@ -28,8 +28,7 @@ from acf.training.trainer import Trainer
 THREADS = "threads.txt"
 """The numbers of threads and processes that the last start of a training had, beside its checkpoints."""
 NOTHING_LEFT = "finished"
-"""What the first process of several tells the others in place of the run's folder: it restored the result, or has it."""
-ALONE = Ranks()
+"""What the first process of several tells the others, in place of the run's folder, once the result is there."""
 
 
 def train(
@@ -115,8 +114,6 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
     training = settings.training.model_dump(mode="json")
 
     def compute(store: RunStore) -> Outputs:
-        if ranks.first:
-            ranks.from_first(store.folder)
         images = load(dataset, "train", project.data, model.levels)
         held_out = settings.training.validation_images
         if held_out >= len(images):
@@ -127,6 +124,7 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
         title = f"train {run.folder.as_posix()}"
         if ranks.first:
             _note_threads(title, store.folder, ranks)
+            ranks.from_first(store.folder)  # the others begin
         with _own_device(device) as place:
             trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title, ranks)
             flow, certificate = trainer.run()
@@ -162,6 +160,10 @@ def _own_device(name: str) -> Iterator[torch.device]:
     else:
         with leased_device(name) as device:
             yield device
+
+
+def _counted(threads: int, processes: int) -> str:
+    return f"{threads} thread{'s' * (threads != 1)} in {processes} process{'es' * (processes != 1)}"
 
 
 def _note_threads(title: str, folder: Path, ranks: Ranks) -> None:
