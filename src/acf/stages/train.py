@@ -7,8 +7,9 @@ import torch
 from acf.data import load, read_manifest
 from acf.errors import ConfigError
 from acf.flows.storage import CONFIG, WEIGHTS, serialise
-from acf.runs.device import describe_device, select_device
+from acf.runs.device import describe_device
 from acf.runs.files import write_atomically
+from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
 from acf.settings.config import ModelConfig
 from acf.settings.params import Run
@@ -51,8 +52,11 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
             raise ConfigError(
                 f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {dataset}"
             )
-        place = select_device(device)
         batches = Batches(images, held_out, seed)
+        with leased_device(device) as place:
+            return train_on(place, batches, store)
+
+    def train_on(place: torch.device, batches: Batches, store: RunStore) -> Outputs:
         title = f"train {run.folder.as_posix()}"
         _note_threads(title, store.folder)
         trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title)
