@@ -1,8 +1,10 @@
 """Engines and projects side by side on one machine: no device is used by two stages at once."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,10 @@ main()
 TRAINED = [f"models/digits/{variant}/seed0/model.safetensors" for variant in ("resflow", "acf-l2")]
 
 
-def witnessed(root: Path, log: Path) -> Project:
-    """A project that notes from when until when each of its stages has a device."""
+def witnessed(root: Path, log: Path, digits: Path) -> Project:
+    """A project, with its data, that notes from when until when each of its stages has a device."""
     project = Project(root)
+    shutil.copytree(digits, root / "data")
     (root / "bin/witness.py").write_text(WITNESS.format(log=str(log)))
     (root / "bin/acf").write_text(f'#!/bin/sh\nexec {sys.executable} {root / "bin/witness.py"} "$@"\n')
     return project
@@ -74,12 +77,12 @@ def most_at_once(log: Path) -> int:
     return most
 
 
-def test_both_engines_on_two_projects_share_one_device(tmp_path: Path) -> None:
+def test_both_engines_on_two_projects_share_one_device(tmp_path: Path, digits: Path) -> None:
     log = tmp_path / "log"
-    one, other = witnessed(tmp_path / "one", log), witnessed(tmp_path / "other", log)
+    one, other = (witnessed(tmp_path / name, log, digits) for name in ("one", "other"))
     engines = [
         start(one, "snakemake", "--cores", "2", "--", *TRAINED, devices="cpu", folder=tmp_path),
-        start(other, "dvc", "repro", "train-digits@resflow-0", devices="cpu", folder=tmp_path),
+        start(other, "dvc", "repro", "--single-item", "train-digits@resflow-0", devices="cpu", folder=tmp_path),
     ]
     said = [engine.communicate(timeout=300)[0] for engine in engines]
     assert [engine.returncode for engine in engines] == [0, 0], said
@@ -89,17 +92,22 @@ def test_both_engines_on_two_projects_share_one_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_of_the_queue_of_dvc_share_devices(tmp_path: Path) -> None:
+def test_the_workers_of_the_queue_of_dvc_share_one_device(tmp_path: Path, digits: Path) -> None:
     log = tmp_path / "log"
-    project = witnessed(tmp_path / "project", log)
+    project = witnessed(tmp_path / "project", log, digits)
     project.commit()
-    for rate in (1, 2, 3):
-        change = f"experiments.digits.variants.acf-l2.training.learning_rate={rate}e-3"
-        project.output("dvc", "exp", "run", "--queue", "--set-param", change, "train-digits")
-    for devices in ("cpu,cpu",):
-        engine = start(project, "dvc", "queue", "start", "--jobs", "2", devices=devices, folder=tmp_path)
-        try:
-            engine.communicate(timeout=60)
-        finally:
-            project.output("dvc", "queue", "stop", "--kill")
-    assert most_at_once(log) <= 2
+    for rate in ("1e-3", "2e-3"):
+        change = f"experiments.digits.variants.acf-l2.training.learning_rate={rate}"
+        project.output("dvc", "exp", "run", "--queue", "--set-param", change, "train-digits@acf-l2-0")
+    queue = start(project, "dvc", "queue", "start", "--jobs", "2", devices="cpu", folder=tmp_path)
+    try:
+        assert queue.wait(timeout=60) == 0
+        deadline = time.monotonic() + 300
+        while (states := project.output("dvc", "queue", "status")).count("Success") < 2:
+            assert "Failed" not in states
+            assert time.monotonic() < deadline, states
+            time.sleep(1)
+    finally:
+        project.output("dvc", "queue", "stop", "--kill")
+    assert len(log.read_text().splitlines()) == 2
+    assert most_at_once(log) == 1
