@@ -29,7 +29,12 @@ Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` s
 Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
 Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<experiment>.variants`.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0, max=HIGHEST_SEED)]
-Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="ACF_DEVICE", help="cpu, cuda:1, mps; cuda: any free one; auto: any free one of ACF_DEVICES or of all."
+    ),
+]
 
 STOPPED = 130
 """Exit code after a signal to stop, whichever it was; typer's for Ctrl-C."""

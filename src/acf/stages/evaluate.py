@@ -12,7 +12,8 @@ from acf.evaluation.metrics import evaluate_flow
 from acf.flows.storage import CONFIG, load, weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Metrics
-from acf.runs.device import describe_device, select_device
+from acf.runs.device import describe_device
+from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
 from acf.settings.params import Run
 from acf.settings.work import work
@@ -49,7 +50,10 @@ def computation(project: Project, run: Run, device: str = "auto") -> Computation
     identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
 
     def compute(store: RunStore) -> Outputs:
-        place = select_device(device)
+        with leased_device(device) as place:
+            return measure(store, place)
+
+    def measure(store: RunStore, place: torch.device) -> Outputs:
         flow = load(model, place)
         images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:

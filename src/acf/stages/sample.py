@@ -10,7 +10,7 @@ from acf.data import load as load_images
 from acf.evaluation.grids import grey, png, tile
 from acf.evaluation.likelihood import dequantise
 from acf.flows.storage import load, weights_hash
-from acf.runs.device import select_device
+from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
 from acf.settings.config import model_config_from
 from acf.settings.params import Run
@@ -47,7 +47,11 @@ def computation(project: Project, run: Run, device: str = "auto") -> Computation
     images = load_images(dataset, "test", project.data, levels)[: config.reconstructions]
 
     def compute(store: RunStore) -> Outputs:
-        flow = load(model, select_device(device))
+        with leased_device(device) as place:
+            return draw(place)
+
+    def draw(place: torch.device) -> Outputs:
+        flow = load(model, place)
         noise = torch.Generator().manual_seed(config.seed)
         samples = grey(flow.sample(config.samples, config.temperature, noise), levels)
         x = dequantise(images, levels, noise).to(next(flow.parameters()).device)

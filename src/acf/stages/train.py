@@ -121,13 +121,16 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
                 f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {dataset}"
             )
         batches = Batches(images, held_out, seed)
+        with _own_device(device) as place:
+            return train_on(place, batches, store)
+
+    def train_on(place: torch.device, batches: Batches, store: RunStore) -> Outputs:
         title = f"train {run.folder.as_posix()}"
         if ranks.first:
             _note_threads(title, store.folder, ranks)
             ranks.from_first(store.folder)  # the others begin
-        with _own_device(device) as place:
-            trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title, ranks)
-            flow, certificate = trainer.run()
+        trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title, ranks)
+        flow, certificate = trainer.run()
         record = {
             **identity,
             "recipe": store.recipe,
