@@ -1,5 +1,6 @@
 """`acf train` in several processes: what it writes, and how it ends when one of them, or what started them, does."""
 
+import csv
 import json
 import os
 import signal
@@ -72,8 +73,12 @@ def test_the_result_of_two_processes_is_that_of_one(study: Study) -> None:
     assert config[one]["recipe"] == config[two]["recipe"]
     assert config[two]["device"].startswith("2 x cpu")
     weights = [load_file(root / place / "model.safetensors") for root in (one, two)]
-    for key, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-4)
+    for key, value in weights[0].items():  # Adam makes rounding errors of the smallest gradients parts of a step
+        torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-3)
+    rows = [list(csv.DictReader((root / place / "history.csv").open())) for root in (one, two)]
+    for mine, other in zip(*rows, strict=True):
+        for column in ("step", "images", "train_bits_per_dim", "gradient_norm"):
+            assert float(mine[column]) == pytest.approx(float(other[column]), rel=1e-4), column
     (two / place / "model.safetensors").unlink()
     again = acf(two, ACF_PROCESSES="2")
     assert again.stdout.startswith("restored ")
