@@ -38,14 +38,14 @@ def descendants(process: int) -> list[int]:
 
 @contextmanager
 def training(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """Two processes that train, after a few steps."""
+    """Two processes that train, after their first validation."""
     command = [sys.executable, "-m", "acf", *TRAIN, "--processes", "2"]
     with subprocess.Popen(
         command, cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "step 5/" in line:
+            if "validation" in line and "±" in line:
                 break
         yield process
 
