@@ -1,7 +1,5 @@
 """A disk that fills up while a model trains: training goes on, and what it says of what is kept is so."""
 
-import errno
-import os
 import signal
 from pathlib import Path
 
@@ -9,22 +7,8 @@ import pytest
 
 from acf.errors import StoppedError
 from acf.training.checkpoint import BEFORE, NAME
+from tests.building_blocks.disk import Disk
 from tests.training.trainers import same, trainer
-
-
-class Disk:
-    """A disk that is full while `full` holds, and says so only when a file is to reach it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.full = False
-        original = os.fsync
-
-        def fsync(descriptor: int) -> None:
-            if self.full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            original(descriptor)
-
-        monkeypatch.setattr("os.fsync", fsync)
 
 
 @pytest.fixture
