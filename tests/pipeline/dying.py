@@ -5,8 +5,8 @@ Each start takes one line away. Without a line it is `acf` itself. A line is one
 - `step`: some time after the n-th step of this start has begun, a third number of seconds of CPU time.
 - `stop`: SIGTERM in the n-th step.
 - `engine`: in the n-th step, together with all processes of its session.
-- `open`, `half`, `rotate`, `rename`, `renamed`: in the n-th writing of a checkpoint: before the temporary file is there,
-  when half of it is on the disk, before and after the last checkpoint has become the one before, and after all.
+- `open`, `half`, `rotate`, `rename`, `renamed`: in the n-th writing of a checkpoint, namely before its temporary file,
+  with half of it on the disk, before and after the last checkpoint has become the one before, and after all.
 """
 
 import os

@@ -4,6 +4,8 @@ import csv
 import io
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from acf.stages.evaluate import evaluate
+from acf.stages.train import train
 from tests.pipeline.dying import MOMENTS, WRITING
 from tests.pipeline.project import SOURCE, Project
 
@@ -43,7 +47,6 @@ class Dying(Project):
     def by_snakemake(self, retries: int) -> "subprocess.CompletedProcess[str]":
         """Train by Snakemake, which starts a job again by itself."""
         options = ["--cores", "1", "--rerun-incomplete", "--retries", str(retries)]
-        self.start(sys.executable, "-m", "snakemake", "--unlock")
         return self.start(sys.executable, "-m", "snakemake", *options, "--", f"{MODEL}/model.safetensors")
 
     def moments_left(self) -> list[str]:
@@ -51,35 +54,40 @@ class Dying(Project):
 
     def result(self) -> tuple[bytes, list[dict[str, str]], dict[str, object]]:
         """Return weights, history without seconds, and metrics without times."""
-        self.output("acf", "evaluate", *OPTIONS)
+        evaluate("digits", "resflow", 0, "cpu", self.root)
         rows = list(csv.DictReader(io.StringIO(self.text(f"{MODEL}/history.csv"))))
         weights = (self.root / MODEL / "model.safetensors").read_bytes()
         return weights, [{**row, "seconds": ""} for row in rows], self.metrics("resflow")
 
 
-def undisturbed(root: Path, **training: int) -> Dying:
+def undisturbed(root: Path, digits: Path, **training: int) -> Dying:
     project = Dying(root, **training)
-    project.output("acf", "prepare", "--dataset", "digits")
+    shutil.copytree(digits, root / "data")
+    train("digits", "resflow", 0, "cpu", root)
     return project
 
 
-def test_killed_and_stopped_under_both_engines(tmp_path: Path) -> None:
-    """The first two deaths under Snakemake, which tries once more, the others under DVC."""
-    whole = undisturbed(tmp_path / "whole")
-    cut = whole.copy(tmp_path / "cut")
-    (cut.root / MOMENTS).write_text("half 2\nrename 1\nstop 2\nengine 2\n")
+def without_training(project: Dying, root: Path) -> Dying:
+    copy = project.copy(root)
+    shutil.rmtree(root / "models")
+    shutil.rmtree(root / ".acf")
+    return copy
+
+
+def test_a_training_that_both_engines_lose_ends_with_the_same_bits(tmp_path: Path, digits: Path) -> None:
+    """Stopped and killed under Snakemake, which tries once more, then killed together with DVC."""
+    whole = undisturbed(tmp_path / "whole", digits)
+    cut = without_training(whole, tmp_path / "cut")
+    (cut.root / MOMENTS).write_text("stop 5\nhalf 2\nengine 2\n")
     failed = cut.by_snakemake(retries=1)
     assert failed.returncode != 0
-    assert cut.moments_left() == ["stop 2", "engine 2"], failed.stderr
-    stopped = cut.by_dvc()
-    assert stopped.returncode != 0
-    assert "stopped by SIGTERM after step " in stopped.stderr + stopped.stdout
-    assert cut.by_dvc().returncode != 0
+    assert cut.moments_left() == ["engine 2"], failed.stderr
+    assert "stopped by SIGTERM after step 5" in failed.stdout + failed.stderr
+    assert cut.by_dvc().returncode == -signal.SIGKILL
     assert cut.moments_left() == []
     last = cut.by_dvc()
     assert last.returncode == 0, last.stderr
-    assert "resumed after step" in last.stdout
-    whole.output("acf", "train", *OPTIONS)
+    assert "resumed after step 6" in last.stdout
     assert cut.result() == whole.result()
 
 
@@ -95,17 +103,18 @@ def moments(seed: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dvc", "snakemake"])
-def test_killed_at_twenty_moments(tmp_path: Path, engine: str) -> None:
+def test_killed_at_twenty_moments(tmp_path: Path, digits: Path, engine: str) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}: {moments(seed)}")
-    whole = undisturbed(tmp_path / "whole", steps=150, validate_every=5)
-    cut = whole.copy(tmp_path / "cut")
+    whole = undisturbed(tmp_path / "whole", digits, steps=150, validate_every=5)
+    cut = without_training(whole, tmp_path / "cut")
     (cut.root / MOMENTS).write_text("\n".join(moments(seed)) + "\n")
     for _ in range(22):
         ended = cut.by_dvc() if engine == "dvc" else cut.by_snakemake(retries=5)
         if ended.returncode == 0:
             break
+        if engine == "snakemake" and ended.returncode == -signal.SIGKILL:
+            cut.output(sys.executable, "-m", "snakemake", "--unlock")
     assert ended.returncode == 0, ended.stderr
     assert cut.moments_left() == []
-    whole.output("acf", "train", *OPTIONS)
     assert cut.result() == whole.result()
