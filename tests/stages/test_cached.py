@@ -20,11 +20,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @pytest.fixture
 def computation(tmp_path: Path) -> Computation:
-    return Computation("train", {}, {}, tmp_path / "models", ("a", "b"), work=1)
-
-
-def outputs(_: RunStore) -> Outputs:
-    return Outputs({"a": b"A", "b": b"B"}, loss="the next start goes on from step 4")
+    outputs = Outputs({"a": b"A", "b": b"B"}, loss="the next start goes on from step 4")
+    return Computation("train", {}, {}, tmp_path / "models", ("a", "b"), work=1, compute=lambda _: outputs)
 
 
 def test_outputs_wait_for_space(
@@ -42,7 +39,7 @@ def test_outputs_wait_for_space(
 
     monkeypatch.setattr(files.time, "sleep", pause)
     disk.full = True
-    computation.restore_or(outputs, tmp_path)
+    computation.restore_or_compute(tmp_path)
     assert (tmp_path / "models/a").read_bytes() + (tmp_path / "models/b").read_bytes() == b"AB"
     assert pauses == [files.RETRY_SECONDS] * 3
     lines = capsys.readouterr().out.splitlines()
@@ -59,7 +56,7 @@ def test_what_is_lost_is_said_when_no_space_comes(
     monkeypatch.setattr(files, "RETRY_SECONDS", 0.01)
     disk.full = True
     with pytest.raises(UnwritableError) as caught:
-        computation.restore_or(outputs, tmp_path)
+        computation.restore_or_compute(tmp_path)
     assert str(caught.value) == f"cannot write {tmp_path / 'models/a'}: {FULL}; the next start goes on from step 4"
     assert not list((tmp_path / "models").iterdir())
 
@@ -80,7 +77,7 @@ def test_outputs_that_are_written_but_cannot_be_kept_are_no_failure(
         keep(store, paths)
 
     monkeypatch.setattr(RunStore, "keep", full)
-    computation.restore_or(outputs, tmp_path)
+    computation.restore_or_compute(tmp_path)
     assert (tmp_path / "models/b").read_bytes() == b"B"
     (store,) = (tmp_path / ".acf/runs").iterdir()
     assert (store / "checkpoint.pt").exists()
@@ -94,5 +91,5 @@ def test_another_refusal_is_not_waited_for(
     monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("it waits"))
     (tmp_path / "models/b").mkdir(parents=True)
     with pytest.raises(UnwritableError, match="remove what is in its place; the next start goes on from") as caught:
-        computation.restore_or(outputs, tmp_path)
+        computation.restore_or_compute(tmp_path)
     assert not isinstance(caught.value, NoSpaceError)

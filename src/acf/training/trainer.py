@@ -1,6 +1,7 @@
 """The training loop of one model, on CPU, CUDA or MPS."""
 
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from acf.errors import AcfError, StoppedError, TrainingError
+from acf.errors import AcfError, LostRankError, StoppedError, TrainingError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate
 from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
+from acf.runs.ranks import ALONE, Ranks
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.average import MovingAverage, certified, certified_average
@@ -51,6 +53,8 @@ class Trainer:
         device: where to compute.
         folder: place of the checkpoint.
         title: name of the run, at the start of messages.
+        ranks: the processes that share every batch. How many there are changes rounding only, and may change from one
+            start to the next. The first one reads, writes and prints.
 
     Attributes:
         flow: the flow with the weights of the last step.
@@ -73,12 +77,14 @@ class Trainer:
         device: torch.device,
         folder: Path,
         title: str,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
         self.batches = batches
         self.device = device
         self.folder = folder
         self.title = title
+        self.ranks = ranks
         torch.manual_seed(seed)
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
@@ -95,7 +101,7 @@ class Trainer:
         self._signals = StopSignals()
         self._clock = Clock()
         self._random_state = random_state(device)
-        self._reader = BatchReader(batches, model.levels, device)
+        self._reader = BatchReader(batches, model.levels, ranks, device)
         self._restore_checkpoint()
         self._finite = FiniteSteps(self.step, device)
         self._states_before: dict[int, dict[str, Tensor]] = {}
@@ -121,14 +127,19 @@ class Trainer:
             StoppedError: a signal asked training to stop (`acf.runs.signals`). A validation, certificate or first step
                 under way is left to the next start; the message names its step if the last could not be saved.
             NotContractiveError: a block cannot be proven contractive; names the layer.
+            LostRankError: another process has ended.
         """
         restore_random_state(self._random_state, self.device)
         with self._signals, self._reader:
             try:
-                with TrainingProgress(self.title, self.step, self.config.steps) as progress:
-                    progress.print_line(introduction(self.title, self.flow, self.config, self.device, self.step))
+                with TrainingProgress(self.title, self.step, self.config.steps, self.ranks.first) as progress:
+                    progress.print_line(
+                        introduction(self.title, self.flow, self.config, self.device, self.ranks.number, self.step)
+                    )
                     self._train(progress)
                 return self._unless_stopped(self._kept_flow) or self._stop()
+            except LostRankError:
+                raise
             except AcfError as error:
                 raise type(error)(f"{self.title}: {error}. {advice(error, self.folder)}") from None
 
@@ -153,19 +164,24 @@ class Trainer:
         """Validate and write a checkpoint where they are due, and stop if a signal asks for it."""
         validated = self._validation_is_missing() and self._validate(progress)
         old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
-        stop = self._signals.received  # read once: a signal from here on is for the next step
-        if validated or old or stop:
+        # Read once: a signal from here on is for the next step. What one process is told, all do after the same step.
+        due, stop = self.ranks.largest(validated or old, self._signals.received or 0)
+        if due or stop:
             self._require_finite_steps()
             self._write_checkpoint(progress)
         if stop:
-            self._stop()
+            self._stop(stop)
 
-    def _stop(self) -> NoReturn:
-        assert self._signals.received is not None
-        stopped = f"stopped by {self._signals.received.name} after step {self.step}"
+    def _stop(self, number: int | None = None) -> NoReturn:
+        """End with the error of a signal, by default the one that this process has received."""
+        number = number or self._signals.received
+        assert number is not None
+        stopped = f"stopped by {signal.Signals(number).name} after step {self.step}"
         raise StoppedError("; ".join(filter(None, [stopped, self.checkpoints.loss(self.step)])))
 
     def _unless_stopped(self, compute: Callable[[], T]) -> T | None:
+        if self.ranks.number > 1:  # a process that left an exchange half-way would take the others down
+            return compute()
         return unless_stopped(self._signals, self.average, self.device, compute)
 
     def _gradient_step(self, rate: float) -> None:
@@ -190,33 +206,51 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         batches = []
+        share = self.ranks.share(self.config.batch_size)
         for index in range(self.config.accumulate):
             x = self._input(step, index)
             batches.append(x)
-            log_prob = self.flow.log_prob_of_pixels(x)
-            loss = bits_per_dim_of(log_prob, self.flow.config).mean() / self.config.accumulate
+            log_prob = self.flow.log_prob_of_pixels(x, share)
+            loss = bits_per_dim_of(log_prob, self.flow.config).sum() / self._images_per_step()
             loss.backward()
             total += loss.detach()
+        self._add_up(total)
         return total, batches
 
+    def _add_up(self, loss: Tensor) -> None:
+        """Add up loss and gradients over the processes."""
+        if self.ranks.number > 1:
+            parameters = [p for p in self.flow.parameters() if p.requires_grad]
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
+
     def _input(self, step: int, index: int) -> Tensor:
-        """Return batch number `index` of the `accumulate` ones of a step, (B, C, H, W) in [0, 1)."""
+        """Return this process's share of batch `index` of the `accumulate` ones of a step, (B, C, H, W) in [0, 1)."""
         position = (step * self.config.accumulate + index) * self.config.batch_size
         images = self._reader.read(position, self.config.batch_size)
-        return training_input(images, self.flow.config.levels, self.config.horizontal_flips)
+        share = self.ranks.share(self.config.batch_size)
+        return training_input(images, self.flow.config.levels, self.config.horizontal_flips, share)
 
     def _require_finite_steps(self) -> None:
-        """Check that all steps were finite.
+        """Check that all steps were finite, and that weights and buffers are the same in all processes.
 
         Raises:
             TrainingError: names the first step that was not, and the layer; found by computing that step again with the
-                same images and noise, as the weights are those from before it.
+                same images and noise, as the weights are those from before it. Or names what differs.
         """
         step = self._finite.first_bad_step()
         if step is not None:
             restore_random_state(self._states_before[step], self.device)
-            raise not_finite(self.flow, step, self._loss_and_gradient(step)[1])
+            errors = self.ranks.of_all(not_finite(self.flow, step, self._loss_and_gradient(step)[1]))
+            raise min(errors, key=lambda error: "the output of" not in str(error))
         self._states_before.clear()
+        if (name := self.ranks.first_difference(self.flow.state_dict())) is not None:
+            raise TrainingError(
+                f"step {self.step}: {name} differs between the processes, which compute the same from the same; one of "
+                "their devices or libraries does not compute like the others"
+            )
 
     def _row_is_due(self) -> bool:
         steps_per_row = max(1, self.config.validate_every // ROWS_PER_VALIDATION)
@@ -263,7 +297,7 @@ class Trainer:
 
     def _validation_values(self) -> Tensor:
         flow, _ = certified_average(self.average)
-        return validation_bits_per_dim(flow, self.batches.validation, self.config, self.device)
+        return validation_bits_per_dim(flow, self.batches.validation, self.config, self.ranks, self.device)
 
     def _kept_flow(self) -> tuple[Flow, Certificate]:
         best = self.best
@@ -271,6 +305,9 @@ class Trainer:
 
     def _write_checkpoint(self, progress: TrainingProgress) -> None:
         self._random_state = random_state(self.device)
+        self._clock.checkpoint_written()
+        if not self.ranks.first:
+            return
         content = {
             "step": self.step,
             "seconds": self.seconds,
@@ -282,11 +319,10 @@ class Trainer:
             "random_state": self._random_state,
         }
         self.checkpoints.write(content, lambda line: progress.print_line(f"{self.title}: {line}"))
-        self._clock.checkpoint_written()
 
     def _restore_checkpoint(self) -> None:
         with usable(self.title, self.folder):
-            content = self.checkpoints.read()
+            content = self.ranks.from_first(self.checkpoints.read() if self.ranks.first else None)
             if content is None:
                 return
             self.step = content["step"]
