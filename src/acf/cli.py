@@ -209,9 +209,10 @@ def _run() -> int:
             print(f"interrupted: {stop}", file=sys.stderr)
         return STOPPED
     except LostRankError as lost:
-        if not _is_follower() and not is_launched():
+        if is_launched():  # what launched this process says which one was lost
+            return LOST
+        if not _is_follower():
             print(f"error: {lost}", file=sys.stderr)
-        return LOST
     except (TrainingError, NotContractiveError) as error:
         if not _is_follower():
             print(f"error: {error}", file=sys.stderr)
