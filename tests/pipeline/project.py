@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -127,10 +127,10 @@ class Project:
         self._run(*command)
         return sorted(log.read_text().splitlines()) if log.exists() else []
 
-    def copy(self, root: Path) -> "Project":
+    def copy(self, root: Path) -> Self:
         """Return a copy of the project with all that it has built, of the same age."""
         shutil.copytree(self.root, root, symlinks=True)
-        copy = object.__new__(Project)
+        copy = object.__new__(type(self))
         copy.root = root
         return copy
 

@@ -40,6 +40,8 @@ def test_the_last_of_two_checkpoints_is_read(tmp_path: Path, capsys: pytest.Capt
         write(tmp_path, step)
         assert step_of(tmp_path) == step
     assert {path.name for path in tmp_path.iterdir()} == {NAME, BEFORE}
+    (tmp_path / NAME).unlink()  # as a process leaves it that is killed between two renamings
+    assert step_of(tmp_path) == 2
     assert capsys.readouterr().out == ""
 
 

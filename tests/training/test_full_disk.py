@@ -1,7 +1,5 @@
 """A disk that fills up while a model trains: training goes on, and what it says of what is kept is so."""
 
-import errno
-import os
 import signal
 from pathlib import Path
 
@@ -9,22 +7,8 @@ import pytest
 
 from acf.errors import StoppedError
 from acf.training.checkpoint import BEFORE, NAME
-from tests.training.trainers import same, trainer
-
-
-class Disk:
-    """A disk that is full while `full` holds, and says so only when a file is to reach it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.full = False
-        original = os.fsync
-
-        def fsync(descriptor: int) -> None:
-            if self.full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            original(descriptor)
-
-        monkeypatch.setattr("os.fsync", fsync)
+from tests.building_blocks.disk import Disk
+from tests.training.trainers import SMALL, same, trainer
 
 
 @pytest.fixture
@@ -35,8 +19,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 def test_training_goes_on_while_the_disk_is_full_and_says_so_once(
     tmp_path: Path, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = trainer(tmp_path / "whole", steps=10, validate_every=2).run()[0].state_dict()
-    run = trainer(tmp_path / "run", steps=10, validate_every=2)
+    whole = trainer(tmp_path / "whole", SMALL, steps=10, validate_every=2).run()[0].state_dict()
+    run = trainer(tmp_path / "run", SMALL, steps=10, validate_every=2)
     original, kept = run._gradient_step, {}
 
     def step(rate: float) -> None:
@@ -56,7 +40,7 @@ def test_training_goes_on_while_the_disk_is_full_and_says_so_once(
         "writable; training goes on and will try again, and until then the next start goes on from step 4",
         "test: checkpoints can be written again; that of step 10 is",
     ]
-    assert trainer(tmp_path / "run", steps=10, validate_every=2).step == 10
+    assert trainer(tmp_path / "run", SMALL, steps=10, validate_every=2).step == 10
     assert {path.name for path in (tmp_path / "run").iterdir()} == {NAME, BEFORE}
 
 
@@ -64,7 +48,7 @@ def test_a_full_disk_is_not_tried_at_each_step(tmp_path: Path, disk: Disk, monke
     """The time between two checkpoints is that between two tries, too."""
     ages = iter([0.0, 61.0, 0.0, 61.0, 0.0, *[0.0] * 10])  # before the first step, then after each
     monkeypatch.setattr("acf.training.clock.Clock.seconds_since_checkpoint", lambda _: next(ages))
-    run = trainer(tmp_path, steps=4, validate_every=4)
+    run = trainer(tmp_path, SMALL, steps=4, validate_every=4)
     tried = []
     original = run.checkpoints.write
     run.checkpoints.write = lambda content, say: (tried.append(content["step"]), original(content, say))  # type: ignore
@@ -79,7 +63,7 @@ def test_a_full_disk_is_not_tried_at_each_step(tmp_path: Path, disk: Disk, monke
     ids=["a checkpoint before", "no checkpoint"],
 )
 def test_a_signal_says_what_a_full_disk_loses(tmp_path: Path, disk: Disk, full_from: int, kept: str) -> None:
-    run = trainer(tmp_path)
+    run = trainer(tmp_path, SMALL)
     original = run._gradient_step
 
     def step(rate: float) -> None:
@@ -96,9 +80,9 @@ def test_a_signal_says_what_a_full_disk_loses(tmp_path: Path, disk: Disk, full_f
         "space or make the folder writable). Run the same command again to go on"
     )
     disk.full = False
-    resumed = trainer(tmp_path)
+    resumed = trainer(tmp_path, SMALL)
     assert resumed.step == full_from
-    whole = trainer(tmp_path / "whole").run()[0].state_dict()
+    whole = trainer(tmp_path / "whole", SMALL).run()[0].state_dict()
     assert same(resumed.run()[0].state_dict(), whole)
     run._gradient_step = original  # type: ignore[method-assign]
     assert same(run.run()[0].state_dict(), whole)

@@ -5,6 +5,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -16,7 +17,7 @@ from acf.registry import OPTIMISERS
 from acf.training import average
 from acf.training.checkpoint import BEFORE, NAME, read_checkpoint, write_checkpoint
 from acf.training.trainer import Trainer
-from tests.training.trainers import same, trainer
+from tests.training.trainers import SMALL, same, trainer
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
 
@@ -63,15 +64,15 @@ PARTS = {"first step": 0, "first step after a start": 4, "validation": 4, "tight
 def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
     tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, run = trainer(tmp_path / "whole"), trainer(tmp_path / "cut")
+    whole, run = trainer(tmp_path / "whole", SMALL), trainer(tmp_path / "cut", SMALL)
     expected = whole.run()[0].state_dict()
     if part == "first step after a start":
         stop_after_step(run, 4)
-        run = trainer(tmp_path / "cut")
+        run = trainer(tmp_path / "cut", SMALL)
     log_prob, certify, calls = Flow.log_prob_of_pixels, average.tighten, {"validation": 0, "certificate": 0}
 
-    def slow_log_prob(flow: Flow, x: Tensor) -> Tensor:
-        values = log_prob(flow, x)
+    def slow_log_prob(flow: Flow, *arguments: Any) -> Tensor:
+        values = log_prob(flow, *arguments)
         calls["validation"] += not flow.training
         if (flow.training and "first step" in part) or (part == "validation" and calls["validation"] == 2):
             signal.raise_signal(signal.SIGTERM)
@@ -91,7 +92,7 @@ def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
         patch.setattr(average, "tighten", slow_tighten)
         with pytest.raises(StoppedError, match=rf"^test: stopped by SIGTERM after step {PARTS[part]}\. Run the same"):
             run.run()
-    resumed = trainer(tmp_path / "cut")
+    resumed = trainer(tmp_path / "cut", SMALL)
     assert resumed.step == PARTS[part]
     for again in (resumed, run):
         assert same(again.run()[0].state_dict(), expected)

@@ -11,6 +11,8 @@ from acf.training.batches import Batches
 from acf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+SMALL: dict[str, object] = {"blocks": [1], "fc_blocks": 0}
+"""The part of a model that makes it smaller still, where a test is about files."""
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -137,12 +137,14 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
             "training": training,
             "train_seconds": round(trainer.seconds, 3),
             "train_steps": trainer.step,
+            "weights_step": trainer.kept_step,
             "device": f"{ranks.number} x {describe_device(place)}" if ranks.number > 1 else describe_device(place),
             "certificate_worst": certificate.worst,
             "versions": {"torch": torch.__version__},
         }
         files = {**serialise(flow, record), HISTORY: trainer.history.as_csv().encode()}
-        return Outputs(files, f"worst Lipschitz bound {certificate.worst:.4f}")
+        summary = f"worst Lipschitz bound {certificate.worst:.4f}"
+        return Outputs(files, summary, trainer.checkpoints.loss(trainer.step))
 
     return Computation(
         stage="train",
