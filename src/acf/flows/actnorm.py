@@ -1,7 +1,7 @@
 """Activation normalisation."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from acf.flows.bijection import PreparedBijection
 from acf.flows.prepared import Prepared, Scale
+from acf.lipschitz.effective import Scalar, evaluate
 from acf.lipschitz.first_batch import StartedByFirstBatch, samples_of_all_ranks, std_mean_of_all_ranks
-from acf.lipschitz.kernels.stack import stacked
 
 SMALLEST_STD, CONSTANT_STD = 0.1, 1e-3
 """Smallest standard deviation that is divided by, and the one below which a value counts as constant."""
@@ -73,16 +73,19 @@ class ActNorm(StartedByFirstBatch, PreparedBijection):
         self.set_started()
 
 
+@dataclass(frozen=True)
+class _FactorAndLogAbsDet:
+    """exp(s) and its log-determinant, for stacked s (L, ...) of maps with this number of positions."""
+
+    positions: int
+
+    def __call__(self, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        return log_scales.exp(), log_scales.flatten(1).sum(1) * self.positions
+
+
 def prepared_scales(norms: Iterable[ActNorm]) -> dict[nn.Module, Scale]:
     """Return what each ActNorm needs for one pass; those of one shape are computed together."""
-    groups: dict[Hashable, list[ActNorm]] = defaultdict(list)
-    for norm in norms:
-        log_scale = norm.log_scale
-        groups[log_scale.shape, norm.positions, log_scale.dtype, log_scale.device, log_scale.requires_grad].append(norm)
-    scales: dict[nn.Module, Scale] = {}
-    for group in groups.values():
-        log_scales = stacked([norm.log_scale for norm in group])
-        log_abs_dets = (log_scales.flatten(1).sum(1) * group[0].positions).unbind()
-        for norm, factor, log_abs_det in zip(group, log_scales.exp().unbind(), log_abs_dets, strict=True):
-            scales[norm] = Scale(factor, log_abs_det)
-    return scales
+    norms = list(norms)
+    functions = [_FactorAndLogAbsDet(norm.positions) for norm in norms]
+    described = [tuple(Scalar(f, norm.log_scale, i) for i in (0, 1)) for f, norm in zip(functions, norms, strict=True)]
+    return {norm: Scale(*values) for norm, values in zip(norms, evaluate(described), strict=True)}
