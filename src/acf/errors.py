@@ -44,6 +44,10 @@ class UnwritableError(DataError):
     """A file cannot be written: the disk is full, a folder is read-only, or something else is in its place."""
 
 
+class NoSpaceError(UnwritableError):
+    """A file cannot be written as its disk, or a quota, is full."""
+
+
 class NotContractiveError(AcfError):
     """A residual block has no proof of contraction, so it may not be invertible."""
 

@@ -138,6 +138,7 @@ class TrainedModel(Stored):
     recipe: Name | None = None
     train_seconds: NotNegative | None = None
     train_steps: Count | None = None
+    weights_step: Count | None = None
     device: str | None = None
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
 

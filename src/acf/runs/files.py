@@ -3,12 +3,16 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from acf.errors import UnwritableError
+from acf.errors import NoSpaceError, UnwritableError
+
+WAIT_SECONDS, RETRY_SECONDS = 600.0, 5.0
+"""For how long, and how often, a disk that is full is tried again where it is to take the result of long work."""
 
 
 @contextmanager
@@ -51,9 +55,34 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def when_there_is_space(write: Callable[[], None]) -> None:
+    """Call `write`, again and again while the disk is full, for ten minutes at most; say once that this is so.
+
+    Raises:
+        UnwritableError: whatever `write` raises for another reason, or at the end.
+    """
+    end = time.monotonic() + WAIT_SECONDS
+    told = False
+    while True:
+        try:
+            return write()
+        except NoSpaceError as error:
+            if time.monotonic() >= end:
+                raise
+            if not told:
+                print(f"{error}; trying again for {WAIT_SECONDS / 60:.0f} minutes", flush=True)
+            told = True
+        time.sleep(RETRY_SECONDS)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into an `UnwritableError` that names it."""
+    """Turn the operating system's refusal to write `path` into an `UnwritableError` that names it.
+
+    Raises:
+        NoSpaceError: the disk is full, or what the user may have of it.
+        UnwritableError: any other refusal.
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -63,7 +92,8 @@ def writing(path: Path) -> Iterator[None]:
             raise
         in_the_way = isinstance(cause, FileExistsError | IsADirectoryError | NotADirectoryError)
         remedy = "remove what is in its place" if in_the_way else "free space or make the folder writable"
-        raise UnwritableError(f"cannot write {path}: {cause.strerror or cause}; {remedy}") from error
+        kind = NoSpaceError if cause.errno in (errno.ENOSPC, errno.EDQUOT) else UnwritableError
+        raise kind(f"cannot write {path}: {cause.strerror or cause}; {remedy}") from error
 
 
 def explanation(error: OSError) -> str:

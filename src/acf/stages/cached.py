@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from acf.runs.files import write_atomically
+from acf.errors import UnwritableError
+from acf.runs.files import when_there_is_space, write_atomically
 from acf.runs.recipe import recipe
 from acf.runs.store import RunStore, open_run, sweep
 from acf.runs.threads import paying_threads
@@ -19,10 +21,12 @@ class Outputs:
     Attributes:
         files: content of each output file, by name.
         summary: what to say after "wrote <place>"; may be empty.
+        loss: what to say where the files cannot be written and are not computed again in seconds; may be empty.
     """
 
     files: Mapping[str, bytes]
     summary: str = ""
+    loss: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Computation:
             root: the project's top folder.
 
         Raises:
-            AcfError: whatever `compute` raises, nothing is written then; or an output cannot be written.
+            AcfError: whatever `compute` raises, nothing is written then; or an output cannot be written, not even after
+                some minutes where the disk is full. Outputs that cannot be kept in the run store are no error.
         """
         paths = [self.folder / name for name in self.names]
         sweep(root)
@@ -63,11 +68,23 @@ class Computation:
                 return
             with paying_threads(self.work):
                 outputs = compute(store)
-            for path in paths:
-                write_atomically(path, outputs.files[path.name])
-            store.keep(paths)
+            self._write(outputs)
             place = paths[0] if len(paths) == 1 else self.folder
             print(f"wrote {place}{outputs.summary and ': ' + outputs.summary}", flush=True)
+            try:
+                store.keep(paths)
+            except UnwritableError as error:
+                print(
+                    f"{error}; {place} cannot be restored from {store.folder}", flush=True
+                )
+
+    def _write(self, outputs: Outputs) -> None:
+        try:
+            for name in self.names:
+                path, content = self.folder / name, outputs.files[name]
+                when_there_is_space(partial(write_atomically, path, content))
+        except UnwritableError as error:
+            raise UnwritableError(f"{error}{outputs.loss and '; ' + outputs.loss}") from None
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

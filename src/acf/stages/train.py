@@ -63,12 +63,14 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
             "training": training,
             "train_seconds": round(trainer.seconds, 3),
             "train_steps": trainer.step,
+            "weights_step": trainer.kept_step,
             "device": describe_device(place),
             "certificate_worst": certificate.worst,
             "versions": {"torch": torch.__version__},
         }
         files = {**serialise(flow, record), HISTORY: trainer.history.as_csv().encode()}
-        return Outputs(files, f"worst Lipschitz bound {certificate.worst:.4f}")
+        summary = f"worst Lipschitz bound {certificate.worst:.4f}"
+        return Outputs(files, summary, trainer.checkpoints.loss(trainer.step))
 
     Computation(
         stage="train",

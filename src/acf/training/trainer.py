@@ -1,8 +1,10 @@
 """The training loop of one model, on CPU, CUDA or MPS."""
 
 import math
-import pickle
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -14,13 +16,15 @@ from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
-from acf.training.average import MovingAverage, certified_average
+from acf.training.average import MovingAverage, certified, certified_average
 from acf.training.batches import Batches, training_input
-from acf.training.checkpoint import read_checkpoint, write_checkpoint
+from acf.training.best import Best
+from acf.training.checkpoint import Checkpoints, usable
 from acf.training.clock import Clock
 from acf.training.display import TrainingProgress
 from acf.training.finite import FiniteSteps, not_finite
 from acf.training.history import History
+from acf.training.interruption import T, unless_stopped
 from acf.training.messages import advice, introduction, validation_line
 from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from acf.training.random_state import random_state, restore_random_state
@@ -52,6 +56,8 @@ class Trainer:
         flow: the flow with the weights of the last step.
         average: the moving average of its weights.
         history: the rows of `history.csv`.
+        checkpoints: of this training.
+        best: the averaged flow of the best validation, where `config.keep` asks for it.
         step: number of steps done.
 
     Raises:
@@ -82,7 +88,11 @@ class Trainer:
         self.average = MovingAverage(self.flow, config.ema_decay)
         self.optimiser = build_optimiser(self.flow, config)
         self.history = History()
+        self.best: Best | None = None
         self.step = 0
+        self._first_step = 0
+        self.checkpoints = Checkpoints(folder)
+        self._signals = StopSignals()
         self._clock = Clock()
         self._random_state = random_state(device)
         self._reader = BatchReader(batches, model.levels, device)
@@ -95,31 +105,38 @@ class Trainer:
         """Seconds of training, those of interrupted processes included and those of validation left out."""
         return self._clock.seconds
 
-    def run(self) -> tuple[Flow, Certificate]:
-        """Train to the last step, and return the averaged flow and its certificate.
+    @property
+    def kept_step(self) -> int:
+        """Number of steps after which the flow that `run` returns was the average."""
+        return self.best.step if self.best else self.step
 
-        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept. A call after
-        a signal to stop goes on where training stopped.
+    def run(self) -> tuple[Flow, Certificate]:
+        """Train to the last step, and return the averaged flow (`config.keep` says of which step) and its certificate.
+
+        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept. Training goes
+        on while checkpoints cannot be written. A call after a signal to stop goes on where training stopped.
 
         Raises:
             TrainingError: a value is not finite; names the layer.
-            StoppedError: a signal asked training to stop (`acf.runs.signals`), and the step's checkpoint is written.
-            UnwritableError: a checkpoint cannot be written; names the file.
+            StoppedError: a signal asked training to stop (`acf.runs.signals`). A validation, certificate or first step
+                under way is left to the next start; the message names its step if the last could not be saved.
             NotContractiveError: a block cannot be proven contractive; names the layer.
         """
         restore_random_state(self._random_state, self.device)
-        with StopSignals() as signals, self._reader:
+        with self._signals, self._reader:
             try:
                 with TrainingProgress(self.title, self.step, self.config.steps) as progress:
                     progress.print_line(introduction(self.title, self.flow, self.config, self.device, self.step))
-                    self._train(progress, signals)
-                return certified_average(self.average)
+                    self._train(progress)
+                return self._unless_stopped(self._kept_flow) or self._stop()
             except AcfError as error:
                 raise type(error)(f"{self.title}: {error}. {advice(error, self.folder)}") from None
 
-    def _train(self, progress: TrainingProgress, signals: StopSignals) -> None:
+    def _train(self, progress: TrainingProgress) -> None:
         self.flow.train()
         self._clock.start()
+        self._first_step = self.step
+        self._end_step(progress)  # a signal may have left out the validation
         while self.step < self.config.steps:
             rate = learning_rate(self.step, self.config)
             self._gradient_step(rate)
@@ -130,14 +147,26 @@ class Trainer:
                 self._require_finite_steps()
             if self._row_is_due():
                 self._end_row(rate, progress)
-            if self._validation_is_due():
-                self._validate(progress)
-            stop = signals.received  # read once: a signal from here on is for the next step
-            if self._checkpoint_is_due() or stop:
-                self._require_finite_steps()
-                self._write_checkpoint()
-            if stop:
-                raise StoppedError(f"stopped by {stop.name} after step {self.step}")
+            self._end_step(progress)
+
+    def _end_step(self, progress: TrainingProgress) -> None:
+        """Validate and write a checkpoint where they are due, and stop if a signal asks for it."""
+        validated = self._validation_is_missing() and self._validate(progress)
+        old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
+        stop = self._signals.received  # read once: a signal from here on is for the next step
+        if validated or old or stop:
+            self._require_finite_steps()
+            self._write_checkpoint(progress)
+        if stop:
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        assert self._signals.received is not None
+        stopped = f"stopped by {self._signals.received.name} after step {self.step}"
+        raise StoppedError("; ".join(filter(None, [stopped, self.checkpoints.loss(self.step)])))
+
+    def _unless_stopped(self, compute: Callable[[], T]) -> T | None:
+        return unless_stopped(self._signals, self.average, self.device, compute)
 
     def _gradient_step(self, rate: float) -> None:
         """Change the weights by one step of the optimiser, then refresh the estimates of spectral norms.
@@ -145,7 +174,10 @@ class Trainer:
         Nothing is read from the device. From a step on whose loss or gradient is not finite no step has an effect.
         """
         self._states_before[self.step] = random_state(self.device)
-        bits_per_dim, _ = self._loss_and_gradient(self.step)
+        if self.step == self._first_step:  # it may take long, and the checkpoint has all from before it
+            bits_per_dim, _ = self._unless_stopped(lambda: self._loss_and_gradient(self.step)) or self._stop()
+        else:
+            bits_per_dim, _ = self._loss_and_gradient(self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.found_inf = self._finite.observe(bits_per_dim, norm)  # type: ignore[attr-defined]
@@ -193,9 +225,9 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         return self.step % self.config.validate_every == 0 or self.step == self.config.steps
 
-    def _checkpoint_is_due(self) -> bool:
-        old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
-        return self._validation_is_due() or old
+    def _validation_is_missing(self) -> bool:
+        due = self.step > 0 and self._validation_is_due()
+        return due and self.history.rows[-1]["validation_bits_per_dim"] == ""
 
     def _images_per_step(self) -> int:
         return self.config.batch_size * self.config.accumulate
@@ -209,19 +241,35 @@ class Trainer:
         self.history.end_row(self.step, self.seconds, self.step * self._images_per_step(), rate)
         progress.update(self.step, self.history.rows[-1]["train_bits_per_dim"], self._images_per_second())
 
-    def _validate(self, progress: TrainingProgress) -> None:
-        """Write bits/dim of the averaged flow on the held-out images into the last row, and print the row."""
-        flow, _ = certified_average(self.average)
-        values = validation_bits_per_dim(flow, self.batches.validation, self.config, self.device)
+    def _validate(self, progress: TrainingProgress) -> bool:
+        """Write bits/dim of the averaged flow on the held-out images into the last row, and print the row.
+
+        Returns:
+            Whether that was done; it is not if a signal asks training to stop.
+        """
+        values = self._unless_stopped(self._validation_values)
+        if values is None:
+            return False
         mean, error = mean_and_standard_error(values)
         if not math.isfinite(mean):
             raise TrainingError(f"step {self.step}: validation bits/dim is not finite")
+        if self.config.keep == "best" and (self.best is None or mean < self.best.bits_per_dim):
+            self.best = Best.of(self.average, self.step, mean)
         self.history.add_validation(mean, error)
         row = self.history.rows[-1]
         progress.print_line(validation_line(self.title, row, self.config.steps, self._images_per_second()))
         self._clock.leave_out()
+        return True
 
-    def _write_checkpoint(self) -> None:
+    def _validation_values(self) -> Tensor:
+        flow, _ = certified_average(self.average)
+        return validation_bits_per_dim(flow, self.batches.validation, self.config, self.device)
+
+    def _kept_flow(self) -> tuple[Flow, Certificate]:
+        best = self.best
+        return certified(best.flow(self.flow.config, self.device)) if best else certified_average(self.average)
+
+    def _write_checkpoint(self, progress: TrainingProgress) -> None:
         self._random_state = random_state(self.device)
         content = {
             "step": self.step,
@@ -230,14 +278,15 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history.state_dict(),
+            "best": self.best and asdict(self.best),
             "random_state": self._random_state,
         }
-        write_checkpoint(self.folder, content)
+        self.checkpoints.write(content, lambda line: progress.print_line(f"{self.title}: {line}"))
         self._clock.checkpoint_written()
 
     def _restore_checkpoint(self) -> None:
-        try:
-            content = read_checkpoint(self.folder)
+        with usable(self.title, self.folder):
+            content = self.checkpoints.read()
             if content is None:
                 return
             self.step = content["step"]
@@ -246,9 +295,5 @@ class Trainer:
             self.average.load_state_dict(content["average"])
             self.optimiser.load_state_dict(content["optimiser"])
             self.history = History.from_state_dict(content["history"])
+            self.best = content["best"] and Best(**content["best"])
             self._random_state = content["random_state"]
-        except (pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(
-                f"{self.title}: the checkpoint in {self.folder} is whole but torch {torch.__version__} cannot use it "
-                f"({error!r}); go on with the version that wrote it, or delete it to start again"
-            ) from None
