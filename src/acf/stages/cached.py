@@ -74,7 +74,9 @@ class Computation:
             try:
                 store.keep(paths)
             except UnwritableError as error:
-                print(f"{error}; {place} cannot be restored from {store.folder}", flush=True)
+                print(
+                    f"{error}; {place} cannot be restored from {store.folder}", flush=True
+                )
 
     def _write(self, outputs: Outputs) -> None:
         try:
