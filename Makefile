@@ -11,7 +11,7 @@ demo: setup
 	acf report --experiment digits
 
 test: setup
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow && snakemake --lint

@@ -38,7 +38,8 @@ from acf.evaluation.likelihood import measure
 from acf.lipschitz.bounds.norms import ROUNDING
 from acf.lipschitz.effective import effective_tensors
 from acf.lipschitz.layer import flatten
-from acf.lipschitz.normalised import Normalised, NormalisedConv2d
+from acf.lipschitz.normalised import Normalised
+from acf.lipschitz.normalised_conv import NormalisedConv2d
 from acf.runs.device import describe_device
 from acf.settings.config import ModelConfig
 from acf.settings.params import Params

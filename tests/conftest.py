@@ -11,6 +11,18 @@ import yaml
 
 torch.set_num_threads(1)
 
+LONG = (
+    *("pipeline/", "bounds/test_attack.py", "flows/test_roulette.py", "stages/test_train.py"),
+    *("data/test_experiments.py", "data/test_images.py", "flows/test_logdet.py", "flows/test_bijections.py"),
+)
+"""Files that take longest, which go first: with one of them last, one of two workers would have nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, all else in order."""
+    items.sort(key=lambda item: next((i for i, part in enumerate(LONG) if part in str(item.path)), len(LONG)))
+
+
 MODEL = {
     "blocks": [2],
     "idim": 8,

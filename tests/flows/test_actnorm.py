@@ -8,6 +8,8 @@ from tests.building_blocks.bijections import make_flow
 from tests.building_blocks.settings import with_attention
 
 SHAPE = (3, 2, 4)
+LARGEST = 5**0.5
+"""Factor at most, that of a variance of 0.2, as in the code of arXiv 1906.02735."""
 
 
 def batch(size: int = 40) -> torch.Tensor:
@@ -56,14 +58,21 @@ def test_a_batch_that_is_nearly_constant_sets_the_mean_and_no_scale(per_value, n
 
 
 @pytest.mark.parametrize(
-    ("std", "scale"), [(0.0, 1.0), (1e-9, 1.0), (9e-4, 1.0), (2e-3, 10.0), (0.02, 10.0), (0.2, 5.0), (4.0, 0.25)]
+    ("std", "scale"), [(0.0, 1.0), (1e-9, 1.0), (9e-4, 1.0), (2e-3, LARGEST), (0.4, LARGEST), (0.5, 2.0), (4.0, 0.25)]
 )
 def test_scale_of_a_value_whose_neighbours_vary(std, scale):
-    """Beside values of standard deviation 1 one that varies little is enlarged ten times at most."""
+    """Beside values of standard deviation 1 one that varies little is enlarged by 5^(1/2) at most."""
     layer = ActNorm((1, 1, 2), per_value=True).double().train()
     x = torch.tensor([[-1.0, 5 - std], [1.0, 5 + std]], dtype=torch.float64).view(2, 1, 1, 2)
     layer(x)
     assert layer.log_scale.exp().flatten().tolist() == pytest.approx([1.0, scale], rel=1e-6)
+
+
+def test_values_that_all_vary_little_are_enlarged():
+    """Standard deviations of 0.2 and 0.3 tell a scale: a batch is nearly constant only below 0.1."""
+    layer = ActNorm((1, 1, 2), per_value=True).double().train()
+    layer(torch.tensor([[-0.2, -0.3], [0.2, 0.3]], dtype=torch.float64).view(2, 1, 1, 2))
+    assert layer.log_scale.exp().flatten().tolist() == pytest.approx([LARGEST, LARGEST], rel=1e-6)
 
 
 FIRST_BATCHES = {

@@ -91,11 +91,14 @@ def test_high_orders_and_every_attention_count_in_these_blocks(kind: str) -> Non
 
 
 # Differentiating the whole series is slow: two of the estimators, which have both laws and both probes.
-@every_kind
-@pytest.mark.parametrize(
+both_gradients_of_estimators = pytest.mark.parametrize(
     ("name", "neumann"),
     [*((name, True) for name in ESTIMATORS), ("poisson, rademacher", False), ("geometric, gaussian", False)],
 )
+
+
+@every_kind
+@both_gradients_of_estimators
 def test_value_and_input_gradient_are_unbiased(kind: str, name: str, neumann: bool) -> None:
     block, x = block_with_one_signed_jacobian(kind, SHAPE)
     values, gradients = estimates(block, x, ESTIMATORS[name], neumann)
@@ -199,8 +202,7 @@ def test_a_planted_fault_is_detected_in_every_block(kind: str, neumann: bool) ->
     assert not within(gradients, gradient)
 
 
-@every_estimator
-@both_gradients
+@both_gradients_of_estimators
 def test_one_length_per_batch_is_unbiased_too(name: str, neumann: bool) -> None:
     """The block in training mode: value and all gradients of 500 batches of 20 draws."""
     block, x = block_with_one_signed_jacobian("conv", SHAPE)

@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
 from acf.lipschitz.bounds.norms import ROUNDING
-from acf.lipschitz.normalised import nearest_isometry
+from acf.lipschitz.orthogonal_linear import nearest_isometry
 from tests.building_blocks.noise import noise
 
 LAYERS = {

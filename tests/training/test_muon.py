@@ -5,7 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import acf
-from acf.lipschitz.normalised import Normalised, NormalisedConv2d, NormalisedLinear, OrthogonalLinear
+from acf.lipschitz.normalised import Normalised
+from acf.lipschitz.normalised_conv import NormalisedConv2d
+from acf.lipschitz.normalised_linear import NormalisedLinear
+from acf.lipschitz.orthogonal_linear import OrthogonalLinear
 from acf.settings.config import TrainingConfig
 from acf.training.muon import Muon, orthogonalised
 from acf.training.optimiser import JointOptimiser, build_optimiser, scale_down, set_learning_rate

@@ -1,7 +1,7 @@
 """Activation normalisation."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,13 @@ from typing_extensions import override
 
 from acf.flows.bijection import PreparedBijection
 from acf.flows.prepared import Prepared, Scale
+from acf.lipschitz.effective import Scalar, evaluate
 from acf.lipschitz.first_batch import StartedByFirstBatch, samples_of_all_ranks, std_mean_of_all_ranks
-from acf.lipschitz.kernels.stack import stacked
 
-SMALLEST_STD, CONSTANT_STD = 0.1, 1e-3
-"""Smallest standard deviation that is divided by, and the one below which a value counts as constant."""
+SMALLEST_STD = 0.2**0.5
+"""Smallest standard deviation that is divided by: that of the variance at which the code of arXiv 1906.02735 stops."""
+CONSTANT_STD, CONSTANT_BATCH_STD = 1e-3, 0.1
+"""Standard deviations below which a value, and below all of which a batch, counts as constant."""
 
 
 class ActNorm(StartedByFirstBatch, PreparedBijection):
@@ -23,7 +25,7 @@ class ActNorm(StartedByFirstBatch, PreparedBijection):
     b and s so that each output has mean 0 and standard deviation 1. Where it tells too little about the scale, s stays
     small, because the factors of many such layers multiply and later images would explode:
 
-    - a standard deviation below 0.1 counts as 0.1;
+    - a standard deviation below 0.447 counts as 0.447 (a variance below 0.2 as 0.2);
     - one below 0.001, less than that of the noise within one of 256 grey levels, leaves s = 0;
     - if all are below 0.1 the batch as a whole is nearly constant, which leaves s = 0 everywhere.
 
@@ -66,23 +68,26 @@ class ActNorm(StartedByFirstBatch, PreparedBijection):
         else:
             std = mean = torch.zeros_like(self.shift)
         std, mean = std_mean_of_all_ranks(std, mean, x.numel() // std.numel())
-        tells_scale = (std >= CONSTANT_STD) & (std.max() >= SMALLEST_STD)
+        tells_scale = (std >= CONSTANT_STD) & (std.max() >= CONSTANT_BATCH_STD)
         log_scale = torch.where(tells_scale, -std.clamp_min(SMALLEST_STD).log(), 0)
         self.shift.copy_(-mean.view_as(self.shift))
         self.log_scale.copy_(log_scale.view_as(self.log_scale))
         self.set_started()
 
 
+@dataclass(frozen=True)
+class _FactorAndLogAbsDet:
+    """exp(s) and its log-determinant, for stacked s (L, ...) of maps with this number of positions."""
+
+    positions: int
+
+    def __call__(self, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        return log_scales.exp(), log_scales.flatten(1).sum(1) * self.positions
+
+
 def prepared_scales(norms: Iterable[ActNorm]) -> dict[nn.Module, Scale]:
     """Return what each ActNorm needs for one pass; those of one shape are computed together."""
-    groups: dict[Hashable, list[ActNorm]] = defaultdict(list)
-    for norm in norms:
-        log_scale = norm.log_scale
-        groups[log_scale.shape, norm.positions, log_scale.dtype, log_scale.device, log_scale.requires_grad].append(norm)
-    scales: dict[nn.Module, Scale] = {}
-    for group in groups.values():
-        log_scales = stacked([norm.log_scale for norm in group])
-        log_abs_dets = (log_scales.flatten(1).sum(1) * group[0].positions).unbind()
-        for norm, factor, log_abs_det in zip(group, log_scales.exp().unbind(), log_abs_dets, strict=True):
-            scales[norm] = Scale(factor, log_abs_det)
-    return scales
+    norms = list(norms)
+    functions = [_FactorAndLogAbsDet(norm.positions) for norm in norms]
+    described = [tuple(Scalar(f, norm.log_scale, i) for i in (0, 1)) for f, norm in zip(functions, norms, strict=True)]
+    return {norm: Scale(*values) for norm, values in zip(norms, evaluate(described), strict=True)}

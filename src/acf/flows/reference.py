@@ -18,7 +18,8 @@ from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe, surrogate, value_a
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.branch import Branch
 from acf.lipschitz.layer import Tensors
-from acf.lipschitz.normalised import Normalised, NormalisedConv2d
+from acf.lipschitz.normalised import Normalised
+from acf.lipschitz.normalised_conv import NormalisedConv2d
 from acf.lipschitz.once_differentiable import OnceDifferentiable
 
 

@@ -13,7 +13,9 @@ from acf.lipschitz.branch import Branch
 from acf.lipschitz.dense import DenseLayer
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
 from acf.lipschitz.layer import LipschitzLayer
-from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
+from acf.lipschitz.normalised_conv import NormalisedConv2d
+from acf.lipschitz.normalised_linear import NormalisedLinear
+from acf.lipschitz.orthogonal_linear import OrthogonalLinear
 
 __all__ = [
     "ELU",

@@ -11,7 +11,8 @@ from acf.lipschitz.activations import Activation, Swish
 from acf.lipschitz.effective import Described, Description, ScaledMap
 from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
-from acf.lipschitz.normalised import NormalisedConv2d, NormalisedLinear
+from acf.lipschitz.normalised_conv import NormalisedConv2d
+from acf.lipschitz.normalised_linear import NormalisedLinear
 from acf.registry import ACTIVATIONS, ATTENTIONS, JOINS, resolve
 from acf.settings.config import ModelConfig
 

@@ -4,7 +4,7 @@ from acf.errors import ConfigError
 from acf.lipschitz.branch import Branch, Shape, join_widening, joined_attention
 from acf.lipschitz.join import Concatenation
 from acf.lipschitz.layer import LipschitzLayer
-from acf.lipschitz.normalised import NormalisedConv2d
+from acf.lipschitz.normalised_conv import NormalisedConv2d
 from acf.registry import ACTIVATIONS, resolve
 from acf.settings.config import ModelConfig
 

@@ -33,9 +33,10 @@ class NormalisedMap(LinearMap, Protocol):
 
 @dataclass(eq=False, slots=True)
 class Scalar:
-    """Entry `index` of functions(parameter), for elementwise functions.
+    """Entry `index` of what `functions` make of the parameter.
 
-    Those of several parameters are evaluated together where `functions` are the same object.
+    They get parameters of one shape stacked along dimension 0, those of all scalars whose `functions` are equal, and
+    treat each on its own.
     """
 
     functions: Functions

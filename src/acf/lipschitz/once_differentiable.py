@@ -15,10 +15,6 @@ from typing_extensions import override
 
 from acf.errors import DerivativeError
 
-VALUE_AND_JVP_ONCE = (
-    "value_and_jvp of a layer can be differentiated once, backward, only; for higher derivatives, forward mode and "
-    "torch.func differentiate its forward method"
-)
 Gradients = tuple[Tensor | None, ...]
 
 

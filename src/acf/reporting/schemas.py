@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
@@ -175,10 +175,9 @@ class Audit(Stored):
     models: list[AuditedModel]
 
 
-def _none_if_empty(cell: Any) -> Any:
-    return None if cell == "" else cell
-
-
+Cell = TypeVar("Cell")
+OrEmpty: TypeAlias = Annotated[Cell | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
+"""A cell of a table, None where it is empty."""
 MEASURED_OF_FLOWS = (
     *("seeds", "log_prob_z", "log_abs_det", "dequantisation", "certificate", "reconstruction_error"),
     *("train_seconds", "train_steps", "images_per_second"),
@@ -192,23 +191,23 @@ class Row(BaseModel):
 
     row: Name
     kind: Literal["baseline", "flow"]
-    seeds: Annotated[PositiveInt | None, BeforeValidator(_none_if_empty)] = None
+    seeds: OrEmpty[PositiveInt] = None
     bits_per_dim: Number
     bits_per_dim_se: NotNegative
     se_over: Literal["images", "seeds"]
     bits_per_dim_se_images: NotNegative
-    gain: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
-    gain_se: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
-    log_prob_z: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
-    log_abs_det: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
-    dequantisation: Annotated[Number | None, BeforeValidator(_none_if_empty)] = None
+    gain: OrEmpty[Number] = None
+    gain_se: OrEmpty[NotNegative] = None
+    log_prob_z: OrEmpty[Number] = None
+    log_abs_det: OrEmpty[Number] = None
+    dequantisation: OrEmpty[Number] = None
     parameters: Count
-    certificate: Annotated[Bound | None, BeforeValidator(_none_if_empty)] = None
-    reconstruction_error: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
-    train_seconds: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
-    train_steps: Annotated[Count | None, BeforeValidator(_none_if_empty)] = None
-    images_per_second: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)] = None
-    device: Annotated[str | None, BeforeValidator(_none_if_empty)] = None
+    certificate: OrEmpty[Bound] = None
+    reconstruction_error: OrEmpty[NotNegative] = None
+    train_seconds: OrEmpty[NotNegative] = None
+    train_steps: OrEmpty[Count] = None
+    images_per_second: OrEmpty[NotNegative] = None
+    device: OrEmpty[str] = None
     test_images: PositiveInt
     draws: PositiveInt
 
@@ -229,5 +228,5 @@ class HistoryRow(BaseModel):
     step: PositiveInt
     seconds: NotNegative
     train_bits_per_dim: Number
-    validation_bits_per_dim: Annotated[Number | None, BeforeValidator(_none_if_empty)]
-    validation_se: Annotated[NotNegative | None, BeforeValidator(_none_if_empty)]
+    validation_bits_per_dim: OrEmpty[Number]
+    validation_se: OrEmpty[NotNegative]

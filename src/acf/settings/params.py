@@ -38,6 +38,10 @@ class Run(NamedTuple):
         """The options that name it on the command line."""
         return f"--experiment {self.experiment} --variant {self.variant} --seed {self.seed}"
 
+    def identity(self, dataset: str) -> dict[str, Any]:
+        """Return what its files say of it: experiment, variant, seed and data set."""
+        return {"experiment": self.experiment, "dataset": dataset, "variant": self.variant, "seed": self.seed}
+
 
 def name_fault(name: str) -> str | None:
     """Return what is wrong with the name of an experiment or a variant; None if it can be used.

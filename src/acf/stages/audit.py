@@ -144,7 +144,7 @@ def _likelihood(project: Project, run: Run, record: TrainedModel) -> dict[str, f
     path, command = project.metrics(run), f"acf evaluate {run.options}"
     if not path.exists():
         return dict.fromkeys(keys)
-    metrics = read_result(path, Metrics, run._asdict() | {"dataset": record.dataset}, command)
+    metrics = read_result(path, Metrics, run.identity(project.params.dataset(run.experiment)), command)
     if metrics.train_recipe != record.recipe:
         print(f"{path} is of another training of this model; run {command} to have its bits/dim", flush=True)
         return dict.fromkeys(keys)

@@ -88,7 +88,7 @@ def _baselines(project: Project, experiment: str) -> Baselines:
 
 
 def _metrics(project: Project, run: Run) -> Metrics:
-    identity = run._asdict() | {"dataset": project.params.dataset(run.experiment)}
+    identity = run.identity(project.params.dataset(run.experiment))
     path, command = project.metrics(run), f"acf evaluate {run.options}"
     metrics = read_result(path, Metrics, identity, command)
     model = read_result(project.training_record(run), TrainedModel, identity, f"acf train {run.options}")

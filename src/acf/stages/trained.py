@@ -19,7 +19,7 @@ def read_trained(project: Project, run: Run) -> TrainedModel:
     path, command = project.training_record(run), f"acf train {run.options}"
     if not path.exists():
         raise DataError(f"{path} is missing: no trained model there; run: {command}")
-    identity = run._asdict() | {"dataset": project.params.dataset(run.experiment)}
+    identity = run.identity(project.params.dataset(run.experiment))
     record = read_result(path, TrainedModel, identity, command)
     try:
         model_config_from(record.model)

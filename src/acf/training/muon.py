@@ -89,7 +89,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
     Five steps of the iteration X <- a X + b (X X^T) X + c (X X^T)^2 X from X / |X|_F, whose coefficients raise small
     singular values fastest instead of converging: values above 0.01 |X|_F end between 0.6 and 1.25 (K. Jordan et al.,
-    "Muon: an optimizer for hidden layers in neural networks", 2024). `acf.lipschitz.normalised.nearest_isometry`
+    "Muon: an optimizer for hidden layers in neural networks", 2024). `acf.lipschitz.orthogonal_linear.nearest_isometry`
     converges, at twice the products.
     """
     a, b, c = COEFFICIENTS

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from acf.lipschitz.first_batch import StartedByFirstBatch, samples_of_all_ranks
 from acf.lipschitz.layer import LipschitzLayer
-from acf.lipschitz.normalised import OrthogonalLinear
+from acf.lipschitz.orthogonal_linear import OrthogonalLinear
 
 
 class SelfAttention(StartedByFirstBatch, LipschitzLayer):

@@ -20,7 +20,7 @@ from typing_extensions import override
 from acf.lipschitz.kernels.balance import System, balance, doubly_stochastic
 from acf.lipschitz.kernels.chunks import batch_slices
 from acf.lipschitz.kernels.scratch import empty
-from acf.lipschitz.once_differentiable import VALUE_AND_JVP_ONCE, OnceDifferentiable
+from acf.lipschitz.once_differentiable import OnceDifferentiable
 
 Potentials = tuple[Tensor, Tensor | None]
 
@@ -104,7 +104,10 @@ def mix_value_and_jvp(
 
 
 class _MixValueAndJVP(OnceDifferentiable):
-    advice = VALUE_AND_JVP_ONCE
+    advice = (
+        "the values and tangents of attention can be differentiated once, backward, only; for higher derivatives, "
+        "forward mode and torch.func differentiate the layer's forward method"
+    )
 
     @staticmethod
     @override
