@@ -14,7 +14,7 @@ from acf.errors import TrainingError
 from acf.training.trainer import Trainer
 from tests.conftest import write_study
 from tests.fuzz.cases import assert_one_sentence, few_or_many, try_all
-from tests.fuzz.finished import recipe_without_code
+from tests.fuzz.finished import no_code
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "baselines", "sample", "audit", "report", "index", "readme", "graph"),
@@ -68,7 +68,7 @@ def projects(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> d
     monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))  # nothing is fetched
     monkeypatch.setenv("HOME", str(tmp_path))  # --install-completion writes there
     monkeypatch.setattr(Trainer, "run", never)
-    monkeypatch.setattr("acf.stages.cached.recipe", recipe_without_code)
+    monkeypatch.setattr("acf.stages.cached.code_hashes", no_code)
     empty = tmp_path / "empty"
     empty.mkdir()
     full = write_study(tmp_path / "full", digits)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acf.runs.files import write_atomically
-from acf.runs.recipe import recipe
+from acf.runs.recipe import code_hashes, recipe_name, recipe_parts
 from acf.runs.store import RunStore, open_run, sweep
 from acf.runs.threads import paying_threads
 
@@ -48,6 +48,17 @@ class Computation:
     work: int
     compute: Callable[[RunStore], Outputs]
 
+    def parts(self, code: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return what the recipe is made of.
+
+        Args:
+            code: hash of each file that the stage depends on; read from the files by default.
+
+        Raises:
+            AcfError: a module cannot be read as Python.
+        """
+        return recipe_parts(self.stage, self.settings, self.inputs, code_hashes(self.stage) if code is None else code)
+
     def restore_or_compute(self, root: Path) -> None:
         """Restore the outputs if this recipe has been computed before; otherwise compute, write and keep them.
 
@@ -59,7 +70,9 @@ class Computation:
         """
         paths = [self.folder / name for name in self.names]
         sweep(root)
-        with open_run(recipe(self.stage, self.settings, self.inputs), root).locked() as store:
+        parts = self.parts()
+        with open_run(recipe_name(parts), root).locked() as store:
+            store.note_parts(parts)
             if store.restore(paths):
                 return
             with paying_threads(self.work):

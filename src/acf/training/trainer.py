@@ -12,6 +12,7 @@ from acf.flows.build import build
 from acf.flows.certificate import Certificate
 from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
+from acf.runs.reached import Reached, note_reached
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.average import MovingAverage, certified_average
@@ -233,6 +234,7 @@ class Trainer:
             "random_state": self._random_state,
         }
         write_checkpoint(self.folder, content)
+        note_reached(self.folder, Reached(self.step, self.config.steps, self.history.last_bits_per_dim()))
         self._clock.checkpoint_written()
 
     def _restore_checkpoint(self) -> None:
