@@ -33,7 +33,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     for kind, key in kinds:
         old, new = (dict(_leaves(parts[key])) for parts in (before, now))
         for name in [*new, *(name for name in old if name not in new)]:
-            if (name in old, old.get(name)) != (name in new, new.get(name)):
+            # Beside keys below it on the other side, an empty section is no difference of its own.
+            filled = kind == "settings" and any(other.startswith(f"{name}.") for other in (*old, *new))
+            if not filled and (name in old, old.get(name)) != (name in new, new.get(name)):
                 found.append(Difference(kind, name, old.get(name), new.get(name)))
     return found
 

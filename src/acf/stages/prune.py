@@ -41,7 +41,7 @@ class Choice:
             return "not known to be out of date (`acf runs` says why)"
         if entry.named == UNKNOWN and not self.unknown:
             return "of an earlier version or damaged, so that nobody knows what they are of (--unknown removes them)"
-        if entry.age < self.older_than * SECONDS_PER_DAY:
+        if not entry.age >= self.older_than * SECONDS_PER_DAY:  # NaN keeps everything
             return f"changed within the last {self.older_than:g} days"
         if self.interrupted and entry.state == "finished":
             return "finished"
