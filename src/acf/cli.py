@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from acf.errors import AcfError, LostRankError, NotContractiveError, StoppedError, TrainingError
+from acf.errors import AcfError, ConfigError, LostRankError, NotContractiveError, StoppedError, TrainingError
 from acf.runs.files import explanation
 from acf.runs.launch import LOST, is_launched
 from acf.runs.ranks import Place
@@ -24,6 +24,8 @@ app = typer.Typer(
 
 data_app = typer.Typer(no_args_is_help=True, help="Show and verify the data sets.")
 app.add_typer(data_app, name="data")
+runs_app = typer.Typer(help="Show the runs that the run store keeps, and free space.")
+app.add_typer(runs_app, name="runs")
 
 Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` shows.")]
 Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
@@ -80,6 +82,69 @@ def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> No
     manifest = check(dataset, Project().data)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
     print(f"{dataset}: content verified, {counts} images")
+
+
+@app.command()
+def explain(
+    stage: Annotated[str, typer.Argument(help="prepare, train, evaluate, baselines, sample, report or index.")],
+    experiment: Annotated[str | None, typer.Option(help="Experiment, of all stages but prepare and index.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant, of train, evaluate and sample.")] = None,
+    seed: Seed = 0,
+    dataset: Annotated[str | None, typer.Option(help="Data set, of prepare.")] = None,
+) -> None:
+    """Say why a stage would compute, go on, restore or wait; nothing is computed or written."""
+    import shutil
+    import textwrap
+
+    from acf.stages.explain import explain as explained
+
+    text = explained(stage, experiment, variant, seed, dataset)
+    if sys.stdout.isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    print(text)
+
+
+@runs_app.callback(invoke_without_command=True)
+def runs(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")] = False,
+) -> None:
+    """Show every stored run: state, bits/dim, size, age, and whether params.yaml and the code still name it."""
+    import json
+
+    if context.invoked_subcommand is not None:
+        return
+    from acf.stages.run_list import list_runs, show
+
+    entries = list_runs()
+    if as_json:
+        print(json.dumps([entry.as_dict() for entry in entries], indent=2))
+    else:
+        show(entries)
+
+
+@runs_app.command("prune")
+def runs_prune(
+    older_than: Annotated[float, typer.Option(help="Only runs that did not change for so many days.", min=0)] = 0,
+    interrupted: Annotated[bool, typer.Option("--interrupted", help="Only runs that are not finished.")] = False,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="Also runs of earlier versions, and damaged ones."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; needed where there is no terminal.")] = False,
+) -> None:
+    """Remove stored runs that params.yaml and the present code no longer name; running ones always stay."""
+    from acf.stages.prune import Choice, prune
+
+    def confirm(question: str) -> bool:
+        if dry_run:
+            print("nothing was removed (--dry-run)")
+        elif not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise ConfigError("nothing was removed, as there is no terminal to ask at; add --yes to remove these runs")
+        return not dry_run and (yes or typer.confirm(question))
+
+    prune(Choice(older_than, interrupted, unknown), confirm)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -125,9 +124,9 @@ STORED = {
 }
 
 
-def recipe_without_code(*parts: Any) -> str:
-    """Take the place of the function that names computations, which reads the program's code every time."""
-    return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()[:20]
+def no_code(*_: Any) -> dict[str, str]:
+    """Take the place of the function that hashes the program's code, which takes long."""
+    return {}
 
 
 def blank(*arguments: Any) -> bytes | None:

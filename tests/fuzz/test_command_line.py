@@ -14,13 +14,16 @@ from acf.errors import TrainingError
 from acf.training.trainer import Trainer
 from tests.conftest import write_study
 from tests.fuzz.cases import assert_one_sentence, few_or_many, try_all
-from tests.fuzz.finished import recipe_without_code
+from tests.fuzz.finished import no_code
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "baselines", "sample", "audit", "report", "index", "readme", "graph"),
-    *("data", "list", "verify"),
+    *("data", "list", "verify", "explain", "runs", "prune"),
 )
-OPTIONS = ("--dataset", "--experiment", "--variant", "--seed", "--device", "--images", "--check", "--json", "--help")
+OPTIONS = (
+    *("--dataset", "--experiment", "--variant", "--seed", "--device", "--images", "--check", "--json", "--help"),
+    *("--older-than", "--interrupted", "--unknown", "--dry-run", "--yes"),
+)
 VALUES = (
     *("digits", "mnist", "resflow", "acf-l2", "acf-dot", "glow", "0", "1", "-1", "2", "1.0", "1e3", "010", "٣", "yes"),
     *("9223372036854775807", "9223372036854775808", "18446744073709551616", "9" * 5000, "nan", "", " ", "..", "../.."),
@@ -39,8 +42,15 @@ NAMED = {
     "audit": ("experiment", "variant", "seed", "images", "device"),
     "baselines": ("experiment",),
     "report": ("experiment",),
+    **{f"explain {stage}": ("experiment", "variant", "seed") for stage in ("train", "evaluate", "sample")},
+    "explain prepare": ("dataset",),
+    "explain report": ("experiment",),
+    "runs prune": ("older-than",),
 }
-USUAL = {"dataset": "digits", "experiment": "digits", "variant": "resflow", "seed": "0", "images": "2", "device": "cpu"}
+USUAL = {
+    **{"dataset": "digits", "experiment": "digits", "variant": "resflow", "seed": "0"},
+    **{"images": "2", "device": "cpu", "older-than": "0"},
+}
 
 
 @st.composite
@@ -50,7 +60,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         return draw(st.lists(arguments, max_size=6))
     command = draw(st.sampled_from(tuple(NAMED)))
     odd = draw(st.sampled_from(NAMED[command]))
-    line = [command]
+    line = command.split()
     for name in NAMED[command]:
         value = draw(values) if name == odd or draw(st.integers(0, 9)) == 9 else USUAL[name]
         line += [f"--{name}={value}"] if draw(st.booleans()) else [f"--{name}", value]
@@ -68,7 +78,8 @@ def projects(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> d
     monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))  # nothing is fetched
     monkeypatch.setenv("HOME", str(tmp_path))  # --install-completion writes there
     monkeypatch.setattr(Trainer, "run", never)
-    monkeypatch.setattr("acf.stages.cached.recipe", recipe_without_code)
+    for module in ("cached", "current"):
+        monkeypatch.setattr(f"acf.stages.{module}.code_hashes", no_code)
     empty = tmp_path / "empty"
     empty.mkdir()
     full = write_study(tmp_path / "full", digits)

@@ -10,7 +10,7 @@ import pytest
 from acf.errors import AcfError
 from acf.stages.cached import Computation
 from tests.fuzz.cases import few_or_many, same, try_all, value_or_refusal
-from tests.fuzz.finished import STORED, StoredFile, blank, finish, little_memory, recipe_without_code
+from tests.fuzz.finished import STORED, StoredFile, blank, finish, little_memory, no_code
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what takes long and reads no file: hashes of the code, computations, figures."""
-    monkeypatch.setattr("acf.stages.cached.recipe", recipe_without_code)
-    monkeypatch.setattr(Computation, "restore_or", lambda self, compute, root: None)
+    monkeypatch.setattr("acf.stages.cached.code_hashes", no_code)
+    monkeypatch.setattr(Computation, "restore_or_compute", lambda self, root: None)
     for figure in ("ranking", "curves", "bounds"):
         monkeypatch.setattr(f"acf.stages.report.{figure}", blank)
     with little_memory():

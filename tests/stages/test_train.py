@@ -101,7 +101,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(study: Study, number: sign
     again = subprocess.run(command, cwd=cut, env=environment, capture_output=True, text=True, check=True)
     assert "resumed after step" in again.stdout
     assert same(weights(whole, "acf-dot"), weights(cut, "acf-dot"))
-    assert {path.name for path in store.iterdir()} == {"done.json", "lock", "outputs"}
+    assert {path.name for path in store.iterdir()} == {"done.json", "lock", "outputs", "recipe.json"}
     assert sorted(path.name for path in (store / "outputs").iterdir()) == sorted(
         path.name for path in (cut / "models/digits/acf-dot/seed0").iterdir()
     )

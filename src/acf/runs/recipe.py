@@ -24,12 +24,39 @@ def recipe(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], c
         TypeError: a setting that JSON cannot hold.
         AcfError: a module cannot be read as Python; names the file and the line.
     """
-    parts = {
-        "stage": stage,
-        "settings": settings,
-        "inputs": inputs,
-        "code": {name: _source_hash(source) for name, source in code_files(stage, code).items()},
-    }
+    return recipe_name(recipe_parts(stage, settings, inputs, code_hashes(stage, code)))
+
+
+def code_hashes(stage: str, code: Path = PACKAGE) -> dict[str, str]:
+    """Return the hash of each file that `stage` depends on, comments and docstrings left out, by its path.
+
+    Raises:
+        KeyError: unknown stage.
+        AcfError: a module cannot be read as Python; names the file and the line.
+    """
+    return {name: _source_hash(source) for name, source in code_files(stage, code).items()}
+
+
+def recipe_parts(
+    stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], code: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what a recipe is made of, as a JSON file holds it.
+
+    Args:
+        stage: a key of `acf.runs.code.CODE`.
+        settings: resolved settings; anything JSON can hold.
+        inputs: content hash per input.
+        code: hash per file, as `code_hashes` gives them.
+
+    Raises:
+        TypeError: a setting that JSON cannot hold.
+    """
+    parts = {"stage": stage, "settings": settings, "inputs": inputs, "code": code}
+    return json.loads(json.dumps(parts, allow_nan=False))
+
+
+def recipe_name(parts: Mapping[str, Any]) -> str:
+    """Return the recipe that is made of `parts`: 20 hexadecimal digits."""
     return _digest(parts)[:20]
 
 

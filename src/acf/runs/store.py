@@ -8,14 +8,18 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from acf.errors import UnwritableError
 from acf.runs.files import discard, write_atomically, writing
 
 RUNS = Path(".acf/runs")
+OUTPUTS, DONE, LOCK, RECIPE = "outputs", "done.json", "lock", "recipe.json"
+"""What a run store keeps: finished outputs, their hashes, the lock of who computes, what the recipe was made of."""
+TAKEN = frozenset({OUTPUTS, DONE, LOCK, RECIPE})
 HALF_WRITTEN = ".*.tmp"
 """Names of temporary files: those of `acf.runs.files`, and those with the process's number of earlier versions."""
 
@@ -37,7 +41,7 @@ def sweep(root: Path = Path(".")) -> None:
         with suppress(OSError, Timeout):
             store = RunStore(folder)
             if store.leftovers():
-                with FileLock(folder / "lock", timeout=0):
+                with FileLock(folder / LOCK, timeout=0):
                     store.tidy()
 
 
@@ -51,8 +55,8 @@ class RunStore:
 
     Attributes:
         recipe: name of the computation.
-        folder: where the computation keeps its checkpoints; `done.json`, `lock` and `outputs` are taken. Everything
-            else is removed once the outputs are kept.
+        folder: where the computation keeps its checkpoints; the names in `TAKEN` are taken. Everything else is removed
+            once the outputs are kept.
 
     Raises:
         UnwritableError: the folder cannot be created.
@@ -60,8 +64,8 @@ class RunStore:
 
     def __init__(self, folder: Path) -> None:
         self.recipe, self.folder = folder.name, folder
-        self._outputs = folder / "outputs"
-        self._done = folder / "done.json"
+        self._outputs = folder / OUTPUTS
+        self._done = folder / DONE
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -74,9 +78,9 @@ class RunStore:
         """
         from filelock import FileLock, Timeout  # takes longer to import than `acf --help` takes
 
-        lock = FileLock(self.folder / "lock")
+        lock = FileLock(self.folder / LOCK)
         try:
-            with writing(self.folder / "lock"):
+            with writing(self.folder / LOCK):
                 try:
                     lock.acquire(timeout=0)
                 except Timeout:
@@ -90,6 +94,19 @@ class RunStore:
             yield self
         finally:
             lock.release()
+
+    def note_parts(self, parts: Mapping[str, Any]) -> None:
+        """Write what the recipe is made of to `recipe.json`, unless it stands there.
+
+        Args:
+            parts: as `acf.runs.recipe.recipe_parts` gives them.
+
+        Raises:
+            UnwritableError: the file cannot be written.
+        """
+        path, content = self.folder / RECIPE, json.dumps(parts, indent=1).encode()
+        if not (path.is_file() and path.read_bytes() == content):
+            write_atomically(path, content)
 
     def restore(self, outputs: Sequence[Path]) -> bool:
         """Copy the finished outputs of this recipe to their places; say whether they were there, intact.
@@ -141,8 +158,7 @@ class RunStore:
 
     def leftovers(self) -> list[Path]:
         """Return what `tidy` removes."""
-        taken = {"lock", self._done.name, self._outputs.name}
-        others = [path for path in self.folder.iterdir() if path.name not in taken]
+        others = [path for path in self.folder.iterdir() if path.name not in TAKEN]
         half_written = [path for path in others if path.match(HALF_WRITTEN)] + [*self._outputs.glob(HALF_WRITTEN)]
         if len(half_written) == len(others):
             return half_written
@@ -161,13 +177,25 @@ class RunStore:
     def _finished(self, aloud: bool = True) -> dict[str, str] | None:
         """Return the hash of each kept output; None if there is none, or if the list of them is damaged."""
         try:
-            hashes = json.loads(self._done.read_bytes())["sha256"]
-            if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in hashes.values()):
-                return hashes
-        except FileNotFoundError:
+            return kept_hashes(self.folder)
+        except ValueError:
+            if aloud:
+                print(f"{self._done} is damaged; computing the outputs again", flush=True)
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        if aloud:
-            print(f"{self._done} is damaged; computing the outputs again", flush=True)
+
+
+def kept_hashes(folder: Path) -> dict[str, str] | None:
+    """Return the hash of each output that is kept in the run store `folder`, by its name; None while there is none.
+
+    Raises:
+        ValueError: the list of them is damaged.
+    """
+    try:
+        hashes = json.loads((folder / DONE).read_bytes())["sha256"]
+        if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in hashes.values()):
+            return hashes
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise ValueError(f"{DONE} is damaged")

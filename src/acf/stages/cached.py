@@ -9,7 +9,7 @@ from typing import Any
 
 from acf.errors import UnwritableError
 from acf.runs.files import when_there_is_space, write_atomically
-from acf.runs.recipe import recipe
+from acf.runs.recipe import code_hashes, recipe_name, recipe_parts
 from acf.runs.store import RunStore, open_run, sweep
 from acf.runs.threads import paying_threads
 
@@ -52,6 +52,17 @@ class Computation:
     work: int
     compute: Callable[[RunStore], Outputs]
 
+    def parts(self, code: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return what the recipe is made of.
+
+        Args:
+            code: hash of each file that the stage depends on; read from the files by default.
+
+        Raises:
+            AcfError: a module cannot be read as Python.
+        """
+        return recipe_parts(self.stage, self.settings, self.inputs, code_hashes(self.stage) if code is None else code)
+
     def restore_or_compute(self, root: Path) -> None:
         """Restore the outputs if this recipe has been computed before; otherwise compute, write and keep them.
 
@@ -64,7 +75,9 @@ class Computation:
         """
         paths = [self.folder / name for name in self.names]
         sweep(root)
-        with self._run(root).locked() as store:
+        parts = self.parts()
+        with open_run(recipe_name(parts), root).locked() as store:
+            store.note_parts(parts)
             if store.restore(paths):
                 return
             with paying_threads(self.work):
@@ -83,7 +96,7 @@ class Computation:
         Raises:
             AcfError: an output cannot be written.
         """
-        with self._run(root).locked() as store:
+        with open_run(recipe_name(self.parts()), root).locked() as store:
             return store.restore([self.folder / name for name in self.names])
 
     def _write(self, outputs: Outputs) -> None:
@@ -93,9 +106,6 @@ class Computation:
                 when_there_is_space(partial(write_atomically, path, content))
         except UnwritableError as error:
             raise UnwritableError(f"{error}{outputs.loss and '; ' + outputs.loss}") from None
-
-    def _run(self, root: Path) -> RunStore:
-        return open_run(recipe(self.stage, self.settings, self.inputs), root)
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

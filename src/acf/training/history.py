@@ -83,6 +83,13 @@ class History:
         self.rows[-1]["validation_bits_per_dim"] = bits_per_dim
         self.rows[-1]["validation_se"] = standard_error
 
+    def last_bits_per_dim(self) -> float | None:
+        """Return bits/dim of the last validation, of the last row's training where there was none; None before that."""
+        if not self.rows:
+            return None
+        validated = [row["validation_bits_per_dim"] for row in self.rows if row["validation_bits_per_dim"] != ""]
+        return float(validated[-1] if validated else self.rows[-1]["train_bits_per_dim"])
+
     def as_csv(self) -> str:
         """Return the table as text with a header line."""
         text = io.StringIO()

@@ -16,6 +16,7 @@ from acf.flows.certificate import Certificate
 from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.runs.ranks import ALONE, Ranks
+from acf.runs.reached import Reached, note_reached
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.average import MovingAverage, certified, certified_average
@@ -319,6 +320,8 @@ class Trainer:
             "random_state": self._random_state,
         }
         self.checkpoints.write(content, lambda line: progress.print_line(f"{self.title}: {line}"))
+        if self.checkpoints.step == self.step:
+            note_reached(self.folder, Reached(self.step, self.config.steps, self.history.last_bits_per_dim()))
 
     def _restore_checkpoint(self) -> None:
         with usable(self.title, self.folder):

@@ -1,0 +1,14 @@
+import functools
+
+import pytest
+
+from acf.runs.recipe import code_hashes
+
+hashed_once = functools.cache(code_hashes)
+
+
+@pytest.fixture
+def code_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash the program's code, which does not change while tests run, once for all tests."""
+    for module in ("cached", "current"):
+        monkeypatch.setattr(f"acf.stages.{module}.code_hashes", hashed_once)
