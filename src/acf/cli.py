@@ -160,6 +160,14 @@ def graph(
     check_graph() if check else write_graph()
 
 
+@app.command()
+def code() -> None:
+    """Write code/<stage>.json, by which DVC sees changes of the code but not of its comments."""
+    from acf.stages.code_notes import write_code
+
+    write_code()
+
+
 def main() -> None:
     """Run the command line; an expected error is one message without a traceback.
 

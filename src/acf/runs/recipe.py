@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acf.runs.code import PACKAGE, Source, code_files
+from acf.runs.code import CODE, PACKAGE, Source, code_files
 
 
-def recipe(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], code: Path = PACKAGE) -> str:
+def recipe(
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    code: Path = PACKAGE,
+    hashes: Mapping[str, str] | None = None,
+) -> str:
     """Return the name of a computation: 20 hexadecimal digits.
 
     Args:
@@ -18,6 +24,7 @@ def recipe(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], c
         settings: resolved settings; anything JSON can hold. The order of keys does not count.
         inputs: content hash per input, as `file_hash` gives it.
         code: folder of the package; of its files, those count that `code_files` returns.
+        hashes: what `code_hashes` returned, for a caller that names many computations of one stage.
 
     Raises:
         KeyError: unknown stage.
@@ -28,9 +35,32 @@ def recipe(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], c
         "stage": stage,
         "settings": settings,
         "inputs": inputs,
-        "code": {name: _source_hash(source) for name, source in code_files(stage, code).items()},
+        "code": code_hashes(stage, code) if hashes is None else hashes,
     }
     return _digest(parts)[:20]
+
+
+def code_hashes(stage: str, code: Path = PACKAGE) -> dict[str, str]:
+    """Return a hash per file that `stage` depends on, without its comments and docstrings.
+
+    Raises:
+        KeyError: unknown stage.
+        AcfError: a module cannot be read as Python; names the file and the line.
+    """
+    return {name: _source_hash(source) for name, source in code_files(stage, code).items()}
+
+
+def all_code_hashes(code: Path = PACKAGE) -> dict[str, dict[str, str]]:
+    """Return what `code_hashes` returns for each stage; every file is read once.
+
+    Raises:
+        AcfError: as `code_hashes`.
+    """
+    known: dict[str, Source] = {}
+    files = {stage: code_files(stage, code, known) for stage in CODE}
+    counted = {name: source for sources in files.values() for name, source in sources.items()}
+    hashes = {name: _source_hash(source) for name, source in counted.items()}
+    return {stage: {name: hashes[name] for name in sources} for stage, sources in files.items()}
 
 
 def file_hash(path: Path) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from acf.runs.files import write_atomically
-from acf.runs.recipe import recipe
+from acf.runs.recipe import code_hashes, recipe
 from acf.runs.store import RunStore, open_run, sweep
 from acf.runs.threads import paying_threads
+from acf.stages.code_notes import note_code
+from acf.stages.recorded import recorded_recipe
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Computation:
     def restore_or_compute(self, root: Path) -> None:
         """Restore the outputs if this recipe has been computed before; otherwise compute, write and keep them.
 
+        Outputs in place that say that they are of this recipe, such as those of `dvc pull`, are kept as they are.
+
         Args:
             root: the project's top folder.
 
@@ -58,16 +62,22 @@ class Computation:
             AcfError: whatever `compute` raises, nothing is written then; or an output cannot be written.
         """
         paths = [self.folder / name for name in self.names]
+        hashes = code_hashes(self.stage)
+        note_code(self.stage, hashes, root)
         sweep(root)
-        with open_run(recipe(self.stage, self.settings, self.inputs), root).locked() as store:
+        with open_run(recipe(self.stage, self.settings, self.inputs, hashes=hashes), root).locked() as store:
             if store.restore(paths):
+                return
+            place = paths[0] if len(paths) == 1 else self.folder
+            if recorded_recipe(paths, whole=True) == store.recipe:
+                store.keep(paths)
+                print(f"{place} is of this recipe already; kept it in {store.folder}", flush=True)
                 return
             with paying_threads(self.work):
                 outputs = self.compute(store)
             for path in paths:
                 write_atomically(path, outputs.files[path.name])
             store.keep(paths)
-            place = paths[0] if len(paths) == 1 else self.folder
             print(f"wrote {place}{outputs.summary and ': ' + outputs.summary}", flush=True)
 
 
