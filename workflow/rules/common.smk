@@ -1,14 +1,12 @@
-# What the rules share: files and settings per stage. docs/architecture.md has the table of both.
-import json
-import os
+# What the rules share: files, ages and threads.
 import re
-from functools import reduce
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from acf.data.sources.registered import dataset_source
-from acf.runs import code_files, write_atomically
 from acf.runs.threads import threads_that_pay
-from acf.settings.params import PARAMS_FILE, Params
+from acf.settings.params import Params
 from acf.settings.work import covariance, work
 
 STUDY = Params()
@@ -17,23 +15,6 @@ STUDY = Params()
 MOST_THREADS = 4
 
 RUN = "{experiment}/{variant}/seed{seed}"
-EVALUATION = ["defaults.evaluation", "experiments.{experiment}.evaluation"]
-SETTINGS = {
-    "train": [
-        "datasets.{dataset}",
-        "defaults.model",
-        "defaults.training",
-        "variants.{variant}",
-        "experiments.{experiment}.model",
-        "experiments.{experiment}.training",
-        "experiments.{experiment}.variants.{variant}",
-    ],
-    "evaluate": EVALUATION,
-    "baselines": ["datasets.{dataset}", *EVALUATION],
-    "sample": ["defaults.sampling", "experiments.{experiment}.sampling"],
-    "report": [f"experiments.{{experiment}}.{key}" for key in ("dataset", "seeds", "variants")],
-}
-
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
 MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
 SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
@@ -50,32 +31,26 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def code(stage):
-    """The source files a stage depends on, of the package that runs: a changed one runs it again."""
-    paths = [source.path for source in code_files(stage).values()]
-    here = Path.cwd()
-    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
+STAMPS = []
 
 
-def settings(stage):
-    """The file with the keys of params.yaml that a stage depends on and their values: a changed value runs it again.
+def stamp(stage):
+    """The file that decides whether a job runs: older than its outputs if these are what the stage would make now.
 
-    Snakemake compares `params` only for outputs that it has made itself; of those that DVC has made it knows the age. So
-    the values are a file: as old as params.yaml when it is first written, and new when they change.
+    Snakemake compares ages, which say nothing of outputs that DVC has made or fetched, and change with a clone. So all
+    other inputs are `ancient`, and this file is as old as it has to be: see acf.stages.stamps.
     """
 
     def write(wildcards):
-        names = {**wildcards, "dataset": STUDY.dataset(wildcards.experiment)}
-        keys = [key.format(**names) for key in SETTINGS[stage]]
-        values = {key: reduce(lambda at, name: at[name], key.split("."), STUDY.raw) for key in keys}
-        text = json.dumps(values, indent=1, sort_keys=True) + "\n"
-        path = Path(".acf", "settings", stage, *map(str, wildcards), "settings.json")
-        known = path.is_file()
-        if not known or path.read_text(encoding="utf-8") != text:
-            write_atomically(path, text.encode())
-        if not known:
-            age = os.stat(PARAMS_FILE).st_mtime_ns
-            os.utime(path, ns=(age, age))
+        from acf.stages.current import Task
+        from acf.stages.stamps import Stamps, stamp_path
+
+        task = Task(stage, tuple(wildcards))
+        path = stamp_path(task)
+        if workflow.is_main_process or not path.exists():  # a job on another node finds the file that decided
+            if not STAMPS:
+                STAMPS.append(Stamps())
+            STAMPS[0].write(task)
         return str(path)
 
     return write
@@ -102,7 +77,7 @@ def threads_of(stage):
 
 def data_of(wildcards):
     """The files of the data set of an experiment."""
-    return expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment))
+    return ancient(expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment)))
 
 
 def files_of(wildcards):
@@ -111,6 +86,28 @@ def files_of(wildcards):
     per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_FILES]
     return [
         *data_of(wildcards),
-        *expand(BASELINES_FILE, experiment=experiment),
-        *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
+        *ancient(expand(BASELINES_FILE, experiment=experiment)),
+        *ancient(
+            expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment))
+        ),
     ]
+
+
+ENGINE = ExitStack()
+
+
+onstart:
+    from acf.stages.engines import dvc_waits
+    from acf.stages.stamps import keep_in_place
+
+    ENGINE.enter_context(dvc_waits(Path(sys.argv[0]).name, *sys.argv[1:]))
+    for job in workflow.dag.needrun_jobs():
+        keep_in_place([Path(path) for path in job.output])
+
+
+onsuccess:
+    ENGINE.close()
+
+
+onerror:
+    ENGINE.close()

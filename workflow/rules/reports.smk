@@ -6,8 +6,7 @@ localrules:
 rule report:
     input:
         files_of,
-        code("report"),
-        settings=settings("report"),
+        stamp=stamp("report"),
     output:
         REPORT_FILES,
         report(
@@ -28,8 +27,8 @@ rule report:
 
 rule index:
     input:
-        expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments),
-        code("index"),
+        ancient(expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments)),
+        stamp=stamp("index"),
     output:
         "reports/index.html",
     log:

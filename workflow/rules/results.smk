@@ -1,9 +1,8 @@
 rule evaluate:
     input:
         data_of,
-        MODEL_FILES,
-        code("evaluate"),
-        settings=settings("evaluate"),
+        ancient(MODEL_FILES),
+        stamp=stamp("evaluate"),
     output:
         METRICS_FILE,
     log:
@@ -21,8 +20,7 @@ rule evaluate:
 rule baselines:
     input:
         data_of,
-        code("baselines"),
-        settings=settings("baselines"),
+        stamp=stamp("baselines"),
     output:
         BASELINES_FILE,
     log:
@@ -37,9 +35,8 @@ rule baselines:
 rule sample:
     input:
         data_of,
-        MODEL_FILES,
-        code("sample"),
-        settings=settings("sample"),
+        ancient(MODEL_FILES),
+        stamp=stamp("sample"),
     output:
         report(
             SAMPLE_FILES,

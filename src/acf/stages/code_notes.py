@@ -12,6 +12,8 @@ from acf.runs.files import write_atomically
 from acf.runs.recipe import all_code_hashes
 from acf.stages.project import Project
 
+FOLDER = Path("code")
+
 
 def write_code(root: Path = Path(".")) -> None:
     """Write code/<stage>.json for every stage: a hash per file of the package; what has not changed is not written.
@@ -21,11 +23,13 @@ def write_code(root: Path = Path(".")) -> None:
         AcfError: a module cannot be read as Python, or a file cannot be written.
     """
     project = Project(root)
-    changed = [stage for stage, hashes in all_code_hashes().items() if _write(project.code(stage), hashes)]
-    print(f"{project.root / 'code'}: {'changed: ' + ', '.join(changed) if changed else 'up to date'}", flush=True)
+    changed = [
+        stage for stage, hashes in all_code_hashes().items() if _write(project.root / FOLDER / f"{stage}.json", hashes)
+    ]
+    print(f"{project.root / FOLDER}: {'changed: ' + ', '.join(changed) if changed else 'up to date'}", flush=True)
 
 
-def note_code(stage: str, hashes: Mapping[str, str], project: Project) -> None:
+def note_code(stage: str, hashes: Mapping[str, str], root: Path) -> None:
     """Have the file of `stage` say what code is about to run, where there is such a file.
 
     DVC reads it again after the stage. So it knows which code made the outputs, even if the files of the code changed
@@ -34,8 +38,9 @@ def note_code(stage: str, hashes: Mapping[str, str], project: Project) -> None:
     Raises:
         UnwritableError: the file cannot be written.
     """
-    if project.code(stage).is_file():
-        _write(project.code(stage), hashes)
+    path = root / FOLDER / f"{stage}.json"
+    if path.is_file():
+        _write(path, hashes)
 
 
 def _write(path: Path, hashes: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from acf.data.prepared.manifest import manifest_path
 from acf.runs.files import write_atomically
 from acf.runs.recipe import file_hash, recipe
+from acf.stages.code_notes import FOLDER
 
 NOTES = Path(".acf/prepared")
 
@@ -33,7 +34,7 @@ def is_conversion(dataset: str, data: Path, hashes: Mapping[str, str]) -> bool:
     """
     folder = _notes(dataset, data)
     if not folder.is_dir():
-        noted = data.parent / "code" / "prepare.json"
+        noted = data.parent / FOLDER / "prepare.json"
         if noted.is_file() and json.loads(noted.read_bytes()) != hashes:
             return False
         write_atomically(folder / recipe("prepare", {}, {}, hashes=hashes), b"")

@@ -21,6 +21,8 @@ from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
 from acf.stages.recorded import recorded_recipe
 from acf.stages.report import report_recipe
 
+REPORT_FILES = ("index.html", "table.csv", "table.md", "figures")
+
 
 class Task(NamedTuple):
     """One call of a stage."""
@@ -81,11 +83,9 @@ class Current:
             case "sample":
                 return [project.samples(task.run) / name for name in (SAMPLES, RECONSTRUCTIONS)]
             case "baselines":
-                return [project.baselines(*task.names)]
+                return [project.baselines(task.names[0])]
             case "report":
-                return [
-                    project.report(*task.names) / name for name in ("index.html", "table.csv", "table.md", "figures")
-                ]
+                return [project.report(task.names[0]) / name for name in REPORT_FILES]
         return [project.index]
 
     def upstream(self, task: Task) -> Sequence[Task]:
@@ -130,7 +130,7 @@ class Current:
         project, hashes = self.project, self._code[task.stage]
         match task.stage:
             case "report":
-                return report_recipe(project, *task.names, hashes=hashes)
+                return report_recipe(project, task.names[0], hashes)
             case "index":
                 return index_recipe(project, hashes)
             case "train":
@@ -140,5 +140,5 @@ class Current:
             case "sample":
                 made = sample.computation(project, task.run, weights=recorded_weights_hash)
             case _:
-                made = baselines.computation(project, *task.names)
+                made = baselines.computation(project, task.names[0])
         return recipe(made.stage, made.settings, made.inputs, hashes=hashes)

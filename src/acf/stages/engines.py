@@ -19,8 +19,8 @@ class BusyError(AcfError):
 def dvc_waits(*command: str, root: Path = Path(".")) -> Iterator[None]:
     """Hold the locks of DVC on the folders of all outputs, so that no stage of DVC runs meanwhile.
 
-    They are those of a reader, which several Snakemakes can hold (they have locks of their own for each file). DVC takes
-    a lock from a process that has died. A folder without DVC needs no lock.
+    They are those of a reader, which several Snakemakes can hold (they have locks of their own for each file). DVC
+    takes a lock from a process that has died. A folder without DVC needs no lock.
 
     Args:
         command: what DVC names as the process in its way.
@@ -56,6 +56,6 @@ def dvc_waits(*command: str, root: Path = Path(".")) -> Iterator[None]:
 def _busy(root: Path, message: str) -> BusyError:
     others = [f"{command} (process {process})" for process, command in BLOCKER.findall(message)]
     return BusyError(
-        f"another engine is at work in {root.resolve()}: {', '.join(others) or message}; wait until it ends, or stop it, "
-        "and run the same command again"
+        f"another engine is at work in {root.resolve()}: {', '.join(others) or message}; wait until it ends, "
+        "or stop it, and run the same command again"
     )

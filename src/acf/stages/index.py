@@ -25,7 +25,7 @@ def index(root: Path = Path(".")) -> None:
     """
     project = Project(root)
     hashes = code_hashes("index")
-    note_code("index", hashes, project)
+    note_code("index", hashes, root)
     path = project.index
     made_of = index_recipe(project, hashes)
     entries = [(name, _best(project.report(name) / TABLE, name)) for name in project.params.experiments]

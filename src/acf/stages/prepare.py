@@ -17,6 +17,7 @@ from acf.data.sources.registered import dataset_source
 from acf.errors import DataError
 from acf.runs.files import replacing, writing
 from acf.runs.recipe import code_hashes
+from acf.stages.code_notes import note_code
 from acf.stages.conversions import note_conversion
 
 
@@ -39,8 +40,10 @@ def prepare(dataset: str, root: Path = ROOT) -> Manifest:
     with _only_one(downloads / "lock", dataset) as waited:
         if waited and (manifest := _present(source, root)):
             return manifest
+        hashes = code_hashes("prepare")
+        note_code("prepare", hashes, root.parent)
         manifest = _prepare(source, downloads, root)
-        note_conversion(dataset, root, code_hashes("prepare"))
+        note_conversion(dataset, root, hashes)
         return manifest
 
 

@@ -62,10 +62,6 @@ class Project:
         """Folder of the report on an experiment."""
         return self.root / "reports" / experiment
 
-    def code(self, stage: str) -> Path:
-        """File with the hashes of the code that a stage depends on."""
-        return self.root / "code" / f"{stage}.json"
-
     @property
     def index(self) -> Path:
         """Page over the reports of all experiments."""

@@ -40,7 +40,7 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     """
     project = Project(root)
     hashes = code_hashes("report")
-    note_code("report", hashes, project)
+    note_code("report", hashes, root)
     results = read_results(project, experiment)
     made_of = report_recipe(project, experiment, hashes)
     table = comparison(results)
