@@ -168,6 +168,14 @@ def code() -> None:
     write_code()
 
 
+@app.command()
+def sync() -> None:
+    """Have DVC take over what is up to date, such as what Snakemake has built; then `dvc push` shares it."""
+    from acf.stages.sync import sync as command
+
+    command()
+
+
 def main() -> None:
     """Run the command line; an expected error is one message without a traceback.
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from acf.runs.files import write_atomically
 from acf.runs.recipe import all_code_hashes
-from acf.stages.project import Project
 
 FOLDER = Path("code")
 
@@ -22,11 +21,9 @@ def write_code(root: Path = Path(".")) -> None:
         ConfigError: no project.
         AcfError: a module cannot be read as Python, or a file cannot be written.
     """
-    project = Project(root)
-    changed = [
-        stage for stage, hashes in all_code_hashes().items() if _write(project.root / FOLDER / f"{stage}.json", hashes)
-    ]
-    print(f"{project.root / FOLDER}: {'changed: ' + ', '.join(changed) if changed else 'up to date'}", flush=True)
+    folder = Project(root).root / FOLDER
+    changed = [stage for stage, hashes in all_code_hashes().items() if _write(folder / f"{stage}.json", hashes)]
+    print(f"{folder}: {'changed: ' + ', '.join(changed) if changed else 'up to date'}", flush=True)
 
 
 def note_code(stage: str, hashes: Mapping[str, str], root: Path) -> None:

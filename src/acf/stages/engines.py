@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from acf.errors import AcfError
@@ -39,23 +39,23 @@ def dvc_waits(*command: str, root: Path = Path(".")) -> Iterator[None]:
     except NotDvcRepoError:
         yield
         return
-    with repo:
+    with repo, ExitStack() as held:
         places = [str((root / name).resolve()) for name in FOLDERS]
         shown = f"{' '.join(command)}  (wait until it ends, or stop it)"
-        lock = rwlock(repo.tmp_dir, repo.fs, shown, places, [], repo.config["core"].get("hardlink_lock", False))
-        try:
-            lock.__enter__()
-        except LockError as error:
-            raise _busy(root, str(error)) from None
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
+        hardlink = repo.config["core"].get("hardlink_lock", False)
+        with busy(root, LockError):
+            held.enter_context(rwlock(repo.tmp_dir, repo.fs, shown, places, [], hardlink))
+        yield
 
 
-def _busy(root: Path, message: str) -> BusyError:
-    others = [f"{command} (process {process})" for process, command in BLOCKER.findall(message)]
-    return BusyError(
-        f"another engine is at work in {root.resolve()}: {', '.join(others) or message}; wait until it ends, "
-        "or stop it, and run the same command again"
-    )
+@contextmanager
+def busy(root: Path, error: type[Exception]) -> Iterator[None]:
+    """Turn the `LockError` of DVC, which is `error`, into a `BusyError` that names the process in the way."""
+    try:
+        yield
+    except error as refusal:
+        others = [f"{command} (process {process})" for process, command in BLOCKER.findall(str(refusal))]
+        raise BusyError(
+            f"another engine is at work in {root.resolve()}: {', '.join(others) or refusal}; wait until it ends, "
+            "or stop it, and run the same command again"
+        ) from None
