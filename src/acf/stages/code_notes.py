@@ -10,6 +10,7 @@ from pathlib import Path
 
 from acf.runs.files import write_atomically
 from acf.runs.recipe import all_code_hashes
+from acf.stages.project import Project
 
 FOLDER = Path("code")
 
