@@ -100,7 +100,7 @@ onstart:
     from acf.stages.engines import dvc_waits
     from acf.stages.stamps import keep_in_place
 
-    ENGINE.enter_context(dvc_waits(Path(sys.argv[0]).name, *sys.argv[1:]))
+    ENGINE.enter_context(dvc_waits("snakemake", *sys.argv[1:]))
     for job in workflow.dag.needrun_jobs():
         keep_in_place([Path(path) for path in job.output])
 

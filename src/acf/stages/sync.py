@@ -1,5 +1,6 @@
 """The command `acf sync`: DVC takes over what Snakemake, or a command by hand, has built."""
 
+import logging
 from pathlib import Path
 
 from acf.errors import ConfigError
@@ -23,6 +24,7 @@ def sync(root: Path = Path(".")) -> None:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # one line per stage
     current = Current(Project(root))
     try:
         repo = Repo(str(root))
