@@ -60,7 +60,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare("digits", root / "data")
     project, run = AcfProject(root), Run("digits", "acf-l2", 0)
     model = project.params.resolve(run.experiment, run.variant).model.model_dump()
-    save(build({**model, "shape": (1, 8, 8), "levels": 17}), project.model(run), {**run._asdict(), "dataset": "digits"})
+    record = {**run._asdict(), "dataset": "digits", "train_seconds": 1.0, "train_steps": 4}
+    save(build({**model, "shape": (1, 8, 8), "levels": 17}), project.model(run), record)
     return root
 
 
