@@ -34,26 +34,40 @@ wildcard_constraints:
 STAMPS = []
 
 
-def stamp(stage):
-    """The file that decides whether a job runs: older than its outputs if these are what the stage would make now.
+def stamped(stage, wildcards):
+    """Return the stamp of a job, and whether its outputs are what the stage would make now (acf.stages.stamps)."""
+    from acf.stages.current import Task
+    from acf.stages.stamps import Stamps, stamp_path
 
-    Snakemake compares ages, which say nothing of outputs that DVC has made or fetched, and change with a clone. So all
-    other inputs are `ancient`, and this file is as old as it has to be: see acf.stages.stamps.
+    task = Task(stage, tuple(wildcards))
+    path = stamp_path(task)
+    if not workflow.is_main_process and path.exists():
+        return str(path), True  # a job on another node finds the file that decided
+    if not STAMPS:
+        STAMPS.append(Stamps())
+    return str(path), STAMPS[0].write(task)
+
+
+def stamp(stage):
+    """The input that decides whether a job runs: older than its outputs if these are current, and new if they are not.
+
+    Snakemake compares ages, which say nothing of outputs that DVC has made or fetched, and change with a clone.
+    """
+    return lambda wildcards: stamped(stage, wildcards)[0]
+
+
+def read(stage, files):
+    """The other inputs of a job, whose ages do not count if its outputs are current.
+
+    If they are not, they are ordinary inputs: Snakemake leaves out a job with `ancient` inputs only, whatever its stamp
+    says, when the job that makes them runs.
     """
 
-    def write(wildcards):
-        from acf.stages.current import Task
-        from acf.stages.stamps import Stamps, stamp_path
+    def inputs(wildcards):
+        found = files(wildcards)
+        return ancient(found) if stamped(stage, wildcards)[1] else found
 
-        task = Task(stage, tuple(wildcards))
-        path = stamp_path(task)
-        if workflow.is_main_process or not path.exists():  # a job on another node finds the file that decided
-            if not STAMPS:
-                STAMPS.append(Stamps())
-            STAMPS[0].write(task)
-        return str(path)
-
-    return write
+    return inputs
 
 
 def threads_of(stage):
@@ -77,7 +91,12 @@ def threads_of(stage):
 
 def data_of(wildcards):
     """The files of the data set of an experiment."""
-    return ancient(expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment)))
+    return expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment))
+
+
+def data_and_model(wildcards):
+    """The files of a model and of its data set."""
+    return [*data_of(wildcards), *expand(MODEL_FILES, **wildcards)]
 
 
 def files_of(wildcards):
@@ -86,11 +105,14 @@ def files_of(wildcards):
     per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_FILES]
     return [
         *data_of(wildcards),
-        *ancient(expand(BASELINES_FILE, experiment=experiment)),
-        *ancient(
-            expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment))
-        ),
+        *expand(BASELINES_FILE, experiment=experiment),
+        *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
     ]
+
+
+def reports(wildcards):
+    """The files of all reports."""
+    return expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments)
 
 
 ENGINE = ExitStack()

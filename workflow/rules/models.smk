@@ -1,6 +1,6 @@
 rule train:
     input:
-        data_of,
+        read("train", data_of),
         stamp=stamp("train"),
     output:
         MODEL_FILES,

@@ -5,7 +5,7 @@ localrules:
 
 rule report:
     input:
-        files_of,
+        read("report", files_of),
         stamp=stamp("report"),
     output:
         REPORT_FILES,
@@ -27,7 +27,7 @@ rule report:
 
 rule index:
     input:
-        ancient(expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments)),
+        read("index", reports),
         stamp=stamp("index"),
     output:
         "reports/index.html",

@@ -1,7 +1,6 @@
 rule evaluate:
     input:
-        data_of,
-        ancient(MODEL_FILES),
+        read("evaluate", data_and_model),
         stamp=stamp("evaluate"),
     output:
         METRICS_FILE,
@@ -19,7 +18,7 @@ rule evaluate:
 
 rule baselines:
     input:
-        data_of,
+        read("baselines", data_of),
         stamp=stamp("baselines"),
     output:
         BASELINES_FILE,
@@ -34,8 +33,7 @@ rule baselines:
 
 rule sample:
     input:
-        data_of,
-        ancient(MODEL_FILES),
+        read("sample", data_and_model),
         stamp=stamp("sample"),
     output:
         report(

@@ -33,23 +33,26 @@ class Stamps:
         self._current = Current(Project(root))
         self._written: set[Task] = set()
 
-    def write(self, task: Task) -> None:
-        """Write the stamp of a task, once however often it is asked for.
+    def write(self, task: Task) -> bool:
+        """Write the stamp of a task, once however often it is asked for; return whether its outputs are current.
 
         Raises:
             UnwritableError: it cannot be written.
         """
-        if task in self._written:
-            return
-        self._written.add(task)
-        path = self.root / stamp_path(task)
-        if self._current.is_current(task):
-            if not path.is_file() or path.stat().st_mtime_ns != OLD:
-                write_atomically(path, b"the outputs are current\n")
-                os.utime(path, ns=(OLD, OLD))
-        else:
-            # Never the same content twice: Snakemake also compares contents with those that it has seen.
-            write_atomically(path, f"to be made since {time.time_ns()}\n".encode())
+        current = self._current.is_current(task)
+        if task not in self._written:
+            self._written.add(task)
+            _write(self.root / stamp_path(task), current)
+        return current
+
+
+def _write(path: Path, current: bool) -> None:
+    if not current:
+        # Never the same content twice: Snakemake also compares contents with those that it has seen.
+        write_atomically(path, f"to be made since {time.time_ns()}\n".encode())
+    elif not path.is_file() or path.stat().st_mtime_ns != OLD:
+        write_atomically(path, b"the outputs are current\n")
+        os.utime(path, ns=(OLD, OLD))
 
 
 def keep_in_place(paths: Sequence[Path], root: Path = Path(".")) -> None:
