@@ -9,7 +9,8 @@ import yaml
 
 from acf.flows.build import build
 from acf.flows.storage import save
-from acf.runs import CODE, code_files
+from acf.runs import CODE
+from acf.runs.recipe import all_code_hashes
 from acf.settings.params import Params, Run
 from acf.stages.current import Current, Task
 from acf.stages.graph import check_graph
@@ -44,9 +45,14 @@ def test_engines_read_and_write_the_same(dvc: dict[str, Stage], snakemake: dict[
         assert (dvc[command].files, dvc[command].outputs) == (stage.files, stage.outputs), command
 
 
-def test_dvc_sees_the_code_of_the_recipe(dvc: dict[str, Stage]) -> None:
+@pytest.fixture(scope="module")
+def code() -> dict[str, dict[str, str]]:
+    return all_code_hashes()
+
+
+def test_dvc_sees_the_code_of_the_recipe(dvc: dict[str, Stage], code: dict[str, dict[str, str]]) -> None:
     assert dvc["acf code"].outputs == {f"code/{stage}.json" for stage in CODE}
-    assert {f"src/acf/{name}" for stage in CODE for name in code_files(stage)} <= dvc["acf code"].code
+    assert {f"src/acf/{name}" for hashes in code.values() for name in hashes} <= dvc["acf code"].code
     for command, stage in dvc.items():
         if command != "acf code":
             assert stage.code == {f"code/{command.split()[1]}.json"}, command
@@ -82,7 +88,13 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_setting_counts_for_the_same_stages_in_both_engines(
-    dvc: dict[str, Stage], begun: Path, tmp_path: Path, key: str, value: object, stages: set[str]
+    dvc: dict[str, Stage],
+    code: dict[str, dict[str, str]],
+    begun: Path,
+    tmp_path: Path,
+    key: str,
+    value: object,
+    stages: set[str],
 ) -> None:
     """DVC watches keys of params.yaml, and Snakemake recipes of resolved settings."""
     study = copy.deepcopy(STUDY)
@@ -92,7 +104,7 @@ def test_a_setting_counts_for_the_same_stages_in_both_engines(
     for name in ("data", "models"):
         (tmp_path / name).symlink_to(begun / name)
     names = {stage: ("digits", "acf-l2", "0") for stage in ("train", "evaluate", "sample")} | {"baselines": ("digits",)}
-    before, after = (Current(AcfProject(root)) for root in (begun, tmp_path))
+    before, after = (Current(AcfProject(root), code) for root in (begun, tmp_path))
     tasks = [Task(stage, task) for stage, task in names.items()]
     assert None not in [before.expected(task) for task in tasks]
     assert {task.stage for task in tasks if before.expected(task) != after.expected(task)} == stages

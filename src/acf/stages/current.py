@@ -1,6 +1,6 @@
 """Which outputs in place are those that their stages would make today, whatever their age and whoever made them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -51,11 +51,12 @@ class Current:
 
     Args:
         project: where everything is.
+        code: what `all_code_hashes` returned, for a caller that has it.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, code: Mapping[str, Mapping[str, str]] | None = None) -> None:
         self.project = project
-        self._code = all_code_hashes()
+        self._code = all_code_hashes() if code is None else code
         self.is_current = cache(self._is_current)
 
     def expected(self, task: Task) -> str | None:
