@@ -243,6 +243,22 @@ def graph(
     check_graph() if check else write_graph()
 
 
+@app.command()
+def code() -> None:
+    """Write code/<stage>.json, by which DVC sees changes of the code but not of its comments."""
+    from acf.stages.code_notes import write_code
+
+    write_code()
+
+
+@app.command()
+def sync() -> None:
+    """Have DVC take over what is up to date, such as what Snakemake has built; then `dvc push` shares it."""
+    from acf.stages.sync import sync as command
+
+    command()
+
+
 def main() -> None:
     """Run the command line; an expected error is one message without a traceback.
 

@@ -16,12 +16,12 @@ class Stage:
 
     @property
     def code(self) -> frozenset[str]:
-        """The inputs below src/."""
-        return frozenset(path for path in self.inputs if path.startswith("src/"))
+        """The inputs that are code, or hashes of it."""
+        return frozenset(path for path in self.inputs if path.startswith(("src/", "code/")))
 
     @property
     def files(self) -> frozenset[str]:
-        """The inputs that are no code of this folder."""
+        """The inputs that are no code."""
         return self.inputs - self.code
 
 
@@ -74,7 +74,7 @@ with SnakemakeApi(OutputSettings(dryrun=True)) as api:
     jobs = [
         {"rule": job.rule.name, "command": job.shellcmd, "log": list(map(str, job.log)),
          "inputs": list(map(str, job.input)), "outputs": list(map(str, job.output)), "threads": job.threads,
-         "settings": job.input.get("settings")}
+         "stamp": job.input.stamp}
         for job in workflow._workflow.dag.jobs if not job.rule.norun
     ]
 Path(sys.argv[1]).write_text(json.dumps(jobs))
@@ -83,6 +83,8 @@ Path(sys.argv[1]).write_text(json.dumps(jobs))
 
 def snakemake_graph(root: Path, scratch: Path, directory: Path | None = None) -> dict[str, Stage]:
     """Return the jobs of the Snakefile's default target by command, less the copy of its output to a log.
+
+    Their parameters and code are those of the recipe (`acf.stages.current`), which a job reads as its stamp.
 
     Args:
         root: top folder of the project.
@@ -98,7 +100,6 @@ def snakemake_graph(root: Path, scratch: Path, directory: Path | None = None) ->
     graph = {}
     for job in json.loads(target.read_text()):
         command = job["command"].removesuffix(f" 2>&1 | tee {job['log'][0]}")
-        inputs = frozenset(job["inputs"]) - {job["settings"]}
-        values = json.loads((directory / job["settings"]).read_text()) if job["settings"] else {}
-        graph[command] = Stage(inputs, json.dumps(values, sort_keys=True), frozenset(job["outputs"]), job["threads"])
+        inputs = frozenset(job["inputs"]) - {job["stamp"]}
+        graph[command] = Stage(inputs, "", frozenset(job["outputs"]), job["threads"])
     return graph

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,15 +140,57 @@ class Project:
         self._run("git", "add", "--all")
         self._run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "-m", "test")
 
+    def clone(self, root: Path) -> "Project":
+        """Return a clone of what is committed, with no more than git has."""
+        self._run("git", "clone", "--quiet", ".", str(root))
+        clone = object.__new__(Project)
+        clone.root = root
+        return clone
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace the first `old` in a file."""
+        text = self.text(path)
+        assert old in text
+        (self.root / path).write_text(text.replace(old, new, 1))
+
     def output(self, *command: str) -> str:
-        """Return what a command that succeeds prints; `dvc` is the one of this environment."""
-        if command[0] == "dvc":
-            command = (sys.executable, "-m", *command)
-        return self._run(*command)
+        """Return what a command that succeeds prints; the engines are those of this environment."""
+        return self._run(*_of_environment(command))
+
+    def refused(self, *command: str) -> str:
+        """Return what a command that fails prints."""
+        done = subprocess.run(
+            _of_environment(command), cwd=self.root, env=self._environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command, in a process group of its own, which it leads."""
+        return subprocess.Popen(
+            _of_environment(command), cwd=self.root, env=self._environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def wait_for(self, path: str, seconds: float = 120) -> None:
+        """Wait until a file is there."""
+        end = time.monotonic() + seconds
+        while not (self.root / path).exists():
+            assert time.monotonic() < end, f"no {path} after {seconds} s"
+            time.sleep(0.1)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        places = {"PYTHONPATH": str(self.root / "src"), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"}
+        return {**os.environ, **places, "OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu"}
 
     def _run(self, *command: str) -> str:
-        places = {"PYTHONPATH": str(self.root / "src"), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"}
-        environment = {**os.environ, **places, "OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu"}
-        result = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=self.root, env=self._environment, capture_output=True, text=True, check=False
+        )
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return result.stdout + result.stderr
+
+
+def _of_environment(command: tuple[str, ...]) -> tuple[str, ...]:
+    return (sys.executable, "-m", *command) if command[0] in ("dvc", "snakemake") else command

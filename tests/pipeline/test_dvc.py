@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def dvc(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("dvc"))
-    assert project.dvc() == EVERYTHING
+    assert project.dvc() == sorted(["code", *EVERYTHING])
     return project
 
 
@@ -25,8 +25,6 @@ def test_dvc_second_run_does_nothing(dvc: Project) -> None:
 def test_snakemake_notices_changed_settings_of_what_dvc_has_built(dvc: Project, tmp_path: Path) -> None:
     project = dvc.copy(tmp_path / "copy")
     assert project.snakemake() == []
-    shutil.rmtree(project.root / ".snakemake")
-    shutil.rmtree(project.root / ".acf/settings")
     with project.changed(DRAWS, 2):
         assert set(MEASUREMENTS) <= set(project.snakemake())
         assert project.metrics("resflow")["draws"] == 2
@@ -54,15 +52,13 @@ def test_dvc_evaluation_parameters_retrain_nothing(dvc: Project) -> None:
 def test_comments_in_the_code_do_not_train_again(dvc: Project) -> None:
     code = dvc.root / "src/acf/training/__init__.py"
     before = code.read_text()
-    model = (dvc.root / "models/digits/resflow/seed0/model.safetensors").read_bytes()
     code.write_text(before + "# A comment.\n")
     try:
-        assert dvc.dvc() == calls("train", "acf-l2", "resflow")
-        assert (dvc.root / "models/digits/resflow/seed0/model.safetensors").read_bytes() == model
+        assert dvc.dvc() == ["code"]
         assert dvc.dvc() == []
     finally:
         code.write_text(before)
-    assert dvc.dvc() == []
+    assert dvc.dvc() == ["code"]
 
 
 def test_two_experiments_on_one_data_set_prepare_it_once_by_dvc(dvc: Project) -> None:

@@ -1,14 +1,29 @@
+import copy
+import json
 import shutil
+from functools import reduce
 from pathlib import Path
 
 import pytest
+import yaml
 
-from acf.runs import CODE, code_files
-from acf.settings.params import Params
+from acf.flows.build import build
+from acf.flows.storage import save
+from acf.runs import CODE
+from acf.runs.recipe import all_code_hashes
+from acf.settings.params import Params, Run
+from acf.stages.current import Current, Task
 from acf.stages.graph import check_graph
+from acf.stages.prepare import prepare
+from acf.stages.project import Project as AcfProject
 from tests.pipeline.graphs import Stage, dvc_graph, snakemake_graph
+from tests.pipeline.project import STUDY
 
 ROOT = Path(__file__).parents[2]
+DIGITS_L2 = tuple(
+    f"acf {stage} --experiment digits " + "--variant acf-l2 --seed 0 " * (stage != "baselines")
+    for stage in ("train", "evaluate", "sample", "baselines")
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,49 +37,95 @@ def snakemake(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
 
 
 def test_engines_call_the_same_commands(dvc: dict[str, Stage], snakemake: dict[str, Stage]) -> None:
-    assert set(dvc) == set(snakemake)
+    assert set(dvc) == {"acf code", *snakemake}
 
 
-@pytest.mark.parametrize("field", ["parameters", "outputs"])
-def test_engines_declare_the_same(dvc: dict[str, Stage], snakemake: dict[str, Stage], field: str) -> None:
+def test_engines_read_and_write_the_same(dvc: dict[str, Stage], snakemake: dict[str, Stage]) -> None:
+    for command, stage in snakemake.items():
+        assert (dvc[command].files, dvc[command].outputs) == (stage.files, stage.outputs), command
+
+
+@pytest.fixture(scope="module")
+def code() -> dict[str, dict[str, str]]:
+    return all_code_hashes()
+
+
+def test_dvc_sees_the_code_of_the_recipe(dvc: dict[str, Stage], code: dict[str, dict[str, str]]) -> None:
+    assert dvc["acf code"].outputs == {f"code/{stage}.json" for stage in CODE}
+    assert {f"src/acf/{name}" for hashes in code.values() for name in hashes} <= dvc["acf code"].code
     for command, stage in dvc.items():
-        assert getattr(stage, field) == getattr(snakemake[command], field), command
+        if command != "acf code":
+            assert stage.code == {f"code/{command.split()[1]}.json"}, command
 
 
-def test_engines_read_the_same(dvc: dict[str, Stage], snakemake: dict[str, Stage]) -> None:
-    """DVC knows the code by its folders, and Snakemake by the files in them that a stage imports."""
-    imported = {stage: {f"src/acf/{name}" for name in code_files(stage)} for stage in CODE}
-    for command, stage in dvc.items():
-        assert stage.files == snakemake[command].files, command
-        assert snakemake[command].code == imported[command.split()[1]] <= stage.code, command
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with data and, in place of a trained model, an untrained one that says it is of the study."""
+    root = tmp_path_factory.mktemp("begun")
+    (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    prepare("digits", root / "data")
+    project, run = AcfProject(root), Run("digits", "acf-l2", 0)
+    model = project.params.resolve(run.experiment, run.variant).model.model_dump()
+    record = {**run._asdict(), "dataset": "digits", "train_seconds": 1.0, "train_steps": 4}
+    save(build({**model, "shape": (1, 8, 8), "levels": 17}), project.model(run), record)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("datasets.digits.levels", 8, {"train", "baselines"}),
+        ("defaults.model.idim", 12, {"train"}),
+        ("defaults.training.steps", 5, {"train"}),
+        ("defaults.evaluation.draws", 2, {"evaluate", "baselines"}),
+        ("defaults.sampling.samples", 5, {"sample"}),
+        ("variants.acf-l2.model.attention.kind", "dot", {"train"}),
+        ("experiments.digits.model.idim", 12, {"train"}),
+        ("experiments.digits.training.steps", 5, {"train"}),
+        ("experiments.digits.evaluation.draws", 2, {"evaluate", "baselines"}),
+        ("experiments.digits.sampling.samples", 5, {"sample"}),
+        ("experiments.digits.variants.acf-l2.training.learning_rate", 5e-3, {"train"}),
+    ],
+)
+def test_a_setting_counts_for_the_same_stages_in_both_engines(
+    dvc: dict[str, Stage],
+    code: dict[str, dict[str, str]],
+    begun: Path,
+    tmp_path: Path,
+    key: str,
+    value: object,
+    stages: set[str],
+) -> None:
+    """DVC watches keys of params.yaml, and Snakemake recipes of resolved settings."""
+    study = copy.deepcopy(STUDY)
+    *parents, last = key.split(".")
+    reduce(lambda section, name: section[name], parents, study)[last] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    for name in ("data", "models"):
+        (tmp_path / name).symlink_to(begun / name)
+    names = {stage: ("digits", "acf-l2", "0") for stage in ("train", "evaluate", "sample")} | {"baselines": ("digits",)}
+    before, after = (Current(AcfProject(root), code) for root in (begun, tmp_path))
+    tasks = [Task(stage, task) for stage, task in names.items()]
+    assert None not in [before.expected(task) for task in tasks]
+    assert {task.stage for task in tasks if before.expected(task) != after.expected(task)} == stages
+    watched = {c.split()[1]: json.loads(s.parameters) for c, s in dvc.items() if f"{c} ".startswith(DIGITS_L2)}
+    assert {s for s, keys in watched.items() if any(f"{key}.".startswith(f"{k}.") for k in keys)} & set(names) == stages
 
 
 def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
     study = Params(ROOT / "params.yaml")
-    commands = {"acf index"}
+    commands = {"acf code", "acf index"}
     commands |= {f"acf prepare --dataset {study.dataset(name)}" for name in study.experiments}
     commands |= {f"acf {s} --experiment {name}" for s in ("baselines", "report") for name in study.experiments}
     commands |= {f"acf {stage} {run.options}" for stage in ("train", "evaluate", "sample") for run in study.runs()}
     assert set(dvc) == commands
 
 
-def test_code_folders_are_those_of_the_recipe(dvc: dict[str, Stage]) -> None:
-    for command, stage in dvc.items():
-        files = stage.code
-        folders = [
-            f"src/acf/{place}" if place.endswith(".py") else f"src/acf/{place}/" for place in CODE[command.split()[1]]
-        ]
-        assert all(any(path.startswith(folder) for folder in folders) for path in files), command
-        assert all(any(path.startswith(folder) for path in files) for folder in folders), command
-
-
-def test_snakemake_knows_the_code_in_another_working_folder(snakemake: dict[str, Stage], tmp_path: Path) -> None:
+def test_snakemake_has_the_same_graph_in_another_working_folder(snakemake: dict[str, Stage], tmp_path: Path) -> None:
     directory = tmp_path / "elsewhere"
     directory.mkdir()
     shutil.copy(ROOT / "params.yaml", directory)
-    there = snakemake_graph(ROOT, tmp_path, directory)
-    for command, stage in snakemake.items():
-        assert {path.removeprefix(f"{ROOT}/") for path in there[command].files} == stage.files | stage.code, command
+    assert snakemake_graph(ROOT, tmp_path, directory) == snakemake
 
 
 def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:

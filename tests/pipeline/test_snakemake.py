@@ -1,11 +1,16 @@
 """The real Snakemake: what runs again after a change, and what comes back without running; DVC after it."""
 
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.pipeline.engines import DRAWS, EVERYTHING, MEASUREMENTS, ONE_VARIANT, RATE, WIDE
+from tests.pipeline.engines import DRAWS, EVERYTHING, MEASUREMENTS, ONE_VARIANT, RATE, WIDE, calls
 from tests.pipeline.project import Project
+
+UP_TO_DATE = "Data and pipelines are up to date.\n"
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +20,60 @@ def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def test_dvc_restores_what_snakemake_has_computed(snakemake: Project, tmp_path: Path) -> None:
+def test_dvc_takes_over_what_snakemake_has_built_and_shares_it_with_a_clone(snakemake: Project, tmp_path: Path) -> None:
+    """And neither engine has anything to do there, until the mathematics changes."""
+    project = snakemake.copy(tmp_path / "moved")
+    project.output("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    assert "recorded 10 stages" in project.output("acf", "sync")
+    assert project.output("dvc", "status", "--with-deps", "report@digits") == UP_TO_DATE
+    project.output("dvc", "push", "--with-deps", "report@digits")
+    project.commit()
+    clone = project.clone(tmp_path / "clone")
+    clone.output("dvc", "pull", "--with-deps", "report@digits")
+    assert clone.snakemake() == []
+    assert clone.output("dvc", "status", "--with-deps", "report@digits") == UP_TO_DATE
+    clone.edit("src/acf/training/trainer.py", '"""', '"""A comment. ')
+    assert clone.snakemake() == []
+    assert clone.dvc() == ["code"]
+    clone.edit("src/acf/training/optimiser.py", "\n\n\n", "\n\nEDITED = 1\n\n\n")
+    planned = clone.output("snakemake", "--dry-run", "reports/digits/index.html")
+    assert all(f"rule {stage}:" in planned for stage in ("train", "evaluate", "sample", "report"))
+    assert "rule prepare:" not in planned
+
+
+def test_a_stage_by_hand_keeps_what_another_machine_has_computed(snakemake: Project, tmp_path: Path) -> None:
     project = snakemake.copy(tmp_path / "copy")
-    model = project.root / "models/digits/acf-l2/seed0/model.safetensors"
-    before = model.read_bytes()
-    assert "restored model.safetensors" in project.output("dvc", "repro", "train-digits@acf-l2-0")
-    assert model.read_bytes() == before
+    shutil.rmtree(project.root / ".acf")
+    assert "is of this recipe already" in project.output("acf", *calls("train", "acf-l2")[0].split())
+    (project.root / "models/digits/acf-l2/seed0/history.csv").unlink()
+    assert "restored" in project.output("acf", *calls("train", "acf-l2")[0].split())
+
+
+def test_one_engine_runs_at_a_time(snakemake: Project, tmp_path: Path) -> None:
+    project = snakemake.copy(tmp_path / "copy")
+    acf = project.root / "bin/acf"
+    ready = acf.read_text()
+    acf.write_text("#!/bin/sh\ntouch at-work; exec sleep 60\n")
+    (project.root / "reports/digits/index.html").unlink()
+    engines = {
+        "dvc": ("dvc", "repro", "report@digits"),
+        "snakemake": ("snakemake", "--cores", "1", "reports/digits/index.html"),
+    }
+    for first, second in (("dvc", "snakemake"), ("snakemake", "dvc")):
+        at_work = project.start(*engines[first])
+        try:
+            project.wait_for("at-work")
+            said = project.refused(*engines[second])
+            assert first in said
+            assert str(at_work.pid) in said
+            assert "wait until it ends, or stop it" in said
+        finally:
+            os.killpg(at_work.pid, signal.SIGKILL)
+            at_work.wait()
+            (project.root / "at-work").unlink()
+    acf.write_text(ready)
+    project.output("snakemake", "--unlock")
+    assert project.snakemake() == ["report --experiment digits"]
 
 
 def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
@@ -60,7 +113,7 @@ def test_snakemake_evaluation_parameters_retrain_nothing(snakemake: Project) -> 
 @pytest.mark.slow
 def test_engines_measure_the_same(snakemake: Project, tmp_path: Path) -> None:
     dvc = Project(tmp_path / "dvc")
-    assert dvc.dvc() == EVERYTHING
+    assert dvc.dvc() == sorted(["code", *EVERYTHING])
     for variant in ("resflow", "acf-l2"):
         assert dvc.metrics(variant) == snakemake.metrics(variant)
 

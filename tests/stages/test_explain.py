@@ -19,9 +19,9 @@ from acf.runs.recipe import recipe_name
 from acf.runs.store import RUNS, RunStore
 from acf.settings.params import Run
 from acf.stages.baselines import baselines
-from acf.stages.current import computation_of
 from acf.stages.evaluate import evaluate
 from acf.stages.explain import explain
+from acf.stages.named_recipes import computation_of
 from acf.stages.project import Project
 from acf.stages.sample import sample
 from acf.stages.train import train

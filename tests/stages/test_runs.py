@@ -15,8 +15,8 @@ from acf.runs.store import RUNS, RunStore
 from acf.runs.stored import stored_runs
 from acf.settings.params import Run
 from acf.stages.baselines import baselines
-from acf.stages.current import computation_of
 from acf.stages.evaluate import evaluate
+from acf.stages.named_recipes import computation_of
 from acf.stages.project import Project
 from acf.stages.run_list import Entry, list_runs
 from acf.stages.train import train

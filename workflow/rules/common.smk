@@ -1,14 +1,12 @@
-# What the rules share: files and settings per stage. docs/architecture.md has the table of both.
-import json
-import os
+# What the rules share: files, ages and threads.
 import re
-from functools import reduce
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from acf.data.sources.registered import dataset_source
-from acf.runs import code_files, write_atomically
 from acf.runs.threads import threads_that_pay
-from acf.settings.params import PARAMS_FILE, Params
+from acf.settings.params import Params
 from acf.settings.work import covariance, work
 
 STUDY = Params()
@@ -17,23 +15,6 @@ STUDY = Params()
 MOST_THREADS = 4
 
 RUN = "{experiment}/{variant}/seed{seed}"
-EVALUATION = ["defaults.evaluation", "experiments.{experiment}.evaluation"]
-SETTINGS = {
-    "train": [
-        "datasets.{dataset}",
-        "defaults.model",
-        "defaults.training",
-        "variants.{variant}",
-        "experiments.{experiment}.model",
-        "experiments.{experiment}.training",
-        "experiments.{experiment}.variants.{variant}",
-    ],
-    "evaluate": EVALUATION,
-    "baselines": ["datasets.{dataset}", *EVALUATION],
-    "sample": ["defaults.sampling", "experiments.{experiment}.sampling"],
-    "report": [f"experiments.{{experiment}}.{key}" for key in ("dataset", "seeds", "variants")],
-}
-
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
 MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
 SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
@@ -50,35 +31,43 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def code(stage):
-    """The source files a stage depends on, of the package that runs: a changed one runs it again."""
-    paths = [source.path for source in code_files(stage).values()]
-    here = Path.cwd()
-    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
+STAMPS = []
 
 
-def settings(stage):
-    """The file with the keys of params.yaml that a stage depends on and their values: a changed value runs it again.
+def stamped(stage, wildcards):
+    """Return the stamp of a job, and whether its outputs are what the stage would make now (acf.stages.stamps)."""
+    from acf.stages.current import Task
+    from acf.stages.stamps import Stamps, stamp_path
 
-    Snakemake compares `params` only for outputs that it has made itself; of those that DVC has made it knows the age. So
-    the values are a file: as old as params.yaml when it is first written, and new when they change.
+    task = Task(stage, tuple(wildcards))
+    path = stamp_path(task)
+    if not workflow.is_main_process and path.exists():
+        return str(path), True  # a job on another node finds the file that decided
+    if not STAMPS:
+        STAMPS.append(Stamps())
+    return str(path), STAMPS[0].write(task)
+
+
+def stamp(stage):
+    """The input that decides whether a job runs: older than its outputs if these are current, and new if they are not.
+
+    Snakemake compares ages, which say nothing of outputs that DVC has made or fetched, and change with a clone.
+    """
+    return lambda wildcards: stamped(stage, wildcards)[0]
+
+
+def read(stage, files):
+    """The other inputs of a job, whose ages do not count if its outputs are current.
+
+    If they are not, they are ordinary inputs: Snakemake leaves out a job with `ancient` inputs only, whatever its stamp
+    says, when the job that makes them runs.
     """
 
-    def write(wildcards):
-        names = {**wildcards, "dataset": STUDY.dataset(wildcards.experiment)}
-        keys = [key.format(**names) for key in SETTINGS[stage]]
-        values = {key: reduce(lambda at, name: at[name], key.split("."), STUDY.raw) for key in keys}
-        text = json.dumps(values, indent=1, sort_keys=True) + "\n"
-        path = Path(".acf", "settings", stage, *map(str, wildcards), "settings.json")
-        known = path.is_file()
-        if not known or path.read_text(encoding="utf-8") != text:
-            write_atomically(path, text.encode())
-        if not known:
-            age = os.stat(PARAMS_FILE).st_mtime_ns
-            os.utime(path, ns=(age, age))
-        return str(path)
+    def inputs(wildcards):
+        found = files(wildcards)
+        return ancient(found) if stamped(stage, wildcards)[1] else found
 
-    return write
+    return inputs
 
 
 def threads_of(stage):
@@ -105,6 +94,11 @@ def data_of(wildcards):
     return expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment))
 
 
+def data_and_model(wildcards):
+    """The files of a model and of its data set."""
+    return [*data_of(wildcards), *expand(MODEL_FILES, **wildcards)]
+
+
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
@@ -114,3 +108,28 @@ def files_of(wildcards):
         *expand(BASELINES_FILE, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
     ]
+
+
+def reports(wildcards):
+    """The files of all reports."""
+    return expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments)
+
+
+ENGINE = ExitStack()
+
+
+onstart:
+    from acf.stages.engines import dvc_waits
+    from acf.stages.stamps import keep_in_place
+
+    ENGINE.enter_context(dvc_waits("snakemake", *sys.argv[1:]))
+    for job in workflow.dag.needrun_jobs():
+        keep_in_place([Path(path) for path in job.output])
+
+
+onsuccess:
+    ENGINE.close()
+
+
+onerror:
+    ENGINE.close()

@@ -1,6 +1,6 @@
 rule prepare:
     input:
-        code("prepare"),
+        stamp=stamp("prepare"),
     output:
         DATA_FILES,
     log:

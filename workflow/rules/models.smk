@@ -1,8 +1,7 @@
 rule train:
     input:
-        data_of,
-        code("train"),
-        settings=settings("train"),
+        read("train", data_of),
+        stamp=stamp("train"),
     output:
         MODEL_FILES,
     log:

@@ -5,9 +5,8 @@ localrules:
 
 rule report:
     input:
-        files_of,
-        code("report"),
-        settings=settings("report"),
+        read("report", files_of),
+        stamp=stamp("report"),
     output:
         REPORT_FILES,
         report(
@@ -28,8 +27,8 @@ rule report:
 
 rule index:
     input:
-        expand([*REPORT_FILES, FIGURES], experiment=STUDY.experiments),
-        code("index"),
+        read("index", reports),
+        stamp=stamp("index"),
     output:
         "reports/index.html",
     log:

@@ -1,9 +1,7 @@
 rule evaluate:
     input:
-        data_of,
-        MODEL_FILES,
-        code("evaluate"),
-        settings=settings("evaluate"),
+        read("evaluate", data_and_model),
+        stamp=stamp("evaluate"),
     output:
         METRICS_FILE,
     log:
@@ -20,9 +18,8 @@ rule evaluate:
 
 rule baselines:
     input:
-        data_of,
-        code("baselines"),
-        settings=settings("baselines"),
+        read("baselines", data_of),
+        stamp=stamp("baselines"),
     output:
         BASELINES_FILE,
     log:
@@ -36,10 +33,8 @@ rule baselines:
 
 rule sample:
     input:
-        data_of,
-        MODEL_FILES,
-        code("sample"),
-        settings=settings("sample"),
+        read("sample", data_and_model),
+        stamp=stamp("sample"),
     output:
         report(
             SAMPLE_FILES,

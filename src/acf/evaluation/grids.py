@@ -6,6 +6,7 @@ import math
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 BACKGROUND = 128
@@ -42,8 +43,10 @@ def tile(images: Tensor, columns: int) -> Image.Image:
     return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
 
 
-def png(picture: Image.Image) -> bytes:
-    """Return the picture as the content of a PNG file."""
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
+def png(picture: Image.Image, **texts: str) -> bytes:
+    """Return the picture as the content of a PNG file that has `texts` as text chunks."""
+    content, information = io.BytesIO(), PngInfo()
+    for key, text in texts.items():
+        information.add_text(key, text)
+    picture.save(content, format="PNG", pnginfo=information)
     return content.getvalue()

@@ -87,6 +87,16 @@ def weights_hash(folder: Path | str) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror}); train the model again") from None
 
 
+def recorded_weights_hash(folder: Path | str) -> str:
+    """Return the sha256 of a model's weights file as its config.json has it, which takes no time.
+
+    Raises:
+        DataError: config.json is missing or damaged; or it is of an earlier version, and there are no weights to hash.
+    """
+    record = read_record(folder)
+    return record[HASHES]["weights"] if HASHES in record else weights_hash(folder)
+
+
 def _no_weights(folder: Path) -> DataError:
     return DataError(f"{folder / WEIGHTS} is missing; train the model again (acf train)")
 

@@ -32,12 +32,13 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values).lstrip()
 
 
-def report_page(table: pd.DataFrame, results: Results, figures: Mapping[str, bytes]) -> str:
-    """Return the page; `figures` are the contents of PNG files by name."""
+def report_page(table: pd.DataFrame, results: Results, figures: Mapping[str, bytes], recipe: str) -> str:
+    """Return the page; `figures` are the contents of PNG files by name, `recipe` is what the page says of itself."""
     seeds = [metrics.seed for metrics in next(iter(results.metrics.values()))]
     entries = published(results.dataset)
     return render(
         "report.html.j2",
+        recipe=recipe,
         experiment=results.experiment,
         compared=_compared(results, seeds),
         verdict=verdict(table, results),

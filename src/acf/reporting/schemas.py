@@ -115,6 +115,7 @@ class Baselines(Stored):
     baselines: dict[str, StoredBaseline] = Field(min_length=1)
     not_available: dict[str, str] = {}
     """Baselines that cannot be fitted to the data set, with the reason."""
+    recipe: str | None = None
 
 
 def _finite(model: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ BODIES = {"body", "orelse", "finalbody"}
 """Fields of a syntax tree that hold statements, docstrings among them."""
 
 
-def code_files(stage: str, code: Path = PACKAGE) -> dict[str, "Source"]:
+def code_files(stage: str, code: Path = PACKAGE, known: dict[str, "Source"] | None = None) -> dict[str, "Source"]:
     """Return the files that `stage` depends on, by their path below `code`, the folder of the package.
 
     These are the modules in the places of `CODE` that the stage's file reaches by imports, wherever they stand in a
@@ -38,14 +38,20 @@ def code_files(stage: str, code: Path = PACKAGE) -> dict[str, "Source"]:
     one of these modules, or a data file that counts, names ("report.html.j2"). Whatever else lies in the folders, such
     as the files of editors, does not count.
 
+    Args:
+        stage: a key of `CODE`.
+        code: the folder.
+        known: files that earlier calls have read, which are not read again; what this call reads is added.
+
     Raises:
         KeyError: unknown stage.
         AcfError: a module cannot be read as Python; names the file and the line.
     """
     places = CODE[stage]
-    reached = _reached(f"stages/{stage}.py", code)
+    known = {} if known is None else known
+    reached = _reached(f"stages/{stage}.py", code, known)
     counted = {name: source for name, source in reached.items() if _is_within(name, places)}
-    others = {name: Source(path) for name, path in _data_files(places, code)}
+    others = {name: known.setdefault(name, Source(path)) for name, path in _data_files(places, code)}
     while named := [n for n in others if any(other.names(Path(n).name) for other in counted.values())]:
         counted |= {name: others.pop(name) for name in named}
     return dict(sorted(counted.items()))
@@ -108,7 +114,7 @@ class Source:
         return tree, frozenset(imports), frozenset(strings)
 
 
-def _reached(start: str, code: Path) -> dict[str, Source]:
+def _reached(start: str, code: Path, known: dict[str, Source]) -> dict[str, Source]:
     """Return all modules of the package that importing the file `start` can import, by their path below `code`."""
     found: dict[str, Source] = {}
     waiting = [start]
@@ -116,7 +122,7 @@ def _reached(start: str, code: Path) -> dict[str, Source]:
         name = waiting.pop()
         if name in found:
             continue
-        found[name] = source = Source(code / name)
+        found[name] = source = known.setdefault(name, Source(code / name))
         package = ["acf", *Path(name).parts[:-1]]
         for module in [".", *source.imports]:
             waiting.extend(_files_of(_absolute(module, package), code))

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acf.runs.code import PACKAGE, Source, code_files
+from acf.runs.code import CODE, PACKAGE, Source, code_files
 
 
-def recipe(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], code: Path = PACKAGE) -> str:
+def recipe(
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    code: Path = PACKAGE,
+    hashes: Mapping[str, str] | None = None,
+) -> str:
     """Return the name of a computation: 20 hexadecimal digits.
 
     Args:
@@ -18,13 +24,14 @@ def recipe(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], c
         settings: resolved settings; anything JSON can hold. The order of keys does not count.
         inputs: content hash per input, as `file_hash` gives it.
         code: folder of the package; of its files, those count that `code_files` returns.
+        hashes: what `code_hashes` returned, for a caller that names many computations of one stage.
 
     Raises:
         KeyError: unknown stage.
         TypeError: a setting that JSON cannot hold.
         AcfError: a module cannot be read as Python; names the file and the line.
     """
-    return recipe_name(recipe_parts(stage, settings, inputs, code_hashes(stage, code)))
+    return recipe_name(recipe_parts(stage, settings, inputs, code_hashes(stage, code) if hashes is None else hashes))
 
 
 def code_hashes(stage: str, code: Path = PACKAGE) -> dict[str, str]:
@@ -58,6 +65,19 @@ def recipe_parts(
 def recipe_name(parts: Mapping[str, Any]) -> str:
     """Return the recipe that is made of `parts`: 20 hexadecimal digits."""
     return _digest(parts)[:20]
+
+
+def all_code_hashes(code: Path = PACKAGE) -> dict[str, dict[str, str]]:
+    """Return what `code_hashes` returns for each stage; every file is read once.
+
+    Raises:
+        AcfError: as `code_hashes`.
+    """
+    known: dict[str, Source] = {}
+    files = {stage: code_files(stage, code, known) for stage in CODE}
+    counted = {name: source for sources in files.values() for name, source in sources.items()}
+    hashes = {name: _source_hash(source) for name, source in counted.items()}
+    return {stage: {name: hashes[name] for name in sources} for stage, sources in files.items()}
 
 
 def file_hash(path: Path) -> str:

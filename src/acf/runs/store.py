@@ -126,8 +126,13 @@ class RunStore:
             write_atomically(path, content)
         names = ", ".join(path.name for path in outputs)
         where = f"{outputs[0].parent} from {self.folder}"
-        print(f"restored {names} to {where} (delete that folder to compute it again)", flush=True)
+        print(f"restored {names} to {where} (delete that folder and these files to compute it again)", flush=True)
         return True
+
+    @property
+    def finished(self) -> bool:
+        """Whether outputs are kept."""
+        return self._finished(aloud=False) is not None
 
     def keep(self, outputs: Sequence[Path]) -> None:
         """Store copies of the finished `outputs`, mark the recipe as done, and remove the checkpoints.

@@ -42,7 +42,7 @@ def computation(project: Project, experiment: str) -> Computation:
         measured = measure_baselines(dataset, train, test, config)
         shown = [f"{name} {entry['bits_per_dim']:.4f}" for name, entry in measured["baselines"].items()]
         absent = [f"; {name} is not available: {reason}" for name, reason in measured["not_available"].items()]
-        content = {**identity, **measured}
+        content = {**identity, **measured, "recipe": store.recipe}
         require_form(content, Baselines, output)
         return Outputs({output.name: json_bytes(content)}, f"{', '.join(shown)} bits/dim{''.join(absent)}")
 

@@ -1,7 +1,8 @@
 """What stages with a recipe do alike: restore the outputs of an earlier computation, or compute and keep them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from acf.runs.files import when_there_is_space, write_atomically
 from acf.runs.recipe import code_hashes, recipe_name, recipe_parts
 from acf.runs.store import RunStore, open_run, sweep
 from acf.runs.threads import paying_threads
+from acf.stages.code_notes import note_code
+from acf.stages.recorded import recorded_recipe
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Computation:
     def restore_or_compute(self, root: Path) -> None:
         """Restore the outputs if this recipe has been computed before; otherwise compute, write and keep them.
 
+        Outputs in place that say that they are of this recipe, such as those of `dvc pull`, are kept as they are.
+
         Args:
             root: the project's top folder.
 
@@ -73,31 +78,56 @@ class Computation:
             AcfError: whatever `compute` raises, nothing is written then; or an output cannot be written, not even after
                 some minutes where the disk is full. Outputs that cannot be kept in the run store are no error.
         """
-        paths = [self.folder / name for name in self.names]
         sweep(root)
-        parts = self.parts()
-        with open_run(recipe_name(parts), root).locked() as store:
-            store.note_parts(parts)
-            if store.restore(paths):
+        with self._locked(root) as store:
+            if self._restored_or_in_place(store):
                 return
             with paying_threads(self.work):
                 outputs = self.compute(store)
             self._write(outputs)
-            place = paths[0] if len(paths) == 1 else self.folder
-            print(f"wrote {place}{outputs.summary and ': ' + outputs.summary}", flush=True)
-            try:
-                store.keep(paths)
-            except UnwritableError as error:
-                print(f"{error}; {place} cannot be restored from {store.folder}", flush=True)
+            print(f"wrote {self._place}{outputs.summary and ': ' + outputs.summary}", flush=True)
+            self._keep(store)
 
     def restore(self, root: Path) -> bool:
-        """Restore the outputs if this recipe has been computed before, and say whether it has.
+        """Restore the outputs if this recipe has been computed before, and say whether they are there.
 
         Raises:
             AcfError: an output cannot be written.
         """
-        with open_run(recipe_name(self.parts()), root).locked() as store:
-            return store.restore([self.folder / name for name in self.names])
+        with self._locked(root) as store:
+            return self._restored_or_in_place(store)
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [self.folder / name for name in self.names]
+
+    @property
+    def _place(self) -> Path:
+        return self._paths[0] if len(self.names) == 1 else self.folder
+
+    @contextmanager
+    def _locked(self, root: Path) -> Iterator[RunStore]:
+        """Hold the recipe, after a note of what it is made of."""
+        parts = self.parts()
+        note_code(self.stage, parts["code"], root)
+        with open_run(recipe_name(parts), root).locked() as store:
+            store.note_parts(parts)
+            yield store
+
+    def _restored_or_in_place(self, store: RunStore) -> bool:
+        if store.restore(self._paths):
+            return True
+        if recorded_recipe(self._paths, whole=True) != store.recipe:
+            return False
+        print(f"{self._place} is of this recipe already", flush=True)
+        self._keep(store)
+        return True
+
+    def _keep(self, store: RunStore) -> None:
+        try:
+            store.keep(self._paths)
+        except UnwritableError as error:
+            print(f"{error}; {self._place} cannot be restored from {store.folder}", flush=True)
 
     def _write(self, outputs: Outputs) -> None:
         try:

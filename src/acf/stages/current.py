@@ -1,131 +1,145 @@
-"""The recipes that params.yaml and the present code name, without computing anything."""
+"""Which outputs in place are those that their stages would make today, whatever their age and whoever made them."""
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from typing_extensions import override
-
-from acf.errors import AcfError, ConfigError, DataError
-from acf.flows.storage import CONFIG, WEIGHTS
-from acf.runs.recipe import code_hashes, recipe_name
-from acf.runs.store import OUTPUTS, RUNS
-from acf.runs.stored import StoredRun, read_stored
+from acf.data import read_manifest
+from acf.data.prepared.manifest import SPLITS, manifest_path
+from acf.data.prepared.tensors import tensor_path
+from acf.data.sources.registered import dataset_source
+from acf.errors import AcfError
+from acf.flows.storage import CONFIG, WEIGHTS, recorded_weights_hash
+from acf.runs.recipe import all_code_hashes, recipe
 from acf.settings.params import Run
-from acf.stages.cached import Computation
-from acf.stages.project import Project
-from acf.stages.trained import read_trained
+from acf.stages import baselines, evaluate, sample, train
+from acf.stages.conversions import is_conversion
+from acf.stages.index import index_recipe
+from acf.stages.prepare import describes
+from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.recorded import recorded_recipe
+from acf.stages.report import report_recipe
 
-OF_RUNS = ("train", "evaluate", "sample")
-"""Stages with a recipe that each run has one of."""
-WITH_RECIPE = (*OF_RUNS, "baselines")
-
-
-def subject(stage: str, run: Run) -> Run:
-    """Return the run without what `stage` does not depend on: baselines are of an experiment."""
-    return Run(run.experiment, "", 0) if stage == "baselines" else run
+REPORT_FILES = ("index.html", "table.csv", "table.md", "figures")
 
 
-def stored_subject(stored: StoredRun) -> Run | None:
-    """Return which run a stored one is of; None where this version has no such stage or that is not known."""
-    experiment, variant, seed = stored.identity
-    if stored.stage == "baselines" and isinstance(experiment, str):
-        return Run(experiment, "", 0)
-    known = isinstance(experiment, str) and isinstance(variant, str) and isinstance(seed, int)
-    return Run(experiment, variant, seed) if stored.stage in OF_RUNS and known else None
+class Task(NamedTuple):
+    """One call of a stage."""
 
+    stage: str
+    names: tuple[str, ...] = ()
+    """What its options say: a data set, an experiment, or experiment, variant and seed."""
 
-def computation_of(project: Project, stage: str, run: Run) -> Computation:
-    """Return the computation of `stage`, one of `WITH_RECIPE`, for a run; baselines read its experiment only.
+    @classmethod
+    def of(cls, command: str) -> "Task":
+        """Return the task of a command as the engines run it, `acf train --experiment digits ...`."""
+        _, stage, *options = command.split()
+        return cls(stage, tuple(options[1::2]))
 
-    Raises:
-        AcfError: as the stage raises them before it begins: bad configuration, missing data or model.
-    """
-    make: Callable[..., Computation] = import_module(f"acf.stages.{stage}").computation
-    return make(project, run.experiment) if stage == "baselines" else make(project, run)
-
-
-class _KeptModel(Project):
-    """A project whose model is the one kept in a run store."""
-
-    def __init__(self, project: Project, folder: Path) -> None:
-        super().__init__(project.root)
-        self._folder = folder
-
-    @override
-    def model(self, run: Run) -> Path:
-        return self._folder
+    @property
+    def run(self) -> Run:
+        """The model that the task is about."""
+        experiment, variant, seed = self.names
+        return Run(experiment, variant, int(seed))
 
 
 class Current:
-    """What params.yaml and the present code ask for, stage by stage and run by run.
+    """The state of a study's outputs when it is asked for; every answer is remembered.
+
+    Nothing large is read: content hashes are those that the manifest and config.json have.
 
     Args:
-        project: the project.
-
-    Raises:
-        ConfigError: params.yaml cannot be used.
+        project: where everything is.
+        code: what `all_code_hashes` returned, for a caller that has it.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        self._runs = set(project.params.runs())
-        self._code: dict[str, Mapping[str, str]] = {}
-        self._parts: dict[tuple[str, Run], dict[str, Any] | AcfError] = {}
+    def __init__(self, project: Project, code: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        self.project = project
+        self._code = all_code_hashes() if code is None else code
+        self.is_current = cache(self._is_current)
 
-    def names(self, stage: str, run: Run) -> bool:
-        """Whether params.yaml has this run, or, of the baselines, its experiment."""
-        return run.experiment in self._project.params.experiments if stage == "baselines" else run in self._runs
+    def expected(self, task: Task) -> str | None:
+        """Return the recipe that a task would have now; None where its inputs are not all there, or damaged.
 
-    def parts(self, stage: str, run: Run) -> dict[str, Any]:
-        """Return what the recipe of `stage` for `run` is made of.
-
-        The model that is evaluated and sampled is the one that params.yaml names: from the run store if it is kept
-        there, else from its place.
-
-        Raises:
-            AcfError: it cannot be said: no data, or the model that params.yaml names is not trained.
+        Prepared data have none; their manifest says what they are.
         """
-        if (stage, run) not in self._parts:
-            try:
-                self._parts[stage, run] = self._made(stage, run)
-            except AcfError as error:
-                self._parts[stage, run] = error
-        found = self._parts[stage, run]
-        if isinstance(found, AcfError):
-            raise found
-        return found
-
-    @cached_property
-    def recipes(self) -> frozenset[str]:
-        """All recipes that can be said."""
-        recipes = set()
-        for stage in WITH_RECIPE:
-            for run in {subject(stage, run) for run in self._runs}:
-                try:
-                    recipes.add(recipe_name(self.parts(stage, run)))
-                except AcfError:
-                    continue
-        return frozenset(recipes)
-
-    def _made(self, stage: str, run: Run) -> dict[str, Any]:
-        project = self._project if stage in ("train", "baselines") else self._with_model(run)
-        computation = computation_of(project, stage, run)
-        if stage not in self._code:
-            self._code[stage] = code_hashes(stage)
-        return computation.parts(self._code[stage])
-
-    def _with_model(self, run: Run) -> Project:
-        recipe = recipe_name(self.parts("train", run))
-        folder = self._project.root / RUNS / recipe
-        if {WEIGHTS, CONFIG} <= read_stored(folder).kept.keys():
-            return _KeptModel(self._project, folder / OUTPUTS)
         try:
-            in_place = read_trained(self._project, run).recipe
-        except ConfigError as error:
-            raise DataError(str(error)) from None
-        if in_place != recipe:
-            raise DataError(f"the model that params.yaml and the code name for {run.folder.as_posix()} is not trained")
-        return self._project
+            return self._expected(task)
+        except (AcfError, OSError):
+            return None
+
+    def outputs(self, task: Task) -> list[Path]:
+        """Return what a task writes."""
+        project = self.project
+        match task.stage:
+            case "prepare":
+                dataset = task.names[0]
+                tensors = [tensor_path(dataset, split, project.data) for split in SPLITS]
+                return [*tensors, manifest_path(dataset, project.data)]
+            case "train":
+                return [project.model(task.run) / name for name in (WEIGHTS, CONFIG, HISTORY)]
+            case "evaluate":
+                return [project.metrics(task.run)]
+            case "sample":
+                return [project.samples(task.run) / name for name in (SAMPLES, RECONSTRUCTIONS)]
+            case "baselines":
+                return [project.baselines(task.names[0])]
+            case "report":
+                return [project.report(task.names[0]) / name for name in REPORT_FILES]
+        return [project.index]
+
+    def upstream(self, task: Task) -> Sequence[Task]:
+        """Return the tasks whose outputs a task reads."""
+        params = self.project.params
+        if task.stage == "prepare":
+            return []
+        if task.stage == "index":
+            return [Task("report", (name,)) for name in params.experiments]
+        data = Task("prepare", (params.dataset(task.names[0]),))
+        match task.stage:
+            case "train" | "baselines":
+                return [data]
+            case "evaluate" | "sample":
+                return [data, Task("train", task.names)]
+        runs = [(run.experiment, run.variant, str(run.seed)) for run in params.runs(task.names[0])]
+        stages = ("train", "evaluate", "sample")
+        return [data, Task("baselines", task.names), *(Task(stage, run) for run in runs for stage in stages)]
+
+    def _is_current(self, task: Task) -> bool:
+        """Whether the outputs of a task, and all they were made from, are what the stages would make now."""
+        if not all(self.is_current(before) for before in self.upstream(task)):
+            return False
+        if task.stage == "prepare":
+            return self._is_prepared(task.names[0])
+        expected = self.expected(task)
+        return expected is not None and recorded_recipe(self.outputs(task)) == expected
+
+    def _is_prepared(self, dataset: str) -> bool:
+        task, data = Task("prepare", (dataset,)), self.project.data
+        try:
+            manifest = read_manifest(dataset, data)
+            return (
+                describes(dataset_source(dataset), manifest)
+                and all(path.is_file() for path in self.outputs(task))
+                and is_conversion(dataset, data, self._code["prepare"])
+            )
+        except AcfError:
+            return False
+
+    def _expected(self, task: Task) -> str:
+        project, hashes = self.project, self._code[task.stage]
+        match task.stage:
+            case "report":
+                return report_recipe(project, task.names[0], hashes)
+            case "index":
+                return index_recipe(project, hashes)
+            case "train":
+                made = train.computation(project, task.run)
+            case "evaluate":
+                made = evaluate.computation(project, task.run, weights=recorded_weights_hash)
+            case "sample":
+                made = sample.computation(project, task.run, weights=recorded_weights_hash)
+            case _:
+                made = baselines.computation(project, task.names[0])
+        return recipe(made.stage, made.settings, made.inputs, hashes=hashes)

@@ -1,5 +1,6 @@
 """The stage `evaluate`."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,8 +33,16 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
     computation(Project(root), Run(experiment, variant, seed), device).restore_or_compute(root)
 
 
-def computation(project: Project, run: Run, device: str = "auto") -> Computation:
+def computation(
+    project: Project, run: Run, device: str = "auto", weights: Callable[[Path], str] = weights_hash
+) -> Computation:
     """Return the evaluation of the model of `run`, which is not begun.
+
+    Args:
+        project: where everything is.
+        run: the model.
+        device: as for `evaluate`.
+        weights: how the hash of the weights in a model's folder is had.
 
     Raises:
         AcfError: bad configuration, missing data or model.
@@ -83,7 +92,7 @@ def computation(project: Project, run: Run, device: str = "auto") -> Computation
     return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
-        inputs={"test": manifest.sha256["test"], "weights": weights_hash(model)},
+        inputs={"test": manifest.sha256["test"], "weights": weights(model)},
         folder=output.parent,
         names=[output.name],
         work=work(settings, "evaluate", manifest.shape),

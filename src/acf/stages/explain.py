@@ -12,7 +12,7 @@ from acf.runs.store import RUNS
 from acf.runs.stored import StoredRun, read_stored, stored_runs
 from acf.settings.params import Run
 from acf.stages.cached import Computation
-from acf.stages.current import OF_RUNS, WITH_RECIPE, Current, computation_of, stored_subject, subject
+from acf.stages.named_recipes import OF_RUNS, WITH_RECIPE, NamedRecipes, computation_of, stored_subject, subject
 from acf.stages.project import Project
 from acf.stages.run_list import duration
 from acf.stages.trained import read_trained
@@ -185,7 +185,7 @@ class _Explanation:
         )
 
     def _named(self) -> str:
-        if Current(self._project).names(self._stage, self._run):
+        if NamedRecipes(self._project).names(self._stage, self._run):
             return ""
         return "params.yaml does not name this run, so that no engine asks for it."
 

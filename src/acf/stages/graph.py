@@ -5,6 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from acf.errors import ConfigError
+from acf.runs.code import CODE
 from acf.runs.files import write_atomically
 from acf.stages.project import Project
 
@@ -45,12 +46,12 @@ def graph_text(project: Project) -> str:
     Raises:
         ConfigError: the template is missing or damaged.
     """
-    path = project.root / TEMPLATE
+    path, names = project.root / TEMPLATE, project.params.experiments
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
     try:
-        return environment.from_string(path.read_text(encoding="utf-8")).render(experiments=project.params.experiments)
+        return environment.from_string(path.read_text(encoding="utf-8")).render(stages=CODE, experiments=names)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; run acf in the project's top folder") from None
     except Exception as error:  # a damaged template can make jinja fail in any way

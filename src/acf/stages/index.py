@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from acf.reporting.comparison import read_comparison
 from acf.reporting.page import render
 from acf.reporting.wording import BITS, GAIN, NAME, PARAMETERS, cells
 from acf.runs.files import write_atomically, writing
+from acf.runs.recipe import code_hashes, file_hash, recipe
+from acf.stages.code_notes import note_code
 from acf.stages.project import Project
+
+TABLE = "table.csv"
 
 
 def index(root: Path = Path(".")) -> None:
@@ -19,11 +24,21 @@ def index(root: Path = Path(".")) -> None:
         AcfError: the table of a report is damaged, or the page cannot be written.
     """
     project = Project(root)
-    path = project.root / "reports" / "index.html"
-    entries = [(name, _best(project.report(name) / "table.csv", name)) for name in project.params.experiments]
+    hashes = code_hashes("index")
+    note_code("index", hashes, root)
+    path = project.index
+    made_of = index_recipe(project, hashes)
+    entries = [(name, _best(project.report(name) / TABLE, name)) for name in project.params.experiments]
     with writing(path):
-        write_atomically(path, render("index.html.j2", entries=entries).encode())
+        write_atomically(path, render("index.html.j2", recipe=made_of, entries=entries).encode())
     print(f"wrote {path}")
+
+
+def index_recipe(project: Project, hashes: Mapping[str, str]) -> str:
+    """Return the recipe of the page, which carries it; `hashes` are those of the code."""
+    tables = {name: project.report(name) / TABLE for name in project.params.experiments}
+    inputs = {name: file_hash(table) for name, table in tables.items() if table.is_file()}
+    return recipe("index", {"experiments": list(tables)}, inputs, hashes=hashes)
 
 
 def _best(path: Path, experiment: str) -> list[str] | None:

@@ -16,6 +16,9 @@ from acf.data.sources.image_dataset import ImageDataset
 from acf.data.sources.registered import dataset_source
 from acf.errors import DataError
 from acf.runs.files import replacing, writing
+from acf.runs.recipe import code_hashes
+from acf.stages.code_notes import note_code
+from acf.stages.conversions import note_conversion
 
 
 def prepare(dataset: str, root: Path = ROOT) -> Manifest:
@@ -37,7 +40,11 @@ def prepare(dataset: str, root: Path = ROOT) -> Manifest:
     with _only_one(downloads / "lock", dataset) as waited:
         if waited and (manifest := _present(source, root)):
             return manifest
-        return _prepare(source, downloads, root)
+        hashes = code_hashes("prepare")
+        note_code("prepare", hashes, root.parent)
+        manifest = _prepare(source, downloads, root)
+        note_conversion(dataset, root, hashes)
+        return manifest
 
 
 @contextmanager
@@ -68,13 +75,18 @@ def _present(source: ImageDataset, root: Path) -> Manifest | None:
     except DataError as error:
         print(f"{error.args[0].partition('; run')[0]}: preparing again")
         return None
-    if manifest != _manifest(source, source.sha256 or manifest.sha256, manifest.counts) or not _possible(
-        source, manifest.counts
-    ):
+    if not describes(source, manifest):
         print(f"{manifest_path(source.name, root)} is of another version of the data set: preparing again")
         return None
     print(f"{root / source.name}: already prepared, content verified")
     return manifest
+
+
+def describes(source: ImageDataset, manifest: Manifest) -> bool:
+    """Whether a manifest is one that the class of its data set could have today."""
+    return manifest == _manifest(source, source.sha256 or manifest.sha256, manifest.counts) and _possible(
+        source, manifest.counts
+    )
 
 
 def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:

@@ -62,6 +62,11 @@ class Project:
         """Folder of the report on an experiment."""
         return self.root / "reports" / experiment
 
+    @property
+    def index(self) -> Path:
+        """Page over the reports of all experiments."""
+        return self.root / "reports" / "index.html"
+
     def lock(self, name: str) -> Path:
         """File that a second process of the same name waits for."""
         return self.root / ".acf" / f"{name}.lock"

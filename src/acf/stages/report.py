@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,9 @@ from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown, printable
 from acf.runs.folders import replace_folder
+from acf.runs.recipe import code_hashes, file_hash, recipe
 from acf.settings.params import Params, Run
+from acf.stages.code_notes import note_code
 from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
 
 PLAIN_WIDTH = 120
@@ -36,7 +39,10 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         AcfError: a result file does not have the form of docs/architecture.md, or a file cannot be written.
     """
     project = Project(root)
+    hashes = code_hashes("report")
+    note_code("report", hashes, root)
     results = read_results(project, experiment)
+    made_of = report_recipe(project, experiment, hashes)
     table = comparison(results)
     figures = _figures(project, table, results)
     bullets = "".join(f"- {note}\n" for note in notes(table, results))
@@ -44,11 +50,33 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         "table.csv": table.to_csv(index=False).encode(),
         "table.md": f"{markdown(table, FULL)}\n{bullets}".encode(),
         **{f"figures/{name}.png": content for name, content in figures.items()},
-        "index.html": report_page(table, results, figures).encode(),
+        "index.html": report_page(table, results, figures, made_of).encode(),
     }
     folder = project.report(experiment)
     replace_folder(folder, files, project.lock(f"report-{experiment}"))
     _print(table, results, folder / "index.html")
+
+
+def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) -> str:
+    """Return the recipe of a report, whose page carries it.
+
+    Args:
+        project: where the files are that it is made from.
+        experiment: key under `experiments` in params.yaml.
+        hashes: those of the code (`acf.runs.recipe.code_hashes`).
+
+    Raises:
+        OSError: a file is missing.
+    """
+    params = project.params
+    settings = {
+        "experiment": experiment,
+        "dataset": params.dataset(experiment),
+        "runs": [list(run) for run in params.runs(experiment)],
+        "bases": _bases(params, experiment),
+    }
+    inputs = {path.relative_to(project.root).as_posix(): file_hash(path) for path in _needed(project, experiment)}
+    return recipe("report", settings, inputs, hashes=hashes)
 
 
 def read_results(project: Project, experiment: str) -> Results:
@@ -111,7 +139,8 @@ def _bases(params: Params, experiment: str) -> dict[str, str | None]:
     }
 
 
-def _check_present(project: Project, experiment: str) -> None:
+def _needed(project: Project, experiment: str) -> dict[Path, str]:
+    """Return the files that a report is made from, each with the command that makes it."""
     needed = {project.baselines(experiment): f"acf baselines --experiment {experiment}"}
     for run in project.params.runs(experiment):
         for file in (project.model(run) / HISTORY, project.training_record(run)):
@@ -119,9 +148,13 @@ def _check_present(project: Project, experiment: str) -> None:
         needed[project.metrics(run)] = f"acf evaluate {run.options}"
         for name in (SAMPLES, RECONSTRUCTIONS):
             needed[project.samples(run) / name] = f"acf sample {run.options}"
+    return needed
+
+
+def _check_present(project: Project, experiment: str) -> None:
     missing = [
         f"  {file.relative_to(project.root).as_posix()}  (made by: {command})"
-        for file, command in needed.items()
+        for file, command in _needed(project, experiment).items()
         if not file.is_file()
     ]
     if missing:

@@ -14,7 +14,7 @@ from acf.reporting.schemas import HistoryRow, Metrics
 from acf.runs.differences import differences
 from acf.runs.store import OUTPUTS
 from acf.runs.stored import NO_PARTS, StoredRun, stored_runs
-from acf.stages.current import Current, stored_subject
+from acf.stages.named_recipes import NamedRecipes, stored_subject
 from acf.stages.project import HISTORY, Project
 
 CURRENT, GONE, UNKNOWN, UNCLEAR = "current", "not in params.yaml", "unknown", "unclear"
@@ -74,11 +74,11 @@ def list_runs(root: Path = Path(".")) -> list[Entry]:
         ConfigError: this is no project, or its params.yaml cannot be used.
     """
     project = Project(root)
-    current = Current(project)
+    current = NamedRecipes(project)
     return [_entry(run, current) for run in stored_runs(root)]
 
 
-def _entry(run: StoredRun, current: Current) -> Entry:
+def _entry(run: StoredRun, current: NamedRecipes) -> Entry:
     named, reason = _named(run, current)
     faults = [fault for fault in run.faults if fault != NO_PARTS]
     value, reached = None, run.reached
@@ -104,7 +104,7 @@ def _entry(run: StoredRun, current: Current) -> Entry:
     )
 
 
-def _named(run: StoredRun, current: Current) -> tuple[str, str | None]:
+def _named(run: StoredRun, current: NamedRecipes) -> tuple[str, str | None]:
     """Return whether params.yaml and the code name this recipe, in words, and why that cannot be said."""
     if run.parts is None:
         return (CURRENT if run.recipe in current.recipes else UNKNOWN), None

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,8 +33,16 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
     computation(Project(root), Run(experiment, variant, seed), device).restore_or_compute(root)
 
 
-def computation(project: Project, run: Run, device: str = "auto") -> Computation:
+def computation(
+    project: Project, run: Run, device: str = "auto", weights: Callable[[Path], str] = weights_hash
+) -> Computation:
     """Return the pictures of the model of `run`, which are not drawn yet.
+
+    Args:
+        project: where everything is.
+        run: the model.
+        device: as for `sample`.
+        weights: how the hash of the weights in a model's folder is had.
 
     Raises:
         AcfError: bad configuration, missing data or model.
@@ -48,9 +57,9 @@ def computation(project: Project, run: Run, device: str = "auto") -> Computation
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
-            return draw(place)
+            return draw(place, store.recipe)
 
-    def draw(place: torch.device) -> Outputs:
+    def draw(place: torch.device, recipe: str) -> Outputs:
         flow = load(model, place)
         noise = torch.Generator().manual_seed(config.seed)
         samples = grey(flow.sample(config.samples, config.temperature, noise), levels)
@@ -58,7 +67,8 @@ def computation(project: Project, run: Run, device: str = "auto") -> Computation
         back = flow.inverse(flow.transform(x)).clamp(0, 1 - 1e-6)
         pairs = torch.cat([grey(x, levels), grey(back, levels)])
         columns = math.ceil(math.sqrt(len(samples)))
-        return Outputs({SAMPLES: png(tile(samples, columns)), RECONSTRUCTIONS: png(tile(pairs, len(x)))})
+        pictures = {SAMPLES: tile(samples, columns), RECONSTRUCTIONS: tile(pairs, len(x))}
+        return Outputs({name: png(picture, recipe=recipe) for name, picture in pictures.items()})
 
     return Computation(
         stage="sample",
@@ -69,7 +79,7 @@ def computation(project: Project, run: Run, device: str = "auto") -> Computation
             "model": record.model,
         },
         inputs={
-            "weights": weights_hash(model),
+            "weights": weights(model),
             "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
         },
         folder=project.samples(run),

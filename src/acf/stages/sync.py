@@ -1,0 +1,43 @@
+"""The command `acf sync`: DVC takes over what Snakemake, or a command by hand, has built."""
+
+import logging
+from pathlib import Path
+
+from acf.errors import ConfigError
+from acf.stages.code_notes import write_code
+from acf.stages.current import Current, Task
+from acf.stages.engines import busy
+from acf.stages.project import Project
+
+
+def sync(root: Path = Path(".")) -> None:
+    """Record all outputs that are up to date in dvc.lock and in DVC's cache; nothing is computed.
+
+    Only outputs that are what their stages would make now are recorded, so that dvc.lock never vouches for others.
+
+    Raises:
+        ConfigError: no project, or none with DVC.
+        BusyError: an engine is at work; names its process.
+        AcfError: a file cannot be written.
+    """
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # one line per stage
+    current = Current(Project(root))
+    try:
+        repo = Repo(str(root))
+    except NotDvcRepoError:
+        raise ConfigError(f"{root.resolve()} is no folder of DVC; run: git init && dvc init") from None
+    with repo, busy(root, LockError):
+        write_code(root)
+        stages = [(stage, Task.of(stage.cmd)) for stage in repo.index.stages if stage.cmd]
+        built = [stage for stage, task in stages if task.stage == "code" or current.is_current(task)]
+        changed = [stage for stage in built if any(stage.changed_entries())]
+        for stage in changed:
+            repo.commit(stage.addressing, force=True)
+    print(
+        f"dvc.lock: recorded {len(changed)} stages, {len(built) - len(changed)} were already; "
+        f"{len(stages) - len(built)} are not built, or not up to date"
+    )
