@@ -1,12 +1,12 @@
 """A SLURM cluster of two simulated nodes on this machine, for tests and for trying a profile out.
 
     python tests/pipeline/slurm/cluster.py install         # Debian's packages, by apt-get
-    python tests/pipeline/slurm/cluster.py start FOLDER    # then: export SLURM_CONF=FOLDER/slurm.conf
+    python tests/pipeline/slurm/cluster.py start FOLDER    # prints what the shell has to export
     python tests/pipeline/slurm/cluster.py stop FOLDER
 
-It needs root, and neither systemd nor cgroups. Configuration, key, sockets, logs and state lie in FOLDER alone, so that a
-SLURM or munge that the machine has already is left as it is. Each node has as many CPUs and as much memory as the profile
-asks for, whatever the machine has, and two GPUs that are only counted: jobs are given their numbers in
+It needs root, and neither systemd nor cgroups. Configuration, key, sockets, logs and state lie in FOLDER alone, so that
+a SLURM or munge that the machine has already is left as it is. Each node has as many CPUs and as much memory as the
+profile asks for, whatever the machine has, and two GPUs that are only counted: jobs are given their numbers in
 CUDA_VISIBLE_DEVICES, as on a real node, although no CUDA device is there.
 """
 
@@ -54,6 +54,7 @@ GresTypes=gpu
 # The CPUs and memory below are believed, whatever the machine has.
 SlurmdParameters=config_overrides
 ReturnToService=2
+MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node1} CPUs=4 RealMemory=32000 Gres=gpu:2
 NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node2} CPUs=4 RealMemory=32000 Gres=gpu:2
@@ -62,6 +63,12 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefaultTime=1 State=UP
 
 # A file for each GPU, as SLURM numbers the devices of a job only then; these are never opened.
 GRES_CONF = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+
+# In a job, Snakemake takes SLURM_CONF, as every SLURM_ variable, from the environment of the `srun` that it starts.
+SRUN = """\
+#!/bin/sh
+SLURM_CONF={folder}/slurm.conf exec {srun} "$@"
+"""
 
 
 def obstacle() -> str | None:
@@ -91,14 +98,16 @@ def install() -> None:
         subprocess.run(["apt-get", "-qq", *words], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
-def start(folder: Path) -> Path:
-    """Start a cluster with all its files in `folder`, wait until its nodes are idle, and return its slurm.conf.
+def start(folder: Path) -> dict[str, str]:
+    """Start a cluster with all its files in `folder`, wait until its nodes are idle, and return what programs need.
+
+    That is SLURM_CONF, and PATH with the `srun` of this cluster in front.
 
     Raises:
         RuntimeError: a daemon does not start; the message has the ends of the logs, and none is left running.
     """
     folder = folder.resolve()
-    for name in ("state", "spool"):
+    for name in ("state", "spool", "bin"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "munge.key").write_bytes(secrets.token_bytes(64))
     (folder / "munge.key").chmod(0o600)
@@ -106,19 +115,23 @@ def start(folder: Path) -> Path:
     configuration = folder / "slurm.conf"
     configuration.write_text(SLURM_CONF.format(folder=folder, **ports))
     (folder / "gres.conf").write_text(GRES_CONF)
-    environment = {**os.environ, "SLURM_CONF": str(configuration)}
+    srun = folder / "bin" / "srun"
+    srun.write_text(SRUN.format(folder=folder, srun=shutil.which("srun")))
+    srun.chmod(0o755)
+    variables = {"SLURM_CONF": str(configuration), "PATH": f"{srun.parent}:{os.environ['PATH']}"}
+    environment = os.environ | variables
     names = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid"}
     names |= {"log-file": "munged.log", "seed-file": "munged.seed"}
     munge = ["munged", "--force", *(f"--{option}={folder / name}" for option, name in names.items())]
     try:
         for command in (munge, ["slurmctld"], *(["slurmd", "-N", node] for node in NODES)):
             subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
-        _wait_for_nodes(environment)
+        _wait_for_nodes(folder, environment)
     except (subprocess.CalledProcessError, TimeoutError) as error:
         logs = "\n".join(f"{log.name}: {log.read_text()[-1000:]}" for log in sorted(folder.glob("*.log")))
         stop(folder)
         raise RuntimeError(f"the cluster in {folder} does not start: {error}\n{logs}") from error
-    return configuration
+    return variables
 
 
 def stop(folder: Path) -> None:
@@ -143,8 +156,10 @@ def stop(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _wait_for_nodes(environment: dict[str, str]) -> None:
+def _wait_for_nodes(folder: Path, environment: dict[str, str]) -> None:
     def idle() -> bool:
+        if not _alive(int((folder / "slurmctld.pid").read_text())):
+            raise TimeoutError("slurmctld has ended")
         return _lines("sinfo", "--noheader", "--Node", "--format=%T", environment=environment) == ["idle"] * len(NODES)
 
     if not _until(idle):
@@ -185,7 +200,7 @@ def main() -> None:
         case ["install"]:
             install()
         case ["start", folder]:
-            print(f"export SLURM_CONF={start(Path(folder))}")
+            print("export", *(f"{name}={value}" for name, value in start(Path(folder)).items()))
         case ["stop", folder]:
             stop(Path(folder))
         case _:
