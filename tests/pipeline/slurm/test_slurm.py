@@ -45,9 +45,9 @@ def built(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Cl
         frozen = study.frozen_trainings(VARIANTS, STOP_AT)
         cancelled, near_its_limit = (_job_of(study, variant) for variant in VARIANTS)
         study.command("scancel", cancelled)  # which sends SIGCONT before SIGTERM
-        # The time left becomes less than the warning that the profile asks for. SLURM counts limits in minutes, and
-        # looks at them every half minute.
-        study.command("scontrol", "update", f"JobId={near_its_limit}", "TimeLimit=2")
+        # Less time is left than the warning that the profile asks for. SLURM counts limits in minutes and looks at them
+        # every half minute.
+        study.set_minutes_left(near_its_limit)
         study.until(lambda: pending(frozen["acf-l2"], signal.SIGUSR1))
         os.kill(frozen["acf-l2"], signal.SIGCONT)
         assert snakemake.wait(PATIENCE) == 0, study.output.read_text()[-5000:]
