@@ -64,23 +64,26 @@ class ClusterStudy:
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return result.stdout
 
-    def frozen_trainings(self, variants: Sequence[str], step: int) -> dict[str, int]:
-        """Stop the training of each variant by SIGSTOP when it is past a step; return process ids by variant.
+    def log(self, variant: str) -> Path:
+        """Return the file with what the last training of a variant has printed."""
+        return self.project.root / "logs" / "train" / "digits" / variant / "seed0.log"
+
+    def freeze_trainings(self, variants: Sequence[str], step: int) -> None:
+        """Stop the training of each variant by SIGSTOP when it is past a step.
 
         A stopped process lasts as long as the cluster needs, at no cost; SIGCONT lets it go on, and take its signals.
         """
-        frozen: dict[str, int] = {}
+        frozen = set()
 
         def all_frozen() -> bool:
-            for variant in set(variants) - set(frozen):
-                log = self.project.root / "logs" / "train" / "digits" / variant / "seed0.log"
+            for variant in set(variants) - frozen:
+                log = self.log(variant)
                 if log.exists() and f"step {step}/" in log.read_text() and (number := self._training(variant)):
                     os.kill(number, signal.SIGSTOP)
-                    frozen[variant] = number
+                    frozen.add(variant)
             return len(frozen) == len(variants)
 
         self.until(all_frozen)
-        return frozen
 
     def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until a condition holds, and return what it returned."""
@@ -100,9 +103,3 @@ class ClusterStudy:
             if here and words[1:4] == ["-m", "acf.cli", "train"] and variant in words:
                 return int(process.name)
         return 0
-
-
-def pending(process: int, signum: signal.Signals) -> bool:
-    """Say whether a signal waits for a stopped process."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return bool(int(re.search(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)[1], 16) >> (signum - 1) & 1)

@@ -1,8 +1,6 @@
 """The profile `slurm` on a real SLURM: what jobs ask for, and trainings that are cancelled or near their time limit."""
 
 import csv
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 
 from tests.pipeline.project import Project
 from tests.pipeline.slurm import cluster
-from tests.pipeline.slurm.study import PATIENCE, ClusterStudy, pending
+from tests.pipeline.slurm.study import PATIENCE, ClusterStudy
 
 pytestmark = pytest.mark.slurm
 
@@ -42,14 +40,15 @@ def built(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Cl
     study = ClusterStudy(_project(tmp_path_factory.mktemp("study")), slurm)
     snakemake = study.snakemake("reports/digits/index.html")
     try:
-        frozen = study.frozen_trainings(VARIANTS, STOP_AT)
+        study.freeze_trainings(VARIANTS, STOP_AT)
         cancelled, near_its_limit = (_job_of(study, variant) for variant in VARIANTS)
-        study.command("scancel", cancelled)  # which sends SIGCONT before SIGTERM
+        # SLURM sends SIGCONT before each of its signals, so the trainings go on without being told to.
+        study.command("scancel", cancelled)
         # Less time is left than the warning that the profile asks for. SLURM counts limits in minutes and looks at them
         # every half minute.
         study.set_minutes_left(near_its_limit)
-        study.until(lambda: pending(frozen["acf-l2"], signal.SIGUSR1))
-        os.kill(frozen["acf-l2"], signal.SIGCONT)
+        for variant, name in zip(VARIANTS, ("SIGTERM", "SIGUSR1"), strict=True):
+            study.until(lambda log=study.log(variant), name=name: f"stopped by {name}" in log.read_text())
         assert snakemake.wait(PATIENCE) == 0, study.output.read_text()[-5000:]
     finally:
         if snakemake.poll() is None:
