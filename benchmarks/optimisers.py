@@ -27,6 +27,7 @@ from acf.flows.build import build
 from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.lipschitz.normalised import Normalised
+from acf.runs.ranks import BatchShare
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.average import MovingAverage, certified_average
 from acf.training.batches import Batches, training_input
@@ -125,7 +126,8 @@ def trained(case: Case) -> dict[str, Any]:
     losses: list[Tensor] = []
     for step in range(config.steps):
         parts.zero_grad()
-        x = training_input(batches.batch_at(step * config.batch_size, config.batch_size), model.levels, False)
+        position, size = step * config.batch_size, config.batch_size
+        x = training_input(batches.batch_at(position, size), model.levels, False, BatchShare(0, size, size))
         losses.append(gradient(flow, x))
         nn.utils.clip_grad_norm_(flow.parameters(), config.clip_norm)
         set_learning_rate(parts, learning_rate(step, config))

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from acf.evaluation.likelihood import bits_per_dim
     from acf.flows.build import build
     from acf.flows.certificate import Certificate
+    from acf.flows.data_parallel import DataParallelFlow
     from acf.flows.flow import Flow, certify, tighten
     from acf.flows.storage import load, save
 
 _PLACES = {
     "Certificate": "acf.flows.certificate",
+    "DataParallelFlow": "acf.flows.data_parallel",
     "Flow": "acf.flows.flow",
     "bits_per_dim": "acf.evaluation.likelihood",
     "build": "acf.flows.build",
@@ -25,7 +27,18 @@ _PLACES = {
     "tighten": "acf.flows.flow",
 }
 
-__all__ = ["Certificate", "Flow", "bits_per_dim", "build", "certify", "lipschitz", "load", "save", "tighten"]
+__all__ = [
+    "Certificate",
+    "DataParallelFlow",
+    "Flow",
+    "bits_per_dim",
+    "build",
+    "certify",
+    "lipschitz",
+    "load",
+    "save",
+    "tighten",
+]
 
 
 def __getattr__(name: str) -> Any:

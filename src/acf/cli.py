@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from acf.errors import AcfError, StoppedError
+from acf.errors import AcfError, LostRankError, NotContractiveError, StoppedError, TrainingError
 from acf.runs.files import explanation
+from acf.runs.launch import LOST, is_launched
+from acf.runs.ranks import Place
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
 from acf.runs.threads import wait_passively
@@ -27,7 +29,12 @@ Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` s
 Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
 Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<experiment>.variants`.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0, max=HIGHEST_SEED)]
-Device = Annotated[str, typer.Option(envvar="ACF_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="ACF_DEVICE", help="cpu, cuda:1, mps; cuda: any free one; auto: any free one of ACF_DEVICES or of all."
+    ),
+]
 
 STOPPED = 130
 """Exit code after a signal to stop, whichever it was; typer's for Ctrl-C."""
@@ -76,11 +83,22 @@ def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> No
 
 
 @app.command()
-def train(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
-    """Train one variant; an interrupted run resumes from its last checkpoint."""
+def train(
+    experiment: Experiment,
+    variant: Variant,
+    seed: Seed = 0,
+    device: Device = "auto",
+    processes: Annotated[
+        int, typer.Option(envvar="ACF_PROCESSES", help="Processes that share the work, a device each.", min=1, max=1024)
+    ] = 1,
+) -> None:
+    """Train one variant; an interrupted run resumes from its last checkpoint.
+
+    Under torchrun or srun, each process that they start is one of those that share the work.
+    """
     from acf.stages.train import train as stage
 
-    stage(experiment, variant, seed, device)
+    stage(experiment, variant, seed, device, processes=processes)
 
 
 @app.command()
@@ -175,7 +193,7 @@ def main() -> None:
             if signals.received is None:
                 raise
             code = STOPPED
-        if code == STOPPED and signals.received is not None:
+        if code == STOPPED and signals.received is not None and not _is_follower():
             print(f"interrupted by {signals.received.name}; run the same command again to go on", file=sys.stderr)
     sys.exit(flush_output(output, code))
 
@@ -187,8 +205,16 @@ def _run() -> int:
     except SystemExit as end:  # typer's way to end, whatever the code
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except StoppedError as stop:
-        print(f"interrupted: {stop}", file=sys.stderr)
+        if not _is_follower():
+            print(f"interrupted: {stop}", file=sys.stderr)
         return STOPPED
+    except LostRankError as lost:
+        if not _is_follower() and not is_launched():
+            print(f"error: {lost}", file=sys.stderr)
+        return LOST
+    except (TrainingError, NotContractiveError) as error:
+        if not _is_follower():
+            print(f"error: {error}", file=sys.stderr)
     except AcfError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
@@ -201,6 +227,15 @@ def _run() -> int:
             raise
         print(f"error: {OUT_OF_MEMORY} ({message.partition(chr(10))[0]})", file=sys.stderr)
     return 1
+
+
+def _is_follower() -> bool:
+    """Whether another process of the same training says what all of them have agreed on."""
+    try:
+        place = Place.of_environment()
+    except AcfError:  # which has been said
+        return False
+    return place is not None and place.rank > 0
 
 
 if __name__ == "__main__":

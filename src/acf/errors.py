@@ -62,3 +62,7 @@ class TrainingError(AcfError):
 
 class StoppedError(TrainingError):
     """A signal asked training to stop; it goes on from its checkpoint when the same command is run again."""
+
+
+class LostRankError(TrainingError):
+    """Another process of the same training has ended; what it had to say it has said itself."""

@@ -2,16 +2,13 @@
 
 import copy
 import pickle
-import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -20,9 +17,8 @@ from acf.flows.actnorm import ActNorm
 from acf.registry import ATTENTIONS
 from tests.building_blocks.layers import make_attention
 from tests.building_blocks.noise import noise
+from tests.building_blocks.ranks import in_every_rank, needs_gloo
 
-needs_gloo = pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="needs gloo")
-RANKS = 2
 CONFIG: dict[str, Any] = {
     "shape": (1, 4, 4),
     "blocks": [2],
@@ -34,23 +30,6 @@ CONFIG: dict[str, Any] = {
 SPLITS = {"equal": 6, "unequal": 9, "one rank empty": 12}
 """Numbers of the 12 samples that rank 0 gets."""
 X = noise(12, 4, 3, 3)
-
-
-def in_every_rank(function: Any, folder: Path) -> list[Any]:
-    """Return what function(rank) returns in two processes, by rank."""
-    multiprocessing.spawn(_run, (function, folder), nprocs=RANKS)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
-
-
-def _run(rank: int, function: Any, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), RANKS)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=timedelta(seconds=60))
-    try:
-        torch.save(function(rank), folder / f"{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
 
 
 def layers() -> dict[str, torch.nn.Module]:

@@ -117,11 +117,11 @@ def test_going_on_with_other_threads_is_said(
         return validation_bits_per_dim(*arguments)
 
     monkeypatch.setattr("acf.training.trainer.validation_bits_per_dim", stopping)
-    said = "the number of threads is 1 now and was 2 before"
+    said = "this start has 1 thread in 1 process, the one before the interruption had 2 threads in 1 process"
     for other in (False, True):
         if other:
             (store,) = (root / ".acf/runs").iterdir()
-            (store / "threads.txt").write_text("2")
+            (store / "threads.txt").write_text("2 threads in 1 process")
         with pytest.raises(StoppedError):
             train("digits", "resflow", 0, "cpu", root)
         assert (said in capsys.readouterr().out) == other

@@ -1,4 +1,4 @@
-"""Signals, damaged and unwritable checkpoints, and output that nobody reads: no step is lost that was written."""
+"""Signals, damaged checkpoints, and output that nobody reads: no step is lost that was written."""
 
 import io
 import os
@@ -7,11 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
-from acf.errors import StoppedError, TrainingError, UnwritableError
+from acf.errors import StoppedError, TrainingError
+from acf.flows.certificate import Certificate
+from acf.flows.flow import Flow
 from acf.registry import OPTIMISERS
-from acf.runs.files import temporary_of
+from acf.training import average
 from acf.training.checkpoint import BEFORE, NAME, read_checkpoint, write_checkpoint
+from acf.training.trainer import Trainer
 from tests.training.trainers import same, trainer
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
@@ -39,28 +43,77 @@ def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path:
     assert resumed.seconds == run.seconds
     assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
     assert same(run.run()[0].state_dict(), whole.average.module.state_dict())
-    without_seconds = [
-        [{**row, "seconds": None} for row in history.rows] for history in (resumed.history, whole.history)
-    ]
-    assert without_seconds[0] == without_seconds[1]
+    assert rows(resumed) == rows(whole)
 
 
 @pytest.mark.parametrize("optimiser", sorted(OPTIMISERS.keys() - {"adamw"}))  # which the test above has
 def test_every_optimiser_goes_on_with_the_same_bits(tmp_path: Path, optimiser: str) -> None:
     stopped, whole = (trainer(tmp_path / name, optimiser=optimiser, steps=5) for name in ("a", "b"))
-    original = stopped._gradient_step
-
-    def interrupted(rate: float) -> None:
-        if stopped.step == 2:
-            signal.raise_signal(signal.SIGTERM)
-        original(rate)
-
-    stopped._gradient_step = interrupted  # type: ignore[method-assign]
-    with pytest.raises(StoppedError):
-        stopped.run()
+    stop_after_step(stopped, 3)
     resumed = trainer(tmp_path / "a", optimiser=optimiser, steps=5)
     assert resumed.step == 3
     assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
+
+
+PARTS = {"first step": 0, "first step after a start": 4, "validation": 4, "tightening": 4, "last certificate": 8}
+"""A part of training that may take long, and the number of steps that are done when a signal comes in it."""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
+    tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, run = trainer(tmp_path / "whole"), trainer(tmp_path / "cut")
+    expected = whole.run()[0].state_dict()
+    if part == "first step after a start":
+        stop_after_step(run, 4)
+        run = trainer(tmp_path / "cut")
+    log_prob, certify, calls = Flow.log_prob_of_pixels, average.tighten, {"validation": 0, "certificate": 0}
+
+    def slow_log_prob(flow: Flow, x: Tensor) -> Tensor:
+        values = log_prob(flow, x)
+        calls["validation"] += not flow.training
+        if (flow.training and "first step" in part) or (part == "validation" and calls["validation"] == 2):
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the signal did not end it")
+        return values
+
+    def slow_tighten(flow: Flow) -> Certificate:
+        certificate = certify(flow)
+        calls["certificate"] += 1
+        if (part, calls["certificate"]) in (("tightening", 1), ("last certificate", 3)):
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the signal did not end it")
+        return certificate
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Flow, "log_prob_of_pixels", slow_log_prob)
+        patch.setattr(average, "tighten", slow_tighten)
+        with pytest.raises(StoppedError, match=rf"^test: stopped by SIGTERM after step {PARTS[part]}\. Run the same"):
+            run.run()
+    resumed = trainer(tmp_path / "cut")
+    assert resumed.step == PARTS[part]
+    for again in (resumed, run):
+        assert same(again.run()[0].state_dict(), expected)
+        assert rows(again) == rows(whole)
+
+
+def rows(run: Trainer) -> list[dict[str, object]]:
+    return [{**row, "seconds": None} for row in run.history.rows]
+
+
+def stop_after_step(run: Trainer, step: int) -> None:
+    original = run._gradient_step
+
+    def interrupted(rate: float) -> None:
+        original(rate)
+        if run.step + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    run._gradient_step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        run.run()
+    run._gradient_step = original  # type: ignore[method-assign]
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
@@ -87,26 +140,6 @@ def test_training_runs_in_a_thread_of_a_larger_program(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run.run).result()
     assert run.step == 2
-
-
-def test_a_checkpoint_that_cannot_be_written_says_what_to_do_and_loses_nothing(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    original = run._gradient_step
-
-    def fill_disk(rate: float) -> None:
-        if run.step == 6:
-            temporary_of(tmp_path / NAME).mkdir()  # in place of a disk that is full
-        original(rate)
-
-    run._gradient_step = fill_disk  # type: ignore[method-assign]
-    with pytest.raises(UnwritableError) as caught:
-        run.run()
-    assert str(caught.value).startswith(f"test: cannot write {tmp_path / NAME}: ")
-    assert str(caught.value).endswith(". Run the same command again to go on")
-    temporary_of(tmp_path / NAME).rmdir()
-    again = trainer(tmp_path)
-    assert again.step == 4
-    assert same(again.run()[0].state_dict(), trainer(tmp_path / "whole").run()[0].state_dict())
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(

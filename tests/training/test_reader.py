@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from acf.runs.ranks import ALONE
 from acf.training.batches import Batches
 from acf.training.reader import BatchReader
 from tests.training.trainers import CPU
@@ -19,7 +20,7 @@ def batches() -> Batches:
 
 def test_batches_are_those_at_their_positions_in_any_order() -> None:
     plain = batches()
-    reader = BatchReader(batches(), 64, CPU)
+    reader = BatchReader(batches(), 64, ALONE, CPU)
     positions = [0, 7, 14, 21, 14, 0, 35, 42, 400, 407]
     with reader:
         for position in positions:
@@ -30,7 +31,7 @@ def test_batches_are_those_at_their_positions_in_any_order() -> None:
 
 def test_the_thread_ends_with_the_context_whatever_ends_it() -> None:
     before = threading.active_count()
-    reader = BatchReader(batches(), 64, CPU)
+    reader = BatchReader(batches(), 64, ALONE, CPU)
     for _ in range(2):
         with suppress(KeyboardInterrupt), reader:
             reader.read(0, 8)
@@ -48,7 +49,7 @@ class Broken(Batches):
 
 def test_what_goes_wrong_in_the_thread_is_raised_where_the_batch_is_asked_for() -> None:
     images = torch.zeros(50, 1, 1, 1, dtype=torch.uint8)
-    with BatchReader(Broken(images, held_out=10, seed=3), 64, CPU) as reader:
+    with BatchReader(Broken(images, held_out=10, seed=3), 64, ALONE, CPU) as reader:
         reader.read(0, 8)
         with pytest.raises(OSError, match="the disk is gone"):
             reader.read(8, 8)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from acf.errors import NotContractiveError, TrainingError
 from acf.lipschitz import L2SelfAttention
 from acf.registry import ATTENTIONS
+from acf.runs.ranks import BatchShare
 from acf.training.batches import training_input
 from acf.training.checkpoint import read_checkpoint
 from acf.training.finite import not_finite
@@ -63,7 +64,7 @@ def test_the_average_is_exponential(tmp_path: Path) -> None:
 def test_flips_are_drawn_per_image() -> None:
     images = torch.zeros(400, 1, 8, 8, dtype=torch.uint8)
     images[..., 0] = 16
-    x = training_input(images, levels=17, horizontal_flips=True)
+    x = training_input(images, levels=17, horizontal_flips=True, share=BatchShare(0, len(images), len(images)))
     flipped = x[:, 0, 0, 7] > 0.5
     assert torch.equal(flipped, x[:, 0, 0, 0] < 0.5)
     assert 140 < int(flipped.sum()) < 260

@@ -7,11 +7,16 @@ import torch
 from torch import Tensor
 
 from acf.data.prepared.tensors import Images
+from acf.runs.ranks import BatchShare
 from acf.settings.config import ModelConfig
 
 
 def dequantise(
-    images: Tensor, levels: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    images: Tensor,
+    levels: int,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    share: BatchShare | None = None,
 ) -> Tensor:
     """Return x = (k + u) / levels in [0, 1) with u uniform in [0, 1) (arXiv 1511.01844, section 3.1).
 
@@ -20,13 +25,17 @@ def dequantise(
         levels: number of grey levels.
         generator: source of u, on the CPU; by default torch's global generator of the images' device.
         dtype: of the result.
+        share: which rows `images` has of a batch that several processes share; u is drawn for the batch.
     """
+    shape = images.shape if share is None else (share.total, *images.shape[1:])
     if generator is None:
-        noise = torch.rand(images.shape, device=images.device, dtype=dtype)
+        noise = torch.rand(shape, device=images.device, dtype=dtype)
     else:
         # In float64 whatever the result's type, so that all models see the same noise.
-        noise = torch.rand(images.shape, generator=generator, dtype=torch.float64, device="cpu")
+        noise = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
         noise = noise.to(images.device, dtype)
+    if share is not None:
+        noise = share.rows(noise)
     x = (images + noise) / levels
     return x.clamp(max=1 - torch.finfo(dtype).eps / 2)
 

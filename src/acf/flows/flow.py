@@ -13,6 +13,7 @@ from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
+from acf.flows.noise import Noise, RankNoise, SharedNoise, in_data_parallel_call, require_no_bypass
 from acf.flows.pixels import require_images, require_pixels
 from acf.flows.prepared import Prepared
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
@@ -26,6 +27,7 @@ from acf.lipschitz.precision import (
     require_full_precision,
     require_full_weights,
 )
+from acf.runs.ranks import BatchShare
 from acf.settings.config import LogDetConfig, ModelConfig
 
 
@@ -62,6 +64,8 @@ class Flow(nn.Module):
         self.config, self.bijection = config, bijection
         self.logit = Logit(config.logit_alpha)
         self.shape: tuple[int, int, int] = config.shape
+        self._wrapped = False
+        self._rank_noise: RankNoise | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (z, log_abs_det): z (B, C*H*W), log|det dz/dx| (B,) in nats, for x (B, C, H, W) in [0, 1).
@@ -69,27 +73,50 @@ class Flow(nn.Module):
         The first batch in training mode sets the scales of ActNorm and attention. Values are accepted wherever the
         logit is finite, which is slightly beyond [0, 1], so that every `inverse` can be mapped back.
 
+        A flow may be wrapped by torch's DistributedDataParallel, or by `acf.DataParallelFlow`, which has `log_prob`.
+        Then all ranks start from the scales of all their first batches together, their power series have the same
+        lengths, and their probes are independent, whatever their seeds.
+
         Raises:
             InputError: wrong shape, type or precision, or values that are NaN, infinite or no pixels. No layer has seen
-                the images then. It is a ValueError.
+                the images then. Also if the flow is wrapped and in training called otherwise than through the wrapped
+                model, which would leave gradients of several ranks apart. It is a ValueError.
         """
         self._check(x)
-        return self._value_and_log_det(x)
+        return self._value_and_log_det(x, self._noise(x))
 
-    def _value_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _value_and_log_det(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         with autocast_off(x.device.type):
             x, start = self.logit.as_part(x, None)
-            z, log_abs_det = self.bijection(x, self._prepared(x))
+            z, log_abs_det = self.bijection(x, self._prepared(x, noise))
             return z, start + log_abs_det
 
-    def _prepared(self, x: Tensor) -> Prepared:
+    def _prepared(self, x: Tensor, noise: Noise) -> Prepared:
         blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
         norms = (m for m in self.modules() if isinstance(m, ActNorm))
-        return Prepared(prepared_blocks(blocks, x), prepared_scales(norms))
+        return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms))
+
+    def _noise(self, x: Tensor) -> Noise:
+        """Return where the random numbers of a pass over x come from."""
+        if self._wrapped and self.training and torch.is_grad_enabled():
+            require_no_bypass()
+        if self.training and in_data_parallel_call():
+            if self._rank_noise is None:
+                self._rank_noise = RankNoise.agreed(x.device)
+            return self._rank_noise
+        return SharedNoise(BatchShare(0, len(x), len(x)))
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """Names that DistributedDataParallel is to leave out. Nothing else asks: it tells that the flow is wrapped."""
+        self._wrapped = True
+        return []
 
     def transform(self, x: Tensor) -> Tensor:
         """Return z = f(x) (B, C*H*W) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
+        if self._wrapped and self.training and torch.is_grad_enabled():
+            require_no_bypass()
         with autocast_off(x.device.type):
             z = self.bijection.transform(self.logit.transform(x))
         refuse_backward_in_autocast(z)
@@ -108,16 +135,20 @@ class Flow(nn.Module):
         require_images(x, self.shape)
         require_full_precision(x, first_parameter(self), "flow")
 
-    def log_prob_of_pixels(self, x: Tensor) -> Tensor:
+    def log_prob_of_pixels(self, x: Tensor, share: BatchShare | None = None) -> Tensor:
         """Return `log_prob(x)` for images whose values are known to lie in [0, 1), as those of `dequantise` do.
 
         Nothing looks at the values, for which the host would wait for a device to finish all its work.
 
+        Args:
+            x: images (B, C, H, W).
+            share: which rows x has of a batch that several processes share; the random numbers are those of the batch.
+
         Raises:
-            InputError: wrong shape, type or precision.
+            InputError: wrong shape, type or precision, or a wrapped flow, as for `forward`.
         """
         self._check_form(x)
-        z, log_abs_det = self._value_and_log_det(x)
+        z, log_abs_det = self._value_and_log_det(x, self._noise(x) if share is None else SharedNoise(share))
         return self.base_log_prob(z) + log_abs_det
 
     @staticmethod

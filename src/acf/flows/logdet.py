@@ -102,16 +102,17 @@ class RouletteEstimator:
         """Return P(number of further terms >= k)."""
         return 1.0 if k <= 0 else float(_tails(self.distribution, self.parameter, _power_of_two(k))[k - 1])
 
-    def systematic_lengths(self, count: int) -> list[int]:
+    def systematic_lengths(self, count: int, generator: torch.Generator | None = None) -> list[int]:
         """Draw the number of further terms of `count` estimates that are added up, such as those of a flow's blocks.
 
         The lengths are the law's quantiles at (pi(i) + U) / count, with one U uniform in (0, 1] and a random
         permutation pi of 0, ..., count - 1 (systematic sampling). Each length has exactly the law, as pi(i) + U is
         uniform in (0, count]; together they are spread over it evenly, so that their sum hardly varies. Any two
-        estimates depend on each other through their lengths alone. Drawn on the host, from torch's global generator.
+        estimates depend on each other through their lengths alone. Drawn on the host, from torch's global generator
+        or the one that is given.
         """
-        start = 1 - torch.rand((), dtype=torch.float64, device="cpu")
-        return self._lengths((torch.randperm(count, device="cpu") + start) / count)
+        start = 1 - torch.rand((), dtype=torch.float64, device="cpu", generator=generator)
+        return self._lengths((torch.randperm(count, device="cpu", generator=generator) + start) / count)
 
     def _lengths(self, levels: Tensor) -> list[int]:
         """The numbers of k >= 1 with tail(k) > level, 0 < level <= 1: at a uniform one P(length >= k) = tail(k)."""
@@ -171,12 +172,11 @@ class RouletteEstimator:
         """P_k of the exact terms; terms fall like the k-th power of J's eigenvalues over k, so later ones get fewer."""
         return [max(1, self.probes // 2**k) for k in range(self.exact_terms)]
 
-    def draw_probe(self, x: Tensor) -> Tensor:
-        """Draw v of x's shape from the global generator of x's device."""
-        x = x.detach()  # torch does not draw like a tensor with a forward tangent.
+    def draw_probe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw v of x's shape and type, from the global generator of x's device or the one of it that is given."""
         if self.probe == "gaussian":
-            return torch.randn_like(x)
-        return torch.randint_like(x, 2) * 2 - 1
+            return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return torch.randint(2, x.shape, generator=generator, dtype=x.dtype, device=x.device) * 2 - 1
 
 
 def _power_of_two(k: int) -> int:

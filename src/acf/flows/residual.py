@@ -16,6 +16,7 @@ from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.fixed_point import Solution, invert
 from acf.flows.implicit import INVERSE_ONCE, differentiable_solution
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, value_and_series, value_and_surrogate
+from acf.flows.noise import Noise
 from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
 from acf.flows.prepared import BlockInputs, Prepared
 from acf.lipschitz.branch import Branch
@@ -170,11 +171,11 @@ class ResidualBlock(PreparedBijection):
         return self._cached_bound[1]
 
 
-def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor) -> dict[nn.Module, BlockInputs]:
+def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor, noise: Noise) -> dict[nn.Module, BlockInputs]:
     """Return what each block needs for one pass over as many samples as x has.
 
     In training mode the lengths of the blocks' power series are systematic samples, so that the time of a pass hardly
-    varies.
+    varies; they and the probes come from `noise`.
     """
     tensors = effective_tensors([block.branch for block in blocks])
     inputs = {block: BlockInputs(of_block) for block, of_block in zip(blocks, tensors, strict=True)}
@@ -183,9 +184,9 @@ def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor) -> dict[nn.Modul
         if block.training:
             groups[RouletteEstimator.from_config(block.training_log_det)].append(block)
     for estimator, group in groups.items():
-        lengths = dict(zip(group, estimator.systematic_lengths(len(group)), strict=True))
+        lengths = dict(zip(group, noise.lengths(estimator, len(group)), strict=True))
         for shape, alike in _by_shape(group).items():
-            probes = estimator.draw_probe(torch.empty((len(alike), x.shape[0], *shape), dtype=x.dtype, device=x.device))
+            probes = noise.probes(estimator, (len(alike), *shape), x)
             for block, probe in zip(alike, probes.unbind(), strict=True):
                 inputs[block] = replace(
                     inputs[block], series_weights=estimator.series_weights(lengths[block]), probe=probe

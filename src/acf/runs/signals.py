@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,17 +15,19 @@ class StopSignals:
     """A context in which signals to stop are noted instead of ending the process.
 
     The handlers from before are put back at its end. A signal that is ignored stays so (`nohup` has SIGHUP ignored).
-    Outside the main thread, where Python allows no handlers, nothing changes.
+    Outside the main thread, where Python allows no handlers, nothing changes. It can be entered again after its end.
 
     Attributes:
-        received: the last such signal; None while there was none.
+        received: the last such signal since the context was entered; None while there was none.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._raising = False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self.received = None
         if threading.current_thread() is threading.main_thread():
             for number in [getattr(signal, name) for name in NAMES if hasattr(signal, name)]:
                 handler = signal.getsignal(number)
@@ -37,9 +41,27 @@ class StopSignals:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        self._handlers.clear()
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """A context within this one that the first signal ends by `KeyboardInterrupt`, even one from before.
+
+        Libraries may make another exception of it.
+        """
+        self._raising = True
+        try:
+            if self.received is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._raising = False
 
     def _note(self, number: int, _: object) -> None:
         self.received = signal.Signals(number)
+        if self._raising:
+            self._raising = False
+            raise KeyboardInterrupt
 
 
 class Interruptible(StopSignals):

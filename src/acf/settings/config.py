@@ -462,6 +462,11 @@ class TrainingConfig(Section):
         description="Number of steps between two validations; a tenth of it is the number of steps between two rows of "
         "`history.csv`. This project's choice.",
     )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="Which averaged weights become the model: those of the last step, as in the code published with "
+        "arXiv 1906.02735, or those of the validation with the lowest bits/dim, this project's addition.",
+    )
     log_det: TrainingLogDetConfig = Field(
         default=TrainingLogDetConfig(),
         description="Estimator of log-determinants in training and validation (arXiv 1906.02735, sections 3.1, 3.2).",

@@ -20,8 +20,9 @@ from acf.flows.storage import CONFIG, load
 from acf.reporting.audit_table import markdown
 from acf.reporting.result_files import read_result, require_form
 from acf.reporting.schemas import Audit, Metrics, TrainedModel
-from acf.runs.device import describe_device, select_device
+from acf.runs.device import describe_device
 from acf.runs.files import write_atomically, writing
+from acf.runs.leases import leased_device
 from acf.runs.threads import paying_threads
 from acf.settings.params import Run
 from acf.settings.work import largest_map
@@ -57,14 +58,13 @@ def audit_models(
         AcfError: bad configuration, missing data or model, a damaged file, or tables that cannot be written.
     """
     project = Project(root)
-    place = select_device(device)
-    place = torch.device("cpu") if place.type == "mps" else place
     runs = _trained(project, experiment, variant, seed)
     dataset = project.params.dataset(experiment)
     manifest = read_manifest(dataset, project.data)
     count = min(images, manifest.counts["test"])
     largest = max(largest_map(project.params.resolve(*run[:2]).model, manifest.shape) for run in runs)
-    with paying_threads(count * largest):
+    with leased_device(device) as leased, paying_threads(count * largest):
+        place = torch.device("cpu") if leased.type == "mps" else leased
         models = [_audit_model(project, run, dataset, images, place) for run in runs]
         how = _how(count, place)
     table = {

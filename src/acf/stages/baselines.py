@@ -22,7 +22,16 @@ def baselines(experiment: str, root: Path = Path(".")) -> None:
         ConfigError: no such experiment.
         DataError: the data set is not prepared, or its test split holds fewer than two images.
     """
-    project = Project(root)
+    computation(Project(root), experiment).restore_or_compute(root)
+
+
+def computation(project: Project, experiment: str) -> Computation:
+    """Return the measurement of the baselines of `experiment`, which is not begun.
+
+    Raises:
+        ConfigError: no such experiment.
+        DataError: the data set is not prepared.
+    """
     config = project.params.evaluation(experiment)
     dataset, levels = project.params.dataset(experiment), project.params.levels(experiment)
     manifest = read_manifest(dataset, project.data)
@@ -38,11 +47,12 @@ def baselines(experiment: str, root: Path = Path(".")) -> None:
         return Outputs({output.name: json_bytes(content)}, f"{', '.join(shown)} bits/dim{''.join(absent)}")
 
     output = project.baselines(experiment)
-    Computation(
+    return Computation(
         stage="baselines",
         settings={**identity, "levels": levels, "evaluation": config.model_dump(mode="json")},
         inputs={split: manifest.sha256[split] for split in SPLITS},
         folder=output.parent,
         names=[output.name],
         work=covariance(manifest.shape),
-    ).restore_or(compute, project.root)
+        compute=compute,
+    )

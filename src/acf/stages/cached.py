@@ -37,6 +37,7 @@ class Computation:
         names: file names of the outputs.
         work: number of values in the largest tensor, which decides how many threads compute (`acf.runs.threads`). The
             outputs depend on them by rounding errors only.
+        compute: returns the outputs; checkpoints may go to the folder of the run store it is given.
     """
 
     stage: str
@@ -45,12 +46,12 @@ class Computation:
     folder: Path
     names: Sequence[str]
     work: int
+    compute: Callable[[RunStore], Outputs]
 
-    def restore_or(self, compute: Callable[[RunStore], Outputs], root: Path) -> None:
+    def restore_or_compute(self, root: Path) -> None:
         """Restore the outputs if this recipe has been computed before; otherwise compute, write and keep them.
 
         Args:
-            compute: returns the outputs; checkpoints may go to the folder of the run store it is given.
             root: the project's top folder.
 
         Raises:
@@ -58,16 +59,28 @@ class Computation:
         """
         paths = [self.folder / name for name in self.names]
         sweep(root)
-        with open_run(recipe(self.stage, self.settings, self.inputs), root).locked() as store:
+        with self._run(root).locked() as store:
             if store.restore(paths):
                 return
             with paying_threads(self.work):
-                outputs = compute(store)
+                outputs = self.compute(store)
             for path in paths:
                 write_atomically(path, outputs.files[path.name])
             store.keep(paths)
             place = paths[0] if len(paths) == 1 else self.folder
             print(f"wrote {place}{outputs.summary and ': ' + outputs.summary}", flush=True)
+
+    def restore(self, root: Path) -> bool:
+        """Restore the outputs if this recipe has been computed before, and say whether it has.
+
+        Raises:
+            AcfError: an output cannot be written.
+        """
+        with self._run(root).locked() as store:
+            return store.restore([self.folder / name for name in self.names])
+
+    def _run(self, root: Path) -> RunStore:
+        return open_run(recipe(self.stage, self.settings, self.inputs), root)
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

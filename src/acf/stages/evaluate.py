@@ -12,7 +12,8 @@ from acf.evaluation.metrics import evaluate_flow
 from acf.flows.storage import CONFIG, load, weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Metrics
-from acf.runs.device import describe_device, select_device
+from acf.runs.device import describe_device
+from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
 from acf.settings.params import Run
 from acf.settings.work import work
@@ -28,7 +29,16 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         NotContractiveError: a block is not proven contractive; names it, and nothing is written.
         AcfError: bad configuration, missing data or model.
     """
-    project, run = Project(root), Run(experiment, variant, seed)
+    computation(Project(root), Run(experiment, variant, seed), device).restore_or_compute(root)
+
+
+def computation(project: Project, run: Run, device: str = "auto") -> Computation:
+    """Return the evaluation of the model of `run`, which is not begun.
+
+    Raises:
+        AcfError: bad configuration, missing data or model.
+    """
+    experiment, variant, seed = run
     settings = project.params.resolve(experiment, variant)
     config = settings.evaluation
     dataset = project.params.dataset(experiment)
@@ -40,7 +50,10 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
     identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
 
     def compute(store: RunStore) -> Outputs:
-        place = select_device(device)
+        with leased_device(device) as place:
+            return measure(store, place)
+
+    def measure(store: RunStore, place: torch.device) -> Outputs:
         flow = load(model, place)
         images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:
@@ -67,11 +80,12 @@ def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", roo
         return Outputs({output.name: json_bytes(metrics)}, summary)
 
     output = project.metrics(run)
-    Computation(
+    return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
         inputs={"test": manifest.sha256["test"], "weights": weights_hash(model)},
         folder=output.parent,
         names=[output.name],
         work=work(settings, "evaluate", manifest.shape),
-    ).restore_or(compute, project.root)
+        compute=compute,
+    )

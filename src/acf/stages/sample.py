@@ -10,7 +10,7 @@ from acf.data import load as load_images
 from acf.evaluation.grids import grey, png, tile
 from acf.evaluation.likelihood import dequantise
 from acf.flows.storage import load, weights_hash
-from acf.runs.device import select_device
+from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
 from acf.settings.config import model_config_from
 from acf.settings.params import Run
@@ -29,16 +29,29 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
         NotContractiveError: a block is not proven contractive, so the flow is not inverted.
         AcfError: bad configuration, missing data or model.
     """
-    project, run = Project(root), Run(experiment, variant, seed)
-    settings = project.params.resolve(experiment, variant)
+    computation(Project(root), Run(experiment, variant, seed), device).restore_or_compute(root)
+
+
+def computation(project: Project, run: Run, device: str = "auto") -> Computation:
+    """Return the pictures of the model of `run`, which are not drawn yet.
+
+    Raises:
+        AcfError: bad configuration, missing data or model.
+    """
+    settings = project.params.resolve(run.experiment, run.variant)
+    dataset = project.params.dataset(run.experiment)
     config = settings.sampling
     model = project.model(run)
     record = read_trained(project, run)
     levels = model_config_from(record.model).levels
-    images = load_images(project.params.dataset(experiment), "test", project.data, levels)[: config.reconstructions]
+    images = load_images(dataset, "test", project.data, levels)[: config.reconstructions]
 
     def compute(store: RunStore) -> Outputs:
-        flow = load(model, select_device(device))
+        with leased_device(device) as place:
+            return draw(place)
+
+    def draw(place: torch.device) -> Outputs:
+        flow = load(model, place)
         noise = torch.Generator().manual_seed(config.seed)
         samples = grey(flow.sample(config.samples, config.temperature, noise), levels)
         x = dequantise(images, levels, noise).to(next(flow.parameters()).device)
@@ -47,9 +60,14 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
         columns = math.ceil(math.sqrt(len(samples)))
         return Outputs({SAMPLES: png(tile(samples, columns)), RECONSTRUCTIONS: png(tile(pairs, len(x)))})
 
-    Computation(
+    return Computation(
         stage="sample",
-        settings={"sampling": config.model_dump(mode="json"), "model": record.model},
+        settings={
+            **run._asdict(),
+            "dataset": dataset,
+            "sampling": config.model_dump(mode="json"),
+            "model": record.model,
+        },
         inputs={
             "weights": weights_hash(model),
             "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
@@ -57,4 +75,5 @@ def sample(experiment: str, variant: str, seed: int, device: str = "auto", root:
         folder=project.samples(run),
         names=(SAMPLES, RECONSTRUCTIONS),
         work=work(settings, "sample", images.shape[1:]),
-    ).restore_or(compute, project.root)
+        compute=compute,
+    )

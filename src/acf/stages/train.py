@@ -1,5 +1,7 @@
 """The stage `train`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,7 +11,11 @@ from acf.errors import ConfigError
 from acf.flows.storage import CONFIG, WEIGHTS, serialise
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically
+from acf.runs.launch import launch
+from acf.runs.leases import leased_device, leased_devices
+from acf.runs.ranks import ALONE, Place, Ranks, ranks_of_environment
 from acf.runs.store import RunStore
+from acf.runs.threads import paying_threads
 from acf.settings.config import ModelConfig
 from acf.settings.params import Run
 from acf.settings.work import work
@@ -20,18 +26,81 @@ from acf.training.checkpoint import NAME as CHECKPOINT
 from acf.training.trainer import Trainer
 
 THREADS = "threads.txt"
-"""The number of threads that the last start of a training had, beside its checkpoints."""
+"""The numbers of threads and processes that the last start of a training had, beside its checkpoints."""
+NOTHING_LEFT = "finished"
+"""What the first process of several tells the others, in place of the run's folder, once the result is there."""
 
 
-def train(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
+def train(
+    experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path("."), processes: int = 1
+) -> None:
     """Train one model and write it to models/<experiment>/<variant>/seed<seed>.
 
-    A finished run of the same recipe is restored without training, an interrupted one resumed.
+    A finished run of the same recipe is restored without training, an interrupted one resumed. Several processes share
+    every batch; how many does not change the result, beyond the rounding of sums, and may change from start to start.
+    They are started by `torchrun` or `srun`, or else by this function.
+
+    Args:
+        experiment: name of the experiment,
+        variant: of the variant,
+        seed: and seed of the run.
+        device: where to compute; see `acf.runs.device.select_device`.
+        root: the project's top folder.
+        processes: number of processes to start, each on a device of its own, unless something else has started several.
 
     Raises:
-        AcfError: bad configuration, missing data, values that are not finite, a block that is not contractive.
+        AcfError: bad configuration, missing data, values that are not finite, a block that is not contractive; or
+            another process has ended.
+        SystemExit: one of the processes that were started has failed, and has said why.
     """
     project, run = Project(root), Run(experiment, variant, seed)
+    if processes > 1 and Place.of_environment() is None:
+        if not computation(project, run, device).restore(root):
+            _launch(run, device, processes, root)
+        return
+    with ranks_of_environment(_device_of_rank(device)) as ranks:
+        training = computation(project, run, device, ranks)
+        if ranks.first:
+            training.restore_or_compute(root)
+            ranks.from_first(NOTHING_LEFT)
+        elif (folder := ranks.from_first()) != NOTHING_LEFT:
+            with paying_threads(training.work):
+                training.compute(RunStore(folder))
+            ranks.from_first()
+
+
+def _launch(run: Run, device: str, processes: int, root: Path) -> None:
+    arguments = ["train", *run.options.split()]
+    with leased_devices(device, processes) as devices:
+        code = launch(arguments, [str(place) for place in devices], root)
+    if code:
+        raise SystemExit(code)
+
+
+def _device_of_rank(name: str) -> torch.device | None:
+    """Return the device of this process among several, None if it is the only one."""
+    place = Place.of_environment()
+    if place is None or place.number == 1:
+        return None
+    device = select_device(name)
+    if device.type == "cuda" and device.index is None:
+        device = select_device(f"cuda:{place.local_rank % torch.cuda.device_count()}")
+    return device
+
+
+def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks = ALONE) -> Computation:
+    """Return the training of `run`, which is not begun.
+
+    Args:
+        project: the project.
+        run: which model.
+        device: where to compute.
+        ranks: the processes that compute it; all but the first begin when the first one does.
+
+    Raises:
+        AcfError: bad configuration or missing data.
+    """
+    experiment, variant, seed = run
     settings = project.params.resolve(experiment, variant)
     dataset = project.params.dataset(experiment)
     manifest = read_manifest(dataset, project.data)
@@ -51,11 +120,16 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
             raise ConfigError(
                 f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {dataset}"
             )
-        place = select_device(device)
         batches = Batches(images, held_out, seed)
+        with _own_device(device) as place:
+            return train_on(place, batches, store)
+
+    def train_on(place: torch.device, batches: Batches, store: RunStore) -> Outputs:
         title = f"train {run.folder.as_posix()}"
-        _note_threads(title, store.folder)
-        trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title)
+        if ranks.first:
+            _note_threads(title, store.folder, ranks)
+            ranks.from_first(store.folder)  # the others begin
+        trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title, ranks)
         flow, certificate = trainer.run()
         record = {
             **identity,
@@ -63,34 +137,49 @@ def train(experiment: str, variant: str, seed: int, device: str = "auto", root: 
             "training": training,
             "train_seconds": round(trainer.seconds, 3),
             "train_steps": trainer.step,
-            "device": describe_device(place),
+            "device": f"{ranks.number} x {describe_device(place)}" if ranks.number > 1 else describe_device(place),
             "certificate_worst": certificate.worst,
             "versions": {"torch": torch.__version__},
         }
         files = {**serialise(flow, record), HISTORY: trainer.history.as_csv().encode()}
         return Outputs(files, f"worst Lipschitz bound {certificate.worst:.4f}")
 
-    Computation(
+    return Computation(
         stage="train",
         settings={**identity, "model": model.model_dump(mode="json"), "training": training},
         inputs={"train": manifest.sha256["train"]},
         folder=project.model(run),
         names=(WEIGHTS, CONFIG, HISTORY),
         work=work(settings, "train", manifest.shape),
-    ).restore_or(compute, project.root)
+        compute=compute,
+    )
 
 
-def _note_threads(title: str, folder: Path) -> None:
-    """Note the number of threads beside the checkpoints in `folder`, and say if the last start had another.
+@contextmanager
+def _own_device(name: str) -> Iterator[torch.device]:
+    """The device of this process; several processes have theirs from whatever has started them."""
+    if (device := _device_of_rank(name)) is not None:
+        yield device
+    else:
+        with leased_device(name) as device:
+            yield device
 
-    Sums over another number of threads are rounded differently.
+
+def _counted(threads: int, processes: int) -> str:
+    return f"{threads} thread{'s' * (threads != 1)} in {processes} process{'es' * (processes != 1)}"
+
+
+def _note_threads(title: str, folder: Path, ranks: Ranks) -> None:
+    """Note the numbers of threads and processes beside the checkpoints in `folder`; say if the last start had others.
+
+    Sums over other numbers of them are rounded differently.
     """
-    path, number = folder / THREADS, str(torch.get_num_threads())
-    before = path.read_text(encoding="utf-8") if path.exists() else number
-    if before != number and (folder / CHECKPOINT).exists():
+    path, numbers = folder / THREADS, f"{torch.get_num_threads()} threads in {ranks.number} processes"
+    before = path.read_text(encoding="utf-8") if path.exists() else numbers
+    if before != numbers and (folder / CHECKPOINT).exists():
         print(
-            f"{title}: the number of threads is {number} now and was {before} before the interruption; the result is "
-            "that of an uninterrupted training up to rounding, not to the bit",
+            f"{title}: this start has {numbers}, the one before the interruption had {before}; the result is that of "
+            "an uninterrupted training up to rounding, not to the bit",
             flush=True,
         )
-    write_atomically(path, number.encode())
+    write_atomically(path, numbers.encode())

@@ -51,7 +51,15 @@ def certified_average(average: MovingAverage) -> tuple[Flow, Certificate]:
     Raises:
         NotContractiveError: a block cannot be proven contractive; names the layer.
     """
-    flow: Flow = average.module  # type: ignore[assignment]
+    return certified(average.module)  # type: ignore[arg-type]
+
+
+def certified(flow: Flow) -> tuple[Flow, Certificate]:
+    """Return `flow`, in evaluation mode and tightened in place (buffers only), with its certificate.
+
+    Raises:
+        NotContractiveError: a block cannot be proven contractive; names the layer.
+    """
     certificate = tighten(flow)
     certificate.require()
     return flow.eval(), certificate

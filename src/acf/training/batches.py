@@ -8,6 +8,7 @@ from torch import Tensor
 from acf.data.prepared.tensors import Images
 from acf.errors import InputError
 from acf.flows.dequantise import dequantise
+from acf.runs.ranks import BatchShare
 
 
 class Batches:
@@ -40,7 +41,7 @@ class Batches:
 
     def batch_at(self, position: int, size: int) -> Tensor:
         """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W)."""
-        chosen = []
+        chosen = [torch.empty(0, dtype=torch.int64, device="cpu")]
         while size > 0:
             epoch, offset = divmod(position, len(self))
             within_epoch = self._permutation(epoch)[offset : offset + size]
@@ -69,17 +70,18 @@ def require_levels(images: Tensor, levels: int) -> None:
         raise InputError(f"expected images of {levels} grey levels, 0 to {levels - 1}, got the value {highest}")
 
 
-def training_input(images: Tensor, levels: int, horizontal_flips: bool) -> Tensor:
+def training_input(images: Tensor, levels: int, horizontal_flips: bool, share: BatchShare) -> Tensor:
     """Return dequantised images in [0, 1), of which each is mirrored with probability 1/2 if `horizontal_flips`.
 
-    Flips and noise are drawn from torch's global generator of the images' device, flips first.
+    Flips and noise are drawn from torch's global generator of the images' device, flips first, for the whole batch.
 
     Args:
         images: uint8 (B, C, H, W) with values below `levels`.
         levels: number of grey levels.
         horizontal_flips: whether images may be mirrored left to right.
+        share: which rows the images have of a batch that several processes share.
     """
     if horizontal_flips:
-        flip = torch.rand(len(images), device=images.device) < 0.5
+        flip = share.rows(torch.rand(share.total, device=images.device)) < 0.5
         images = torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
-    return dequantise(images, levels)
+    return dequantise(images, levels, share=share)

@@ -46,7 +46,7 @@ class Clock:
         self._row_start = self.seconds
 
     def checkpoint_written(self) -> None:
-        """Note that a checkpoint was written now."""
+        """Note that a checkpoint was written now, or could not be."""
         self._last_checkpoint = time.perf_counter()
 
     def seconds_since_checkpoint(self) -> float:

@@ -25,10 +25,11 @@ class TrainingProgress:
         title: name of the run.
         start: number of steps done before.
         steps: number of steps in all.
+        shown: whether anything is printed; of several processes one prints.
     """
 
-    def __init__(self, title: str, start: int, steps: int) -> None:
-        self._console = _Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    def __init__(self, title: str, start: int, steps: int, shown: bool = True) -> None:
+        self._console = _Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=not shown)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -36,7 +37,7 @@ class TrainingProgress:
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (shown and self._console.is_terminal),
             transient=True,
         )
         self._task = self._bar.add_task(title, completed=start, total=steps, state="")

@@ -11,14 +11,17 @@ from acf.settings.config import TrainingConfig
 from acf.training.checkpoint import read_checkpoint
 
 
-def introduction(title: str, flow: Flow, config: TrainingConfig, device: torch.device, step: int) -> str:
-    """Return the first line of a run: size of the model, device, steps done before, and the training estimate."""
+def introduction(
+    title: str, flow: Flow, config: TrainingConfig, device: torch.device, processes: int, step: int
+) -> str:
+    """Return the first line of a run: size of the model, devices, steps done before, and the training estimate."""
     parameters = sum(p.numel() for p in flow.parameters())
     log_det = config.log_det
     gradient = "Neumann series" if log_det.neumann_gradient else "derivative of the estimate itself"
     start = f"resumed after step {step}" if step else "from the start"
+    place = f"{device}" if processes == 1 else f"{processes} x {device.type}"
     return (
-        f"{title}: {parameters:,} parameters on {device}, {start}; training bits/dim is an unbiased "
+        f"{title}: {parameters:,} parameters on {place}, {start}; training bits/dim is an unbiased "
         f"estimate ({log_det.exact_terms} exact terms, {log_det.distribution} roulette), gradient: {gradient}"
     )
 

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from acf.runs.ranks import Ranks
 from acf.training.batches import Batches, require_levels
 
 
@@ -19,11 +20,12 @@ class BatchReader:
     Args:
         batches: the images.
         levels: number of grey levels; the values of every batch are checked on the host.
+        ranks: the processes that share every batch.
         device: where the images go. Copies to CUDA start from pinned memory, so that the host need not wait for them.
     """
 
-    def __init__(self, batches: Batches, levels: int, device: torch.device) -> None:
-        self._batches, self._levels, self._device = batches, levels, device
+    def __init__(self, batches: Batches, levels: int, ranks: Ranks, device: torch.device) -> None:
+        self._batches, self._levels, self._ranks, self._device = batches, levels, ranks, device
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: tuple[int, int, Future[Tensor]] | None = None
 
@@ -39,7 +41,9 @@ class BatchReader:
         self._pool = self._ahead = None
 
     def read(self, position: int, size: int) -> Tensor:
-        """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W), on the device.
+        """Return this process's share of images `position` to `position + size - 1` of the stream, on the device.
+
+        The images are uint8 (B, C, H, W), where B is the length of `ranks.share(size)`.
 
         Raises:
             InputError: a value is not below the number of grey levels.
@@ -51,6 +55,7 @@ class BatchReader:
         return images.to(self._device, non_blocking=True)
 
     def _load(self, position: int, size: int) -> Tensor:
-        images = self._batches.batch_at(position, size)
+        share = self._ranks.share(size)
+        images = self._batches.batch_at(position + share.start, len(share))
         require_levels(images, self._levels)
         return images.pin_memory() if self._device.type == "cuda" else images

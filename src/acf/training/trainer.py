@@ -1,26 +1,32 @@
 """The training loop of one model, on CPU, CUDA or MPS."""
 
 import math
-import pickle
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from acf.errors import AcfError, StoppedError, TrainingError
+from acf.errors import AcfError, LostRankError, StoppedError, TrainingError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate
 from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
+from acf.runs.ranks import ALONE, Ranks
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
-from acf.training.average import MovingAverage, certified_average
+from acf.training.average import MovingAverage, certified, certified_average
 from acf.training.batches import Batches, training_input
-from acf.training.checkpoint import read_checkpoint, write_checkpoint
+from acf.training.best import Best
+from acf.training.checkpoint import Checkpoints, usable
 from acf.training.clock import Clock
 from acf.training.display import TrainingProgress
 from acf.training.finite import FiniteSteps, not_finite
 from acf.training.history import History
+from acf.training.interruption import T, unless_stopped
 from acf.training.messages import advice, introduction, validation_line
 from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from acf.training.random_state import random_state, restore_random_state
@@ -47,11 +53,15 @@ class Trainer:
         device: where to compute.
         folder: place of the checkpoint.
         title: name of the run, at the start of messages.
+        ranks: the processes that share every batch. How many there are changes rounding only, and may change from one
+            start to the next. The first one reads, writes and prints.
 
     Attributes:
         flow: the flow with the weights of the last step.
         average: the moving average of its weights.
         history: the rows of `history.csv`.
+        checkpoints: of this training.
+        best: the averaged flow of the best validation, where `config.keep` asks for it.
         step: number of steps done.
 
     Raises:
@@ -67,12 +77,14 @@ class Trainer:
         device: torch.device,
         folder: Path,
         title: str,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
         self.batches = batches
         self.device = device
         self.folder = folder
         self.title = title
+        self.ranks = ranks
         torch.manual_seed(seed)
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
@@ -82,10 +94,14 @@ class Trainer:
         self.average = MovingAverage(self.flow, config.ema_decay)
         self.optimiser = build_optimiser(self.flow, config)
         self.history = History()
+        self.best: Best | None = None
         self.step = 0
+        self._first_step = 0
+        self.checkpoints = Checkpoints(folder)
+        self._signals = StopSignals()
         self._clock = Clock()
         self._random_state = random_state(device)
-        self._reader = BatchReader(batches, model.levels, device)
+        self._reader = BatchReader(batches, model.levels, ranks, device)
         self._restore_checkpoint()
         self._finite = FiniteSteps(self.step, device)
         self._states_before: dict[int, dict[str, Tensor]] = {}
@@ -95,31 +111,43 @@ class Trainer:
         """Seconds of training, those of interrupted processes included and those of validation left out."""
         return self._clock.seconds
 
-    def run(self) -> tuple[Flow, Certificate]:
-        """Train to the last step, and return the averaged flow and its certificate.
+    @property
+    def kept_step(self) -> int:
+        """Number of steps after which the flow that `run` returns was the average."""
+        return self.best.step if self.best else self.step
 
-        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept. A call after
-        a signal to stop goes on where training stopped.
+    def run(self) -> tuple[Flow, Certificate]:
+        """Train to the last step, and return the averaged flow (`config.keep` says of which step) and its certificate.
+
+        The flow is tightened and in evaluation mode. If an error is raised, the last checkpoint is kept. Training goes
+        on while checkpoints cannot be written. A call after a signal to stop goes on where training stopped.
 
         Raises:
             TrainingError: a value is not finite; names the layer.
-            StoppedError: a signal asked training to stop (`acf.runs.signals`), and the step's checkpoint is written.
-            UnwritableError: a checkpoint cannot be written; names the file.
+            StoppedError: a signal asked training to stop (`acf.runs.signals`). A validation, certificate or first step
+                under way is left to the next start; the message names its step if the last could not be saved.
             NotContractiveError: a block cannot be proven contractive; names the layer.
+            LostRankError: another process has ended.
         """
         restore_random_state(self._random_state, self.device)
-        with StopSignals() as signals, self._reader:
+        with self._signals, self._reader:
             try:
-                with TrainingProgress(self.title, self.step, self.config.steps) as progress:
-                    progress.print_line(introduction(self.title, self.flow, self.config, self.device, self.step))
-                    self._train(progress, signals)
-                return certified_average(self.average)
+                with TrainingProgress(self.title, self.step, self.config.steps, self.ranks.first) as progress:
+                    progress.print_line(
+                        introduction(self.title, self.flow, self.config, self.device, self.ranks.number, self.step)
+                    )
+                    self._train(progress)
+                return self._unless_stopped(self._kept_flow) or self._stop()
+            except LostRankError:
+                raise
             except AcfError as error:
                 raise type(error)(f"{self.title}: {error}. {advice(error, self.folder)}") from None
 
-    def _train(self, progress: TrainingProgress, signals: StopSignals) -> None:
+    def _train(self, progress: TrainingProgress) -> None:
         self.flow.train()
         self._clock.start()
+        self._first_step = self.step
+        self._end_step(progress)  # a signal may have left out the validation
         while self.step < self.config.steps:
             rate = learning_rate(self.step, self.config)
             self._gradient_step(rate)
@@ -130,14 +158,31 @@ class Trainer:
                 self._require_finite_steps()
             if self._row_is_due():
                 self._end_row(rate, progress)
-            if self._validation_is_due():
-                self._validate(progress)
-            stop = signals.received  # read once: a signal from here on is for the next step
-            if self._checkpoint_is_due() or stop:
-                self._require_finite_steps()
-                self._write_checkpoint()
-            if stop:
-                raise StoppedError(f"stopped by {stop.name} after step {self.step}")
+            self._end_step(progress)
+
+    def _end_step(self, progress: TrainingProgress) -> None:
+        """Validate and write a checkpoint where they are due, and stop if a signal asks for it."""
+        validated = self._validation_is_missing() and self._validate(progress)
+        old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
+        # Read once: a signal from here on is for the next step. What one process is told, all do after the same step.
+        due, stop = self.ranks.largest(validated or old, self._signals.received or 0)
+        if due or stop:
+            self._require_finite_steps()
+            self._write_checkpoint(progress)
+        if stop:
+            self._stop(stop)
+
+    def _stop(self, number: int | None = None) -> NoReturn:
+        """End with the error of a signal, by default the one that this process has received."""
+        number = number or self._signals.received
+        assert number is not None
+        stopped = f"stopped by {signal.Signals(number).name} after step {self.step}"
+        raise StoppedError("; ".join(filter(None, [stopped, self.checkpoints.loss(self.step)])))
+
+    def _unless_stopped(self, compute: Callable[[], T]) -> T | None:
+        if self.ranks.number > 1:  # a process that left an exchange half-way would take the others down
+            return compute()
+        return unless_stopped(self._signals, self.average, self.device, compute)
 
     def _gradient_step(self, rate: float) -> None:
         """Change the weights by one step of the optimiser, then refresh the estimates of spectral norms.
@@ -145,7 +190,10 @@ class Trainer:
         Nothing is read from the device. From a step on whose loss or gradient is not finite no step has an effect.
         """
         self._states_before[self.step] = random_state(self.device)
-        bits_per_dim, _ = self._loss_and_gradient(self.step)
+        if self.step == self._first_step:  # it may take long, and the checkpoint has all from before it
+            bits_per_dim, _ = self._unless_stopped(lambda: self._loss_and_gradient(self.step)) or self._stop()
+        else:
+            bits_per_dim, _ = self._loss_and_gradient(self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.found_inf = self._finite.observe(bits_per_dim, norm)  # type: ignore[attr-defined]
@@ -158,33 +206,51 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         batches = []
+        share = self.ranks.share(self.config.batch_size)
         for index in range(self.config.accumulate):
             x = self._input(step, index)
             batches.append(x)
-            log_prob = self.flow.log_prob_of_pixels(x)
-            loss = bits_per_dim_of(log_prob, self.flow.config).mean() / self.config.accumulate
+            log_prob = self.flow.log_prob_of_pixels(x, share)
+            loss = bits_per_dim_of(log_prob, self.flow.config).sum() / self._images_per_step()
             loss.backward()
             total += loss.detach()
+        self._add_up(total)
         return total, batches
 
+    def _add_up(self, loss: Tensor) -> None:
+        """Add up loss and gradients over the processes."""
+        if self.ranks.number > 1:
+            parameters = [p for p in self.flow.parameters() if p.requires_grad]
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
+
     def _input(self, step: int, index: int) -> Tensor:
-        """Return batch number `index` of the `accumulate` ones of a step, (B, C, H, W) in [0, 1)."""
+        """Return this process's share of batch `index` of the `accumulate` ones of a step, (B, C, H, W) in [0, 1)."""
         position = (step * self.config.accumulate + index) * self.config.batch_size
         images = self._reader.read(position, self.config.batch_size)
-        return training_input(images, self.flow.config.levels, self.config.horizontal_flips)
+        share = self.ranks.share(self.config.batch_size)
+        return training_input(images, self.flow.config.levels, self.config.horizontal_flips, share)
 
     def _require_finite_steps(self) -> None:
-        """Check that all steps were finite.
+        """Check that all steps were finite, and that weights and buffers are the same in all processes.
 
         Raises:
             TrainingError: names the first step that was not, and the layer; found by computing that step again with the
-                same images and noise, as the weights are those from before it.
+                same images and noise, as the weights are those from before it. Or names what differs.
         """
         step = self._finite.first_bad_step()
         if step is not None:
             restore_random_state(self._states_before[step], self.device)
-            raise not_finite(self.flow, step, self._loss_and_gradient(step)[1])
+            errors = self.ranks.of_all(not_finite(self.flow, step, self._loss_and_gradient(step)[1]))
+            raise min(errors, key=lambda error: "the output of" not in str(error))
         self._states_before.clear()
+        if (name := self.ranks.first_difference(self.flow.state_dict())) is not None:
+            raise TrainingError(
+                f"step {self.step}: {name} differs between the processes, which compute the same from the same; one of "
+                "their devices or libraries does not compute like the others"
+            )
 
     def _row_is_due(self) -> bool:
         steps_per_row = max(1, self.config.validate_every // ROWS_PER_VALIDATION)
@@ -193,9 +259,9 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         return self.step % self.config.validate_every == 0 or self.step == self.config.steps
 
-    def _checkpoint_is_due(self) -> bool:
-        old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
-        return self._validation_is_due() or old
+    def _validation_is_missing(self) -> bool:
+        due = self.step > 0 and self._validation_is_due()
+        return due and self.history.rows[-1]["validation_bits_per_dim"] == ""
 
     def _images_per_step(self) -> int:
         return self.config.batch_size * self.config.accumulate
@@ -209,20 +275,39 @@ class Trainer:
         self.history.end_row(self.step, self.seconds, self.step * self._images_per_step(), rate)
         progress.update(self.step, self.history.rows[-1]["train_bits_per_dim"], self._images_per_second())
 
-    def _validate(self, progress: TrainingProgress) -> None:
-        """Write bits/dim of the averaged flow on the held-out images into the last row, and print the row."""
-        flow, _ = certified_average(self.average)
-        values = validation_bits_per_dim(flow, self.batches.validation, self.config, self.device)
+    def _validate(self, progress: TrainingProgress) -> bool:
+        """Write bits/dim of the averaged flow on the held-out images into the last row, and print the row.
+
+        Returns:
+            Whether that was done; it is not if a signal asks training to stop.
+        """
+        values = self._unless_stopped(self._validation_values)
+        if values is None:
+            return False
         mean, error = mean_and_standard_error(values)
         if not math.isfinite(mean):
             raise TrainingError(f"step {self.step}: validation bits/dim is not finite")
+        if self.config.keep == "best" and (self.best is None or mean < self.best.bits_per_dim):
+            self.best = Best.of(self.average, self.step, mean)
         self.history.add_validation(mean, error)
         row = self.history.rows[-1]
         progress.print_line(validation_line(self.title, row, self.config.steps, self._images_per_second()))
         self._clock.leave_out()
+        return True
 
-    def _write_checkpoint(self) -> None:
+    def _validation_values(self) -> Tensor:
+        flow, _ = certified_average(self.average)
+        return validation_bits_per_dim(flow, self.batches.validation, self.config, self.ranks, self.device)
+
+    def _kept_flow(self) -> tuple[Flow, Certificate]:
+        best = self.best
+        return certified(best.flow(self.flow.config, self.device)) if best else certified_average(self.average)
+
+    def _write_checkpoint(self, progress: TrainingProgress) -> None:
         self._random_state = random_state(self.device)
+        self._clock.checkpoint_written()
+        if not self.ranks.first:
+            return
         content = {
             "step": self.step,
             "seconds": self.seconds,
@@ -230,14 +315,14 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history.state_dict(),
+            "best": self.best and asdict(self.best),
             "random_state": self._random_state,
         }
-        write_checkpoint(self.folder, content)
-        self._clock.checkpoint_written()
+        self.checkpoints.write(content, lambda line: progress.print_line(f"{self.title}: {line}"))
 
     def _restore_checkpoint(self) -> None:
-        try:
-            content = read_checkpoint(self.folder)
+        with usable(self.title, self.folder):
+            content = self.ranks.from_first(self.checkpoints.read() if self.ranks.first else None)
             if content is None:
                 return
             self.step = content["step"]
@@ -246,9 +331,5 @@ class Trainer:
             self.average.load_state_dict(content["average"])
             self.optimiser.load_state_dict(content["optimiser"])
             self.history = History.from_state_dict(content["history"])
+            self.best = content["best"] and Best(**content["best"])
             self._random_state = content["random_state"]
-        except (pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(
-                f"{self.title}: the checkpoint in {self.folder} is whole but torch {torch.__version__} cannot use it "
-                f"({error!r}); go on with the version that wrote it, or delete it to start again"
-            ) from None

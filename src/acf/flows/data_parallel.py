@@ -1,0 +1,31 @@
+"""A flow that several processes train together, each on batches of its own."""
+
+from typing import cast
+
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from acf.flows.flow import Flow
+
+
+class DataParallelFlow(DistributedDataParallel):
+    """torch's DistributedDataParallel around a flow, with `log_prob` and `renormalise`.
+
+    A backward pass through what it returns averages gradients over the processes; with `no_sync()` around all
+    microbatches of a step but the last they are exchanged once. The arguments are those of DistributedDataParallel, the
+    flow first, on the device of this process.
+    """
+
+    @property
+    def flow(self) -> Flow:
+        """The flow itself: to sample, to certify and to save."""
+        return cast(Flow, self.module)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return log p(x) (B,) in nats, as `Flow.log_prob`, for the batch of this process."""
+        z, log_abs_det = self(x)
+        return self.flow.base_log_prob(z) + log_abs_det
+
+    def renormalise(self) -> None:
+        """Update the estimated spectral norms, as is needed after each step of the optimiser."""
+        self.flow.renormalise()
