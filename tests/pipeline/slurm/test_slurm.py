@@ -119,6 +119,19 @@ def test_a_node_that_grants_a_gpu_without_cuda_computes_on_the_cpu(built: Cluste
     assert '"device": "cpu' in built.project.text("results/digits/resflow/seed0/metrics.json")
 
 
+def test_tasks_on_two_nodes_train_one_model(slurm: dict[str, str], tmp_path: Path) -> None:
+    histories = []
+    for name, start in (("alone", []), ("nodes", ["srun", "-N2", "--ntasks-per-node=1", "--gpus-per-node=1", "-t5"])):
+        study = ClusterStudy(Project(tmp_path / name), slurm)
+        # Names of simulated nodes cannot be resolved; those of real ones need no such variable.
+        study.environment["MASTER_ADDR"] = "127.0.0.1"
+        study.command("acf", "prepare", "--dataset", "digits")
+        printed = study.command(*start, "acf", "train", "--experiment", "digits", "--variant", "resflow")
+        histories.append([float(row["train_bits_per_dim"]) for row in _history(study.project, "resflow")])
+    assert "on 2 x cpu" in printed
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+
+
 def _job_of(study: ClusterStudy, variant: str) -> str:
     return next(job["JobId"] for job in study.jobs("train") if variant in job["Comment"])
 
