@@ -54,6 +54,8 @@ GresTypes=gpu
 # The CPUs and memory below are believed, whatever the machine has.
 SlurmdParameters=config_overrides
 ReturnToService=2
+# A job is started again only if it asks for it.
+JobRequeue=0
 MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node1} CPUs=4 RealMemory=32000 Gres=gpu:2
