@@ -1,6 +1,7 @@
 """The profile `slurm` on a real SLURM: what jobs ask for, and trainings that are cancelled or near their time limit."""
 
 import csv
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.pipeline.slurm.study import PATIENCE, ClusterStudy
 pytestmark = pytest.mark.slurm
 
 VARIANTS = ("resflow", "acf-l2")
-STEPS, STOP_AT = 600, 50
+STEPS, STOP_AT = 300, 20
 MODEL = "models/digits/{}/seed0/{}"
 
 
@@ -119,13 +120,13 @@ def test_a_node_that_grants_a_gpu_without_cuda_computes_on_the_cpu(built: Cluste
     assert '"device": "cpu' in built.project.text("results/digits/resflow/seed0/metrics.json")
 
 
-def test_tasks_on_two_nodes_train_one_model(slurm: dict[str, str], tmp_path: Path) -> None:
+def test_tasks_on_two_nodes_train_one_model(slurm: dict[str, str], undisturbed: Project, tmp_path: Path) -> None:
     histories = []
     for name, start in (("alone", []), ("nodes", ["srun", "-N2", "--ntasks-per-node=1", "--gpus-per-node=1", "-t5"])):
         study = ClusterStudy(Project(tmp_path / name), slurm)
         # Names of simulated nodes cannot be resolved; those of real ones need no such variable.
         study.environment["MASTER_ADDR"] = "127.0.0.1"
-        study.command("acf", "prepare", "--dataset", "digits")
+        shutil.copytree(undisturbed.root / "data", study.project.root / "data")
         printed = study.command(*start, "acf", "train", "--experiment", "digits", "--variant", "resflow")
         histories.append([float(row["train_bits_per_dim"]) for row in _history(study.project, "resflow")])
     assert "on 2 x cpu" in printed
