@@ -7,6 +7,7 @@ min_version("9.0")
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/signals.smk"
 include: "workflow/rules/common.smk"
 
 

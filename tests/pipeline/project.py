@@ -101,17 +101,22 @@ class Project:
         """Set a key of params.yaml, and put the file back afterwards."""
         path = self.root / "params.yaml"
         before = path.read_text()
-        study = yaml.safe_load(before)
+        self.set(key, value)
+        try:
+            yield
+        finally:
+            path.write_text(before)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a key of params.yaml."""
+        path = self.root / "params.yaml"
+        study = yaml.safe_load(path.read_text())
         *parents, last = key.split(".")
         section = study
         for name in parents:
             section = section[name]
         section[last] = value
         path.write_text(yaml.safe_dump(study, sort_keys=False))
-        try:
-            yield
-        finally:
-            path.write_text(before)
 
     def text(self, path: str) -> str:
         """Return the text of a file."""
