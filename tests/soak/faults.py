@@ -1,7 +1,6 @@
 """The faults that the soak injects: each a function of the scene that says whether it struck."""
 
 import os
-import random
 import shutil
 import signal
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import psutil
 
@@ -26,17 +26,19 @@ class Scene:
 
     Attributes:
         workspace: the project.
-        random: decides what is struck, and when.
         engine: the last that was started; of a fault at rest, one that has ended.
     """
 
     workspace: Workspace
-    random: random.Random
     engine: Engine
 
     @property
     def root(self) -> Path:
         return self.workspace.root
+
+    @property
+    def random(self) -> Random:
+        return self.workspace.random
 
     def wait_for_stage(self, command: str = "") -> psutil.Process | None:
         """Return a running process of `acf`, None if there is none until the engine ends."""
@@ -135,14 +137,14 @@ def _engine_before(scene: Scene) -> bool:
     return True
 
 
-def _flip(content: bytes, source: random.Random) -> bytes:
+def _flip(content: bytes, source: Random) -> bytes:
     damaged = bytearray(content)
     for _ in range(source.randint(1, 3)):
         damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
     return bytes(damaged)
 
 
-DAMAGES: dict[str, Callable[[bytes, random.Random], bytes | None]] = {
+DAMAGES: dict[str, Callable[[bytes, Random], bytes | None]] = {
     "flipped bits": _flip,
     "truncated": lambda content, source: content[: source.randrange(len(content))],
     "emptied": lambda content, source: b"",
@@ -150,7 +152,7 @@ DAMAGES: dict[str, Callable[[bytes, random.Random], bytes | None]] = {
 }
 
 
-def _damage(path: Path, kind: str, source: random.Random) -> bool:
+def _damage(path: Path, kind: str, source: Random) -> bool:
     """Damage a file in place, and say whether it was there."""
     if not path.is_file() or not (content := path.read_bytes()):
         return False
@@ -255,7 +257,7 @@ def _change_settings(scene: Scene) -> bool:
     scene.workspace.write_study(before.replace("learning_rate: 0.001", "learning_rate: 0.002"))
     engine = scene.workspace.start(scene.random.choice(["dvc", "snakemake"]))
     if scene.random.random() < 0.7:
-        Scene(scene.workspace, scene.random, engine).pause(40)
+        Scene(scene.workspace, engine).pause(40)
         engine.hit(signal.SIGINT, group=True)
     engine.wait()
     scene.workspace.write_study(before)

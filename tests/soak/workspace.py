@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import psutil
 import yaml
@@ -32,11 +33,13 @@ class Workspace:
 
     Attributes:
         root: top folder of the project.
-        processes: of each training; more than one end with other rounding errors.
+        processes: how many may share a training; those of each start of an engine are drawn from `random`.
+        random: decides what happens in the workspace.
     """
 
-    def __init__(self, folder: Path, processes: int = 1) -> None:
+    def __init__(self, folder: Path, random: Random, processes: Sequence[int] = (1,)) -> None:
         self.root = folder / "project"
+        self.random = random
         self.processes = processes
         self._errors = folder / "errors"
         self._errors.mkdir(parents=True)
@@ -91,7 +94,8 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """Variables for the engines."""
         places = {"PYTHONPATH": str(self.root / "src"), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"}
-        settings = {"OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu", "ACF_PROCESSES": str(self.processes)}
+        processes = str(self.random.choice(self.processes))
+        settings = {"OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu", "ACF_PROCESSES": processes}
         return {**os.environ, **places, **settings, "ACF_ERRORS": str(self._errors)}
 
     def _found(self, *words: str) -> list[psutil.Process]:
