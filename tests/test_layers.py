@@ -8,6 +8,7 @@ import acf
 
 PACKAGE = Path(acf.__file__).parent
 LAYERS = (
+    {"__main__"},
     {"cli"},
     {"stages"},
     {"training", "evaluation", "reporting"},

@@ -40,7 +40,7 @@ def test_a_study_built_under_faults_has_the_undisturbed_results(tmp_path: Path) 
     print(f"\nSOAK_SEED={SEED}", flush=True)
     random, tally = Random(SEED), Tally(SEED)
     undisturbed = Workspace(tmp_path / "undisturbed", random)
-    undisturbed.start("snakemake").finish()
+    undisturbed.build_undisturbed()
     expected = results(undisturbed.root)
     start = time.monotonic()
     with _disturbed(tmp_path / "one", random, 1) as one, _disturbed(tmp_path / "two", random, 1, 2) as two:
