@@ -14,6 +14,7 @@ import yaml
 
 from acf.stages.baselines import baselines
 from acf.stages.evaluate import evaluate
+from acf.stages.graph import write_graph
 from acf.stages.prepare import prepare
 from acf.stages.report import report
 from acf.stages.sample import sample
@@ -56,6 +57,7 @@ class Workspace:
         study = {**STUDY, "experiments": {"digits": digits}}
         study["defaults"] = {**STUDY["defaults"], "model": MODEL, "training": TRAININGS}
         self.write_study(yaml.safe_dump(study, sort_keys=False))
+        write_graph(self.root)
 
     @property
     def study(self) -> str:
