@@ -24,6 +24,8 @@ TIMED_HEADINGS = {
 }
 POWER_ITERATION = (".left", ".right")
 """Ends of names of vectors that only start the next estimate of a norm."""
+SNAKEMAKE_MARK = ".snakemake_timestamp"
+"""What Snakemake leaves in a folder that is an output."""
 TIMED_PICTURE = "curves-seconds"
 
 
@@ -33,7 +35,7 @@ def results(root: Path) -> dict[str, Any]:
     return {
         path.relative_to(root).as_posix(): _content(path)
         for path in sorted(paths)
-        if path.is_file() and path.stem != TIMED_PICTURE
+        if path.is_file() and path.stem != TIMED_PICTURE and path.name != SNAKEMAKE_MARK
     }
 
 
