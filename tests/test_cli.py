@@ -177,3 +177,12 @@ def test_a_read_only_project_is_one_line(
     assert err.startswith("error: cannot write .acf/runs/")
     assert err.endswith("; remove what is in its place\n")
     assert err.count("\n") == 1
+
+
+def test_ctrl_c_before_the_commands_are_there_leaves_no_traceback(tmp_path: Path) -> None:
+    """While the first library is imported, which takes seconds where the disk is slow."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "acf", "--help"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")

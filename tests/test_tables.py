@@ -24,6 +24,7 @@ MAKERS: dict[str, tuple[str, str]] = {
     "conversion.md": ("conversion", "markdown"),
     "systematic_lengths.md": ("systematic_lengths", "markdown"),
     "optimisers.md": ("optimisers", "markdown"),
+    "soak.md": ("soak", "markdown"),
 }
 
 

@@ -58,7 +58,7 @@ STUDY = {
 
 ACF = f"""#!/bin/sh
 echo "$@" >> calls.txt
-exec {sys.executable} -m acf.cli "$@"
+exec {sys.executable} -m acf "$@"
 """
 
 
