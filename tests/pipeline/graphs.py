@@ -82,7 +82,7 @@ Path(sys.argv[1]).write_text(json.dumps(jobs))
 
 
 def snakemake_graph(root: Path, scratch: Path, directory: Path | None = None) -> dict[str, Stage]:
-    """Return the jobs of the Snakefile's default target by command, less the copy of its output to a log.
+    """Return the jobs of the Snakefile's default target by command, less the copy of its output to a log and variables.
 
     Their parameters and code are those of the recipe (`acf.stages.current`), which a job reads as its stamp.
 
@@ -99,7 +99,7 @@ def snakemake_graph(root: Path, scratch: Path, directory: Path | None = None) ->
     assert target.exists(), result.stderr
     graph = {}
     for job in json.loads(target.read_text()):
-        command = job["command"].removesuffix(f" 2>&1 | tee {job['log'][0]}")
+        command = job["command"].removesuffix(f" 2>&1 | tee {job['log'][0]}").rpartition("; ")[2]
         inputs = frozenset(job["inputs"]) - {job["stamp"]}
         graph[command] = Stage(inputs, "", frozenset(job["outputs"]), job["threads"])
     return graph

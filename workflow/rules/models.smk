@@ -13,6 +13,8 @@ rule train:
         gpu=1,
         mem_mb=8000,
         runtime="3d",
+    # As many processes as GPUs, unless the environment says how many.
     shell:
+        "export ACF_PROCESSES=${{ACF_PROCESSES:-$(({resources.gpu} > 1 ? {resources.gpu} : 1))}}; "
         "acf train --experiment {wildcards.experiment} --variant {wildcards.variant} --seed {wildcards.seed}"
         " 2>&1 | tee {log}"
