@@ -13,6 +13,7 @@ from pathlib import Path
 
 from acf.errors import LostRankError
 from acf.runs.signals import StopSignals
+from acf.runs.threads import threads_given
 
 LIFELINE = "ACF_LAUNCHER"
 """Variable with the number of a file that ends when the process that launched this one does."""
@@ -26,7 +27,7 @@ PAUSE = 0.1
 def launch(arguments: Sequence[str], devices: Sequence[str], folder: Path) -> int:
     """Run `python -m acf ARGUMENTS --device D` in `folder` once per device D, as ranks of one computation.
 
-    Signals to stop are passed on. If a process fails, the others are ended. If this process is killed, they save their
+    The threads that this process may use are divided among them. Signals to stop are passed on. If a process fails, the others are ended. If this process is killed, they save their
     checkpoint and stop.
 
     Returns:
@@ -53,6 +54,7 @@ def _started(
         "WORLD_SIZE": str(len(devices)),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
+        "OMP_NUM_THREADS": str(max(1, threads_given() // len(devices))),
         LIFELINE: str(lifeline),
     }
     return [
