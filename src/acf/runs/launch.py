@@ -27,8 +27,8 @@ PAUSE = 0.1
 def launch(arguments: Sequence[str], devices: Sequence[str], folder: Path) -> int:
     """Run `python -m acf ARGUMENTS --device D` in `folder` once per device D, as ranks of one computation.
 
-    The threads that this process may use are divided among them. Signals to stop are passed on. If a process fails, the others are ended. If this process is killed, they save their
-    checkpoint and stop.
+    The threads that this process may use are divided among them. Signals to stop are passed on. If a process fails, the
+    others are ended. If this process is killed, they save their checkpoint and stop.
 
     Returns:
         0 if all have succeeded, otherwise the exit code of the first that failed by itself.

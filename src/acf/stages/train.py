@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ from acf.runs.leases import leased_device, leased_devices
 from acf.runs.ranks import ALONE, Place, Ranks, ranks_of_environment
 from acf.runs.store import RunStore
 from acf.runs.threads import paying_threads
-from acf.settings.config import ModelConfig
+from acf.settings.config import ModelConfig, TrainingConfig
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
@@ -100,61 +102,76 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
     Raises:
         AcfError: bad configuration or missing data.
     """
-    experiment, variant, seed = run
-    settings = project.params.resolve(experiment, variant)
-    dataset = project.params.dataset(experiment)
+    settings = project.params.resolve(run.experiment, run.variant)
+    dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
     model = ModelConfig(
         **settings.model.model_dump(),
         shape=manifest.shape,
-        levels=project.params.levels(experiment) or manifest.levels,
+        levels=project.params.levels(run.experiment) or manifest.levels,
         training_log_det=settings.training.log_det,
     )
-    identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
-    training = settings.training.model_dump(mode="json")
+    training = _Training(project, run, dataset, model, settings.training, device, ranks)
+    return Computation(
+        stage="train",
+        settings={**training.identity, "model": model.model_dump(mode="json")},
+        inputs={"train": manifest.sha256["train"]},
+        folder=project.model(run),
+        names=(WEIGHTS, CONFIG, HISTORY),
+        work=work(settings, "train", manifest.shape),
+        compute=training.compute,
+    )
 
-    def compute(store: RunStore) -> Outputs:
-        images = load(dataset, "train", project.data, model.levels)
-        held_out = settings.training.validation_images
+
+@dataclass(frozen=True)
+class _Training:
+    """What a training depends on."""
+
+    project: Project
+    run: Run
+    dataset: str
+    model: ModelConfig
+    config: TrainingConfig
+    device: str
+    ranks: Ranks
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is trained and how, as recipe and record have it."""
+        return {**self.run.identity(self.dataset), "training": self.config.model_dump(mode="json")}
+
+    def compute(self, store: RunStore) -> Outputs:
+        """Train, or go on from the checkpoint in the store's folder."""
+        images = load(self.dataset, "train", self.project.data, self.model.levels)
+        held_out = self.config.validation_images
         if held_out >= len(images):
             raise ConfigError(
-                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {dataset}"
+                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {self.dataset}"
             )
-        batches = Batches(images, held_out, seed)
-        with _own_device(device) as place:
-            return train_on(place, batches, store)
+        batches = Batches(images, held_out, self.run.seed)
+        with _own_device(self.device) as device:
+            return self._train_on(device, batches, store)
 
-    def train_on(place: torch.device, batches: Batches, store: RunStore) -> Outputs:
-        title = f"train {run.folder.as_posix()}"
+    def _train_on(self, device: torch.device, batches: Batches, store: RunStore) -> Outputs:
+        title, ranks = f"train {self.run.folder.as_posix()}", self.ranks
         if ranks.first:
             _note_threads(title, store.folder, ranks)
             ranks.from_first(store.folder)  # the others begin
-        trainer = Trainer(model, settings.training, batches, seed, place, store.folder, title, ranks)
+        trainer = Trainer(self.model, self.config, batches, self.run.seed, device, store.folder, title, ranks)
         flow, certificate = trainer.run()
         record = {
-            **identity,
+            **self.identity,
             "recipe": store.recipe,
-            "training": training,
             "train_seconds": round(trainer.seconds, 3),
             "train_steps": trainer.step,
             "weights_step": trainer.kept_step,
-            "device": f"{ranks.number} x {describe_device(place)}" if ranks.number > 1 else describe_device(place),
+            "device": f"{ranks.number} x {describe_device(device)}" if ranks.number > 1 else describe_device(device),
             "certificate_worst": certificate.worst,
             "versions": {"torch": torch.__version__},
         }
         files = {**serialise(flow, record), HISTORY: trainer.history.as_csv().encode()}
         summary = f"worst Lipschitz bound {certificate.worst:.4f}"
         return Outputs(files, summary, trainer.checkpoints.loss(trainer.step))
-
-    return Computation(
-        stage="train",
-        settings={**identity, "model": model.model_dump(mode="json"), "training": training},
-        inputs={"train": manifest.sha256["train"]},
-        folder=project.model(run),
-        names=(WEIGHTS, CONFIG, HISTORY),
-        work=work(settings, "train", manifest.shape),
-        compute=compute,
-    )
 
 
 @contextmanager

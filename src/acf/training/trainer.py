@@ -13,19 +13,19 @@ from torch import Tensor
 from acf.errors import AcfError, LostRankError, StoppedError, TrainingError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate
-from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.runs.ranks import ALONE, Ranks
 from acf.runs.reached import Reached, note_reached
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.average import MovingAverage, certified, certified_average
-from acf.training.batches import Batches, training_input
+from acf.training.batches import Batches
 from acf.training.best import Best
 from acf.training.checkpoint import Checkpoints, usable
 from acf.training.clock import Clock
 from acf.training.display import TrainingProgress
 from acf.training.finite import FiniteSteps, not_finite
+from acf.training.gradient import StepGradient
 from acf.training.history import History
 from acf.training.interruption import T, unless_stopped
 from acf.training.messages import advice, introduction, validation_line
@@ -103,6 +103,7 @@ class Trainer:
         self._clock = Clock()
         self._random_state = random_state(device)
         self._reader = BatchReader(batches, model.levels, ranks, device)
+        self._gradient = StepGradient(self.flow, config, self._reader, ranks)
         self._restore_checkpoint()
         self._finite = FiniteSteps(self.step, device)
         self._states_before: dict[int, dict[str, Tensor]] = {}
@@ -192,47 +193,15 @@ class Trainer:
         """
         self._states_before[self.step] = random_state(self.device)
         if self.step == self._first_step:  # it may take long, and the checkpoint has all from before it
-            bits_per_dim, _ = self._unless_stopped(lambda: self._loss_and_gradient(self.step)) or self._stop()
+            bits_per_dim, _ = self._unless_stopped(lambda: self._gradient.compute(self.step)) or self._stop()
         else:
-            bits_per_dim, _ = self._loss_and_gradient(self.step)
+            bits_per_dim, _ = self._gradient.compute(self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.found_inf = self._finite.observe(bits_per_dim, norm)  # type: ignore[attr-defined]
         self.optimiser.step()
         self.flow.renormalise()
         self.history.observe(bits_per_dim, norm)
-
-    def _loss_and_gradient(self, step: int) -> tuple[Tensor, list[Tensor]]:
-        """Compute the gradient of a step, and return its loss in bits/dim and its batches."""
-        self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        batches = []
-        share = self.ranks.share(self.config.batch_size)
-        for index in range(self.config.accumulate):
-            x = self._input(step, index)
-            batches.append(x)
-            log_prob = self.flow.log_prob_of_pixels(x, share)
-            loss = bits_per_dim_of(log_prob, self.flow.config).sum() / self._images_per_step()
-            loss.backward()
-            total += loss.detach()
-        self._add_up(total)
-        return total, batches
-
-    def _add_up(self, loss: Tensor) -> None:
-        """Add up loss and gradients over the processes."""
-        if self.ranks.number > 1:
-            parameters = [p for p in self.flow.parameters() if p.requires_grad]
-            for parameter in parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            self.ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
-
-    def _input(self, step: int, index: int) -> Tensor:
-        """Return this process's share of batch `index` of the `accumulate` ones of a step, (B, C, H, W) in [0, 1)."""
-        position = (step * self.config.accumulate + index) * self.config.batch_size
-        images = self._reader.read(position, self.config.batch_size)
-        share = self.ranks.share(self.config.batch_size)
-        return training_input(images, self.flow.config.levels, self.config.horizontal_flips, share)
 
     def _require_finite_steps(self) -> None:
         """Check that all steps were finite, and that weights and buffers are the same in all processes.
@@ -244,7 +213,7 @@ class Trainer:
         step = self._finite.first_bad_step()
         if step is not None:
             restore_random_state(self._states_before[step], self.device)
-            errors = self.ranks.of_all(not_finite(self.flow, step, self._loss_and_gradient(step)[1]))
+            errors = self.ranks.of_all(not_finite(self.flow, step, self._gradient.compute(step)[1]))
             raise min(errors, key=lambda error: "the output of" not in str(error))
         self._states_before.clear()
         if (name := self.ranks.first_difference(self.flow.state_dict())) is not None:
@@ -264,16 +233,13 @@ class Trainer:
         due = self.step > 0 and self._validation_is_due()
         return due and self.history.rows[-1]["validation_bits_per_dim"] == ""
 
-    def _images_per_step(self) -> int:
-        return self.config.batch_size * self.config.accumulate
-
     def _images_per_second(self) -> float:
-        return self._clock.steps_per_second * self._images_per_step()
+        return self._clock.steps_per_second * self._gradient.images
 
     def _end_row(self, rate: float, progress: TrainingProgress) -> None:
         """Append a row to the history and move the progress bar."""
         self._clock.end_row()
-        self.history.end_row(self.step, self.seconds, self.step * self._images_per_step(), rate)
+        self.history.end_row(self.step, self.seconds, self.step * self._gradient.images, rate)
         progress.update(self.step, self.history.rows[-1]["train_bits_per_dim"], self._images_per_second())
 
     def _validate(self, progress: TrainingProgress) -> bool:
