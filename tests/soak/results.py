@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.numpy import load
 
 TIMED_KEYS = {"evaluate_seconds", "images_per_second", "train_seconds", "recipe", "sha256", "seconds", "device"}
-"""Keys and columns that differ: times; `recipe` in metrics.json and `sha256`, which cover config.json and its seconds; and
-the device's name, which has the number of threads, as many as the engine gives."""
+"""Keys and columns that differ: times; `recipe` in metrics.json and `sha256`, which cover config.json and its seconds;
+and the device's name, which has the number of threads, as many as the engine gives."""
 TIMED_HEADINGS = {
     "training time",
     "evaluation time",
