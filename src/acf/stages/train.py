@@ -1,7 +1,7 @@
 """The stage `train`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from acf.data import load, read_manifest
-from acf.errors import ConfigError
+from acf.errors import ConfigError, UnwritableError
 from acf.flows.storage import CONFIG, WEIGHTS, serialise
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically
@@ -201,4 +201,5 @@ def _note_threads(title: str, folder: Path, ranks: Ranks) -> None:
             "an uninterrupted training up to rounding, not to the bit",
             flush=True,
         )
-    write_atomically(path, numbers.encode())
+    with suppress(UnwritableError):  # a full disk is no reason not to train
+        write_atomically(path, numbers.encode())
