@@ -193,7 +193,7 @@ def _note_threads(title: str, folder: Path, ranks: Ranks) -> None:
 
     Sums over other numbers of them are rounded differently.
     """
-    path, numbers = folder / THREADS, f"{torch.get_num_threads()} threads in {ranks.number} processes"
+    path, numbers = folder / THREADS, _counted(torch.get_num_threads(), ranks.number)
     before = path.read_text(encoding="utf-8") if path.exists() else numbers
     if before != numbers and (folder / CHECKPOINT).exists():
         print(
