@@ -20,6 +20,7 @@ from tests.data.sources import CASES, shrink
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 784
 """Attention over more is slow on a CPU."""
+LARGE = ("celebahq64", "celebahq256")
 # Beside the model: as few steps and images as the fixtures have.
 TRAINING = {"steps": 2, "warmup_steps": 1, "validation_images": 2, "validate_every": 2}
 
@@ -48,11 +49,12 @@ def largest_map(name: str) -> int:
 
 
 def cases() -> list[ParameterSet]:
-    """Every data set with and without attention; attentions that come later or take long are slow."""
+    """Every data set with and without attention; large ones, and attentions that come later or take long, are slow."""
     found = []
     for name in sorted(CASES):
         for variant in Params(ROOT / "params.yaml").variants(name):
             quick = variant == "resflow" or (variant == "acf-l2" and largest_map(name) <= MAX_TOKENS)
+            quick = quick and name not in LARGE
             found.append(pytest.param(name, variant, marks=() if quick else pytest.mark.slow))
     return found
 

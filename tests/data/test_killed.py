@@ -5,7 +5,10 @@ from collections.abc import Callable
 import pytest
 
 
-@pytest.mark.parametrize(("name", "points"), [("celebahq256", 50), ("imagenet32", 50)])  # downloaded; where it lies
+@pytest.mark.parametrize(
+    ("name", "points"),
+    [pytest.param("celebahq256", 50, marks=pytest.mark.slow), ("imagenet32", 50)],  # downloaded; where it lies
+)
 def test_killed_anywhere(name: str, points: int, tried: Callable[[str, str, int], tuple[list[str], str]]) -> None:
     faults, last = tried("killed", name, points)
     assert faults == []

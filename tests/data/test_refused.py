@@ -9,7 +9,13 @@ from tests.data.sources import CASES
 PARTS = 5
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+QUICK = ("cifar10", "imagenet32")
+"""One that is fetched and one that is put in place; for the others it is slow."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(CASES)]
+)
 def test_refused_writes(name: str, tried: Callable[[str, str, int], tuple[list[str], str]]) -> None:
     faults, last = tried("refused", name, PARTS)
     assert faults == []

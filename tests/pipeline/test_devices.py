@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from acf.stages.code_notes import write_code
 from tests.pipeline.project import Project
 
 WITNESS = """
@@ -38,6 +39,7 @@ def witnessed(root: Path, log: Path, digits: Path) -> Project:
     """A project, with its data, that notes from when until when each of its stages has a device."""
     project = Project(root)
     shutil.copytree(digits, root / "data")
+    write_code(root)
     (root / "bin/witness.py").write_text(WITNESS.format(log=str(log)))
     (root / "bin/acf").write_text(f'#!/bin/sh\nexec {sys.executable} {root / "bin/witness.py"} "$@"\n')
     return project

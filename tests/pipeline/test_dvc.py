@@ -40,6 +40,7 @@ def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project) -> None:
     assert dvc.metrics("acf-l2") == before
 
 
+@pytest.mark.slow  # the test of changed settings above has the same under Snakemake
 def test_dvc_evaluation_parameters_retrain_nothing(dvc: Project) -> None:
     with dvc.changed(DRAWS, 2):
         assert dvc.dvc() == MEASUREMENTS
@@ -60,6 +61,7 @@ def test_comments_in_the_code_do_not_train_again(dvc: Project) -> None:
     assert set(dvc.dvc()) <= {"code"}  # unless DVC has kept what `acf code` wrote before
 
 
+@pytest.mark.slow
 def test_two_experiments_on_one_data_set_prepare_it_once_by_dvc(dvc: Project) -> None:
     assert dvc.dvc("digits", "digits-wide") == sorted(WIDE)
 

@@ -121,6 +121,7 @@ def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
     assert set(dvc) == commands
 
 
+@pytest.mark.slow
 def test_snakemake_has_the_same_graph_in_another_working_folder(snakemake: dict[str, Stage], tmp_path: Path) -> None:
     directory = tmp_path / "elsewhere"
     directory.mkdir()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from acf.stages.code_notes import write_code
 from acf.stages.evaluate import evaluate
 from acf.stages.train import train
 from tests.pipeline.dying import MOMENTS, WRITING
@@ -30,6 +31,7 @@ class Dying(Project):
         study = yaml.safe_load(self.text("params.yaml"))
         study["experiments"]["digits"]["training"] = {"steps": 12, "validate_every": 3, **training}
         (root / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+        write_code(root)
         (root / "bin/acf").write_text(f'#!/bin/sh\nexec {sys.executable} {SOURCE}/tests/pipeline/dying.py "$@"\n')
 
     def start(self, *command: str) -> "subprocess.CompletedProcess[str]":

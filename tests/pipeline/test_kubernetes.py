@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.pipeline.project import SOURCE, Project
@@ -9,6 +10,7 @@ from tests.pipeline.project import SOURCE, Project
 PROFILE = SOURCE / "workflow" / "profiles" / "kubernetes"
 
 
+@pytest.mark.slow
 def test_the_pod_runs_the_study_with_the_gpus_that_it_is_given(tmp_path: Path) -> None:
     pod = yaml.safe_load((PROFILE / "job.yaml").read_text())["spec"]["template"]["spec"]
     (container,) = pod["containers"]

@@ -118,6 +118,7 @@ def test_a_changed_input_is_named(root: Path) -> None:
     assert "the input `train` has another content (" in explained(root)
 
 
+@pytest.mark.slow
 def test_changed_code_is_named_by_the_program_itself(root: Path, tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "src/acf", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "src/acf/training/muon.py"

@@ -72,7 +72,8 @@ def test_a_finished_run_is_restored_without_a_step(study: Study, capsys: pytest.
     assert same(before, weights(root))
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+# tests/pipeline/test_kills.py has more moments for SIGKILL.
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted(study: Study, number: signal.Signals) -> None:
     long = {"steps": 60, "validate_every": 5}
     whole, cut = study("whole", training=long), study("cut", training=long)
