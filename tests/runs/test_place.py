@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from acf.errors import ConfigError
-from acf.runs.ranks import Place
+from acf.runs.ranks import Place, ranks_of_environment
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "1234"}
 SLURM = {
@@ -56,3 +56,11 @@ def test_the_first_of_several_nodes_is_asked_for(tmp_path: Path, monkeypatch: py
 def test_variables_that_cannot_be(damage: Callable[[dict[str, str]], dict[str, str]]) -> None:
     with pytest.raises(ConfigError, match="start all by"):
         Place.of_environment(damage(TORCHRUN))
+
+
+def test_a_first_machine_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (TORCHRUN | {"MASTER_ADDR": "nobody.invalid"}).items():
+        monkeypatch.setenv(name, value)
+    said = pytest.raises(ConfigError, match=r"'nobody\.invalid', which this machine does not know; set MASTER_ADDR")
+    with said, ranks_of_environment():
+        pass

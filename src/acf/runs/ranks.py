@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -151,8 +152,8 @@ def ranks_of_environment(device: "torch.device | None" = None) -> Iterator[Ranks
         device: where tensors lie that are added up; NCCL carries those of CUDA, gloo all others.
 
     Raises:
-        ConfigError: variables of the environment contradict each other.
-        LostRankError: the others did not come.
+        ConfigError: variables of the environment contradict each other, or name a machine that is not known.
+        LostRankError: the others did not come, or have ended before this one.
     """
     import torch
     import torch.distributed as dist
@@ -161,6 +162,7 @@ def ranks_of_environment(device: "torch.device | None" = None) -> Iterator[Ranks
     if place is None or place.number == 1:
         yield Ranks()
         return
+    _require_known(os.environ.get("MASTER_ADDR", place.address))
     stop_with_launcher()
     os.environ.setdefault("MASTER_ADDR", place.address)
     os.environ.setdefault("MASTER_PORT", str(place.port))
@@ -173,9 +175,20 @@ def ranks_of_environment(device: "torch.device | None" = None) -> Iterator[Ranks
         )
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
-        yield Ranks(place.rank, place.number, place.local_rank, control)
+        with told_of_lost_ranks():
+            yield Ranks(place.rank, place.number, place.local_rank, control)
     finally:
         dist.destroy_process_group()
+
+
+def _require_known(address: str) -> None:
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError:
+        raise ConfigError(
+            f"the first process is said to be on {address!r}, which this machine does not know; set MASTER_ADDR to one "
+            "that it knows"
+        ) from None
 
 
 @dataclass(frozen=True)
