@@ -100,6 +100,6 @@ class ClusterStudy:
                 here = (process / "cwd").samefile(self.project.root)
             except OSError:
                 continue
-            if here and words[1:4] == ["-m", "acf.cli", "train"] and variant in words:
+            if here and words[1:4] == ["-m", "acf", "train"] and variant in words:
                 return int(process.name)
         return 0
