@@ -18,7 +18,7 @@ from acf.stages.train import train
 from tests.data.sources import CASES, shrink
 
 ROOT = Path(__file__).parents[2]
-MAX_TOKENS = 784
+MAX_TOKENS = 256
 """Attention over more is slow on a CPU."""
 LARGE = ("celebahq64", "celebahq256")
 # Beside the model: as few steps and images as the fixtures have.

@@ -7,10 +7,14 @@ import pytest
 
 @pytest.mark.parametrize(
     ("name", "points"),
-    [pytest.param("celebahq256", 50, marks=pytest.mark.slow), ("imagenet32", 50)],  # downloaded; where it lies
+    [  # downloaded; where it lies
+        pytest.param("celebahq256", 50, marks=pytest.mark.slow),
+        pytest.param("imagenet32", 50, marks=pytest.mark.slow),
+        ("imagenet32", 12),
+    ],
 )
 def test_killed_anywhere(name: str, points: int, tried: Callable[[str, str, int], tuple[list[str], str]]) -> None:
     faults, last = tried("killed", name, points)
     assert faults == []
     # Some runs end before their turn.
-    assert int(last.removeprefix("killed ")) >= 25
+    assert int(last.removeprefix("killed ")) >= points // 2

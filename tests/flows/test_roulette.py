@@ -28,6 +28,7 @@ ESTIMATORS = {
     "geometric, rademacher": RouletteEstimator(2, "geometric", 0.4, "rademacher"),
     "geometric, gaussian": RouletteEstimator(0, "geometric", 0.4, "gaussian"),
 }
+SLOW_SERIES = pytest.param("geometric, gaussian", False, marks=pytest.mark.slow)
 every_kind = pytest.mark.parametrize("kind", BLOCK_KINDS)
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 both_gradients = pytest.mark.parametrize("neumann", [True, False], ids=["neumann", "series"])
@@ -93,7 +94,7 @@ def test_high_orders_and_every_attention_count_in_these_blocks(kind: str) -> Non
 # Differentiating the whole series is slow: two of the estimators, which have both laws and both probes.
 both_gradients_of_estimators = pytest.mark.parametrize(
     ("name", "neumann"),
-    [*((name, True) for name in ESTIMATORS), ("poisson, rademacher", False), ("geometric, gaussian", False)],
+    [*((name, True) for name in ESTIMATORS), ("poisson, rademacher", False), SLOW_SERIES],
 )
 
 

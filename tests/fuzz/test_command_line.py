@@ -78,7 +78,7 @@ def projects(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> d
     monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))  # nothing is fetched
     monkeypatch.setenv("HOME", str(tmp_path))  # --install-completion writes there
     monkeypatch.setattr(Trainer, "run", never)
-    for module in ("cached", "current"):
+    for module in ("cached", "named_recipes"):
         monkeypatch.setattr(f"acf.stages.{module}.code_hashes", no_code)
     empty = tmp_path / "empty"
     empty.mkdir()

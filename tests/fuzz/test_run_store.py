@@ -78,7 +78,7 @@ def test_damaged_stores_are_listed(cases: int, tmp_path: Path, study: Callable[.
         (folder / place.relative_to(sound.folder)).write_bytes(content)
         assert read_stored(folder).parts in (parts, None)
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("cached", "current"):
+            for module in ("cached", "named_recipes"):
                 patch.setattr(f"acf.stages.{module}.code_hashes", no_code)
             (entry,) = list_runs(root)
         json.dumps(entry.as_dict(), allow_nan=False)

@@ -79,6 +79,7 @@ def most_at_once(log: Path) -> int:
     return most
 
 
+@pytest.mark.slow  # tests/runs/test_leases.py has jobs without engines
 def test_both_engines_on_two_projects_share_one_device(tmp_path: Path, digits: Path) -> None:
     log = tmp_path / "log"
     one, other = (witnessed(tmp_path / name, log, digits) for name in ("one", "other"))

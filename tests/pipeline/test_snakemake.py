@@ -89,6 +89,7 @@ def test_snakemake_reports_pictures_and_figures_with_captions(snakemake: Project
     assert "Pictures of variant acf-l2, seed 0, in the experiment" in text
 
 
+@pytest.mark.slow  # tests/pipeline/test_dvc.py has the same for DVC
 def test_snakemake_retrains_the_changed_variant_and_restores_it(snakemake: Project) -> None:
     before = snakemake.metrics("acf-l2")
     log = "logs/train/digits/acf-l2/seed0.log"

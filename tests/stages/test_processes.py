@@ -19,7 +19,7 @@ pytestmark = needs_gloo
 Study = Callable[..., Path]
 Finished = subprocess.CompletedProcess[str]
 TRAIN = ["train", "--experiment", "digits", "--variant", "resflow"]
-LONG = {"steps": 400, "validate_every": 5, "validation_images": 20}
+LONG = {"steps": 240, "validate_every": 5, "validation_images": 20}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "ACF_DEVICE": "cpu"}
 
 
@@ -104,10 +104,8 @@ def test_the_death_of_a_process_ends_the_run_with_one_message_and_another_number
         process.kill()
         process.communicate()
         assert gone(children)  # they save their checkpoint and stop
-    text = (root / "params.yaml").read_text()
     (store,) = (root / ".acf/runs").iterdir()
     assert (store / "checkpoint.pt").exists()
-    assert "steps: 400" in text
     resumed = acf(root, launcher=("torch.distributed.run", "--nproc-per-node=1", "-m"))
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after step" in resumed.stdout

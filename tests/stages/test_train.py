@@ -75,7 +75,7 @@ def test_a_finished_run_is_restored_without_a_step(study: Study, capsys: pytest.
 # tests/pipeline/test_kills.py has more moments for SIGKILL.
 @pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted(study: Study, number: signal.Signals) -> None:
-    long = {"steps": 60, "validate_every": 5}
+    long = {"steps": 30, "validate_every": 5}
     whole, cut = study("whole", training=long), study("cut", training=long)
     train("digits", "acf-dot", 0, "cpu", whole)
     command = [sys.executable, "-m", "acf.cli", "train", "--experiment", "digits", "--variant", "acf-dot"]
@@ -85,7 +85,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(study: Study, number: sign
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "step 15/60" in line:
+            if "step 10/30" in line:
                 process.send_signal(number)
                 break
         _, errors = process.communicate()

@@ -62,14 +62,14 @@ def test_a_bad_gradient_reaches_neither_weights_nor_optimiser_nor_a_checkpoint(t
 def test_the_noise_of_the_bad_step_is_drawn_again(tmp_path: Path) -> None:
     run = trainer(tmp_path, validate_every=80, steps=80)
     seen = []
-    original = run._input
+    original = run._gradient._input
 
     def remembered(step: int, index: int) -> Tensor:
         x = original(step, index)
         seen.append((step, x.clone()))
         return x
 
-    run._input = remembered  # type: ignore[method-assign]
+    run._gradient._input = remembered  # type: ignore[method-assign]
     bias = next(parameter for name, parameter in run.flow.named_parameters() if name.endswith("bias"))
     bias.register_hook(lambda gradient: gradient * (torch.nan if len(seen) >= 6 else 1))
     with pytest.raises(TrainingError, match="step 5"):

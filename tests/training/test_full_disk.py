@@ -41,7 +41,7 @@ def test_training_goes_on_while_the_disk_is_full_and_says_so_once(
         "test: checkpoints can be written again; that of step 10 is",
     ]
     assert trainer(tmp_path / "run", SMALL, steps=10, validate_every=2).step == 10
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {NAME, BEFORE}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {NAME, BEFORE, "progress.json"}
 
 
 def test_a_full_disk_is_not_tried_at_each_step(tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

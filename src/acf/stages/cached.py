@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,8 @@ class Computation:
         parts = self.parts()
         note_code(self.stage, parts["code"], root)
         with open_run(recipe_name(parts), root).locked() as store:
-            store.note_parts(parts)
+            with suppress(UnwritableError):  # the note is for people; on a full disk a computation may still go on
+                store.note_parts(parts)
             yield store
 
     def _restored_or_in_place(self, store: RunStore) -> bool:
