@@ -85,6 +85,7 @@ def _page_without_times(text: str) -> str:
         return repr([_masked(rows[0], row) for row in rows])
 
     text = re.sub(r"<table.*?</table>", masked, text, flags=re.DOTALL)
+    text = re.sub(r'<meta name="recipe" content="\w+">', "", text)  # it covers the seconds
     text = re.sub(r"<dt>Device of \w+</dt><dd>[^<]*</dd>", "", text)
     return re.sub(r'<img src="[^"]*" alt="bits/dim by seconds of training">', "", text)
 
