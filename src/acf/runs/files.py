@@ -75,6 +75,18 @@ def when_there_is_space(write: Callable[[], None]) -> None:
         time.sleep(RETRY_SECONDS)
 
 
+def write_if_changed(path: Path, content: bytes) -> bool:
+    """Write a file atomically unless it has this content already; return whether it was written.
+
+    Raises:
+        UnwritableError: as for `replacing`.
+    """
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    write_atomically(path, content)
+    return True
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into an `UnwritableError` that names it.

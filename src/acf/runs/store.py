@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acf.errors import UnwritableError
-from acf.runs.files import discard, write_atomically, writing
+from acf.runs.files import discard, write_atomically, write_if_changed, writing
 
 RUNS = Path(".acf/runs")
 OUTPUTS, DONE, LOCK, RECIPE = "outputs", "done.json", "lock", "recipe.json"
@@ -104,9 +104,7 @@ class RunStore:
         Raises:
             UnwritableError: the file cannot be written.
         """
-        path, content = self.folder / RECIPE, json.dumps(parts, indent=1).encode()
-        if not (path.is_file() and path.read_bytes() == content):
-            write_atomically(path, content)
+        write_if_changed(self.folder / RECIPE, json.dumps(parts, indent=1).encode())
 
     def restore(self, outputs: Sequence[Path]) -> bool:
         """Copy the finished outputs of this recipe to their places; say whether they were there, intact.

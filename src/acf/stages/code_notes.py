@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from acf.runs.files import write_atomically
+from acf.runs.files import write_if_changed
 from acf.runs.recipe import all_code_hashes
 from acf.stages.project import Project
 
@@ -42,8 +42,4 @@ def note_code(stage: str, hashes: Mapping[str, str], root: Path) -> None:
 
 
 def _write(path: Path, hashes: Mapping[str, str]) -> bool:
-    content = (json.dumps(hashes, indent=1) + "\n").encode()
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    write_atomically(path, content)
-    return True
+    return write_if_changed(path, (json.dumps(hashes, indent=1) + "\n").encode())

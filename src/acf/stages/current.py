@@ -11,7 +11,7 @@ from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError
 from acf.flows.storage import CONFIG, WEIGHTS, recorded_weights_hash
-from acf.runs.recipe import all_code_hashes, recipe
+from acf.runs.recipe import all_code_hashes, recipe_name
 from acf.settings.params import Run
 from acf.stages import baselines, evaluate, sample, train
 from acf.stages.conversions import is_conversion
@@ -142,4 +142,4 @@ class Current:
                 made = sample.computation(project, task.run, weights=recorded_weights_hash)
             case _:
                 made = baselines.computation(project, task.names[0])
-        return recipe(made.stage, made.settings, made.inputs, hashes=hashes)
+        return recipe_name(made.parts(hashes))
