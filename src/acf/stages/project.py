@@ -56,10 +56,6 @@ class Project:
         """File of what was measured of the baselines of an experiment."""
         return self.root / "results" / experiment / "baselines.json"
 
-    def analyses(self, run: Run) -> Path:
-        """Folder of what was found out about a model beyond its metrics."""
-        return self.root / "analyses" / run.folder
-
     def images(self, run: Run) -> Path:
         """Table of bits/dim of every test image under a model."""
         return self.analyses(run) / IMAGES
@@ -71,6 +67,10 @@ class Project:
     def samples(self, run: Run) -> Path:
         """Folder of the pictures of a model."""
         return self.root / "samples" / run.folder
+
+    def analyses(self, run: Run) -> Path:
+        """Folder of what the analyses found of a model."""
+        return self.root / "analyses" / run.folder
 
     def report(self, experiment: str) -> Path:
         """Folder of the report on an experiment."""

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from acf.errors import AcfError
 from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
+from acf.registry import ANALYSES
+from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
 from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
 from acf.runs.recipe import file_hash
@@ -19,6 +21,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     CONFIG: TrainedModel,
     "metrics.json": Metrics,
     "baselines.json": Baselines,
+    **{f"{name}.json": AnalysisFile for name in ANALYSES},
 }
 VOUCHED = {IMAGES: "metrics.json", BASELINE_IMAGES: "baselines.json"}
 """Tables, each with the output of the same call that has its hash, `images_sha256`."""
@@ -48,7 +51,8 @@ def _said(path: Path, whole: bool, paths: Sequence[Path]) -> str | None:
     """Return what one file says; "" for a file that is vouched for by the others."""
     if path.name in VOUCHED:
         (voucher,) = (other for other in paths if other.name == VOUCHED[path.name])
-        return "" if file_hash(path) == json.loads(voucher.read_bytes()).get("images_sha256") else None
+        record = read_result(voucher, SCHEMAS[voucher.name], {}, "acf")
+        return "" if file_hash(path) == getattr(record, "images_sha256", None) else None
     if path.name in SCHEMAS:
         if path.name == CONFIG:
             read_record(path.parent)
