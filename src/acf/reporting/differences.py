@@ -25,8 +25,8 @@ counted again. The interval is mean(d) +/- sqrt(t(N - 1)^2 I + t(f)^2 k M), t(n)
 distribution with n degrees of freedom: Banerjee's (Sankhya 22, 1960), which holds at least its level however the two
 variances compare. Satterthwaite's approximation, the usual one, falls to 92 % for 95 % with two variants of two seeds.
 
-With one training of each variant T is not known: the interval is mean(d) +/- t(N - 1) sqrt(var(d) / N), over test images
-only, and says nothing of how another training would turn out. A density without training has no t and no e.
+With one training of each variant T is not known: the interval is mean(d) +/- t(N - 1) sqrt(var(d) / N), over test
+images only, and says nothing of how another training would turn out. A density without training has no t and no e.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ class Difference:
         """
         if comparisons < 1 or not 0 < level < 1:
             raise ValueError(f"no interval of level {level} for {comparisons} comparisons")
-        from scipy.stats import t  # takes long to import
+        from scipy.special import stdtrit  # quantiles of Student's distribution
 
         above = (1 - level) / (2 * comparisons)
-        squared = self.image_part * t.isf(above, self.images - 1) ** 2
+        squared = self.image_part * stdtrit(self.images - 1, above) ** 2
         if self.training_df:
-            squared += self.training_part * t.isf(above, self.training_df) ** 2
+            squared += self.training_part * stdtrit(self.training_df, above) ** 2
         half = math.sqrt(squared)
         return self.mean - half, self.mean + half
 
