@@ -263,7 +263,8 @@ class Row(BaseModel):
             raise ValueError("a gain and its standard error go together")
         if len({getattr(self, name) is None for name in OVER_BASE}) > 1:
             raise ValueError(f"{', '.join(OVER_BASE)} go together")
-        if self.base_gain is not None and not self.base_gain_low <= self.base_gain <= self.base_gain_high:
+        ends = [end for end in (self.base_gain_low, self.base_gain, self.base_gain_high) if end is not None]
+        if ends != sorted(ends):
             raise ValueError(f"the interval of base_gain does not hold {self.base_gain}")
         if self.kind == "flow" and (absent := [name for name in MEASURED_OF_FLOWS if getattr(self, name) is None]):
             raise ValueError(f"a flow has no {', '.join(absent)}")
