@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 LIMITS = ("RLIMIT_AS", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
+BY_TORCH = "TORCHINDUCTOR_CACHE_DIR"
+"""A variable that torch sets for itself, to a place that does not depend on the test."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ, signal.SIGPROF)
 
 
 def process_state() -> dict[str, Any]:
     """Return what all tests of a process share and some of them change."""
-    environment = {f"${name}": value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {f"${k}": value for k, value in os.environ.items() if k != BY_TORCH and not k.startswith("PYTEST_")}
     return {
         "working folder": os.getcwd(),
         **environment,

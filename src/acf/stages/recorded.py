@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
+from acf.flows.record import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
 from acf.reporting.result_files import read_result, read_table
 from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
 from acf.stages.project import HISTORY
