@@ -5,17 +5,10 @@ loads the code of `acf` that PYTHONPATH names anew; only the libraries are there
 tests that stop or kill `acf` start it itself.
 """
 
-import json
-import os
-import runpy
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
 
 LIBRARIES = (
     *("torch", "numpy", "pydantic", "typer", "rich.console", "filelock", "joblib", "yaml", "safetensors.torch"),
