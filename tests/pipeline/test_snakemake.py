@@ -14,8 +14,8 @@ UP_TO_DATE = "Data and pipelines are up to date.\n"
 
 
 @pytest.fixture(scope="module")
-def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("snakemake"))
+def snakemake(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
+    project = Project(tmp_path_factory.mktemp("snakemake"), server=server)
     assert project.snakemake() == EVERYTHING
     return project
 
@@ -112,8 +112,8 @@ def test_snakemake_evaluation_parameters_retrain_nothing(snakemake: Project) -> 
 
 
 @pytest.mark.slow
-def test_engines_measure_the_same(snakemake: Project, tmp_path: Path) -> None:
-    dvc = Project(tmp_path / "dvc")
+def test_engines_measure_the_same(snakemake: Project, server: str, tmp_path: Path) -> None:
+    dvc = Project(tmp_path / "dvc", server=server)
     assert dvc.dvc() == sorted(["code", *EVERYTHING])
     for variant in ("resflow", "acf-l2"):
         assert dvc.metrics(variant) == snakemake.metrics(variant)
