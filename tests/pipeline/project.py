@@ -15,6 +15,7 @@ from typing import Any, Self
 import yaml
 
 from acf.stages.graph import write_graph
+from tests.conftest import ANALYSES
 from tests.pipeline import forks
 
 SOURCE = Path(__file__).parents[2]
@@ -40,6 +41,8 @@ DIGITS = {
     "training": {},
     "evaluation": {},
     "sampling": {},
+    "analyses": {},
+    "reporting": {},
     "variants": {"resflow": {}, "acf-l2": {"training": {"learning_rate": 1e-3}}},
 }
 STUDY = {
@@ -48,6 +51,8 @@ STUDY = {
         "training": TRAINING,
         "evaluation": {"draws": 1, "images": 16},
         "sampling": {"samples": 4, "reconstructions": 2},
+        "analyses": ANALYSES,
+        "reporting": {},
     },
     "datasets": {"digits": {}, "fashion-mnist": {}},
     "variants": {"resflow": {}, "acf-l2": {"model": {"attention": {"kind": "l2"}}}},
