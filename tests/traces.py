@@ -22,7 +22,7 @@ def process_state() -> dict[str, Any]:
     return {
         "working folder": os.getcwd(),
         **environment,
-        "temporary folder": tempfile.tempdir,
+        "temporary folder": tempfile.gettempdir(),
         "threads of torch": torch.get_num_threads(),
         "default dtype of torch": torch.get_default_dtype(),
         "default device of torch": torch.get_default_device(),
