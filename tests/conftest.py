@@ -17,8 +17,10 @@ torch.set_num_threads(1)
 SEED = 0
 
 LONG = (
-    *("pipeline/", "bounds/test_attack.py", "flows/test_roulette.py", "stages/test_train.py"),
-    *("data/test_experiments.py", "data/test_images.py", "flows/test_logdet.py", "flows/test_bijections.py"),
+    *("pipeline/", "stages/test_processes.py", "data/test_experiments.py", "stages/test_train.py"),
+    *("bounds/test_attack.py", "flows/test_roulette.py", "data/test_damage.py", "fuzz/test_stored_files.py"),
+    *("data/test_killed.py", "data/test_refused.py", "data/test_images.py"),
+    *("flows/test_logdet.py", "flows/test_bijections.py"),
 )
 """Files that take longest, which go first: with one of them last, one of two workers would have nothing to do."""
 
