@@ -16,6 +16,8 @@ class AnalysisSection(Section):
     """Whether the models of all seeds are analysed, or of each variant that of the first."""
     has_picture: ClassVar[bool] = False
     """Whether it writes a picture beside its numbers."""
+    reads_labels: ClassVar[bool] = False
+    """Whether it reads the labels of the experiment's data set."""
 
     @classmethod
     def output_names(cls, name: str) -> list[str]:
