@@ -106,8 +106,7 @@ def computation(
             **({"labels": kept_labels(manifest)} if section.reads_labels else {}),
             "weights": weights(model),
         },
-        folder=folder,
-        names=section.output_names(name),
+        paths=[folder / output for output in section.output_names(name)],
         work=work(settings, name, manifest.shape),
         compute=compute,
     )
