@@ -20,6 +20,7 @@ from acf.reporting.page import report_page
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Results, read_history
 from acf.reporting.schemas import Baselines, Metrics, TrainedModel
+from acf.reporting.sections.convergence_section import convergence_section
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown, printable
 from acf.runs.folders import replace_folder
@@ -49,7 +50,8 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     made_of = report_recipe(project, experiment, hashes)
     table = comparison(results)
     figures = _figures(project, table, results)
-    sections = analysis_sections(project, experiment, results.bases)
+    convergence = convergence_section(results, project.params.reporting(experiment).validation_targets)
+    sections = [*filter(None, [convergence]), *analysis_sections(project, experiment, results.bases)]
     figures |= {figure.name: figure.png for section in sections for figure in section.figures}
     bullets = "".join(f"- {note}\n" for note in notes(table, results))
     files = {
@@ -80,6 +82,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "dataset": params.dataset(experiment),
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": _bases(params, experiment),
+        "reporting": params.reporting(experiment).model_dump(mode="json"),
     }
     inputs = {path.relative_to(project.root).as_posix(): file_hash(path) for path in _needed(project, experiment)}
     return recipe("report", settings, inputs, hashes=hashes)
