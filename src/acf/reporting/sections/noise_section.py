@@ -83,17 +83,18 @@ def section_of(analysed: Analysed[Noise], bases: Mapping[str, str | None]) -> Se
     sentences = _on_rises(rises, first)
     tables, figures = [_rise_table(analysed, bases, rises, first)], [_rise_figure(analysed, rises, first)]
     if first.neighbours is not None:
-        spaces = {
-            space: [
-                paired_rows(analysed, bases, partial(Noise.hits, space=space, i=i), len(later)) for i in range(len(first.sigmas))
-            ]
-            for space in ("latent", "pixels")
-        }
+        spaces = {space: _hits(analysed, bases, space, first) for space in ("latent", "pixels")}
         sentences += _on_neighbours(spaces["latent"], first)
         tables.append(_accuracy_table(spaces, first))
         figures.append(_accuracy_figure(analysed, spaces, first))
     sentences.append(on_errors(analysed, f"{first.images} test images", rises[0].comparisons))
     return Section("noise", "Noise", sentences, tables, figures, _notes(analysed, first))
+
+
+def _hits(analysed: Analysed[Noise], bases: Mapping[str, str | None], space: str, first: Noise) -> list[PairedRows]:
+    """Return for each sigma which images are given their class in a space."""
+    sigmas = len(first.sigmas)
+    return [paired_rows(analysed, bases, partial(Noise.hits, space=space, i=i), sigmas - 1) for i in range(sigmas)]
 
 
 def _on_rises(rises: list[PairedRows], first: Noise) -> list[str]:
