@@ -125,8 +125,8 @@ def _sentences(analysed: Analysed[Interpolation], middles: Mapping[str, PairedRo
         least, most = (pick(means, key=lambda variant: means[variant].mean) for pick in (min, max))
         ends = [f"{mean_text(means[variant])} ({variant})" for variant in dict.fromkeys([least, most])]
         sentences.append(
-            f"Halfway on {WAYS[way]} images have {' to '.join(ends)} bits/dim more than the mean of the two test "
-            "images at the ends."
+            f"The excess of images halfway on {WAYS[way]}, their bits/dim minus the mean of the two test images at the "
+            f"ends, is {' to '.join(ends)}."
         )
         sentences += [against_base(variant, rows, f"excess on {WAYS[way]}", WORDS) for variant in rows.bases]
     comparisons = next(iter(middles.values())).comparisons
