@@ -62,7 +62,8 @@ TRAINING = {
     "validate_every": 4,
 }
 ANALYSES: dict[str, Any] = {
-    "interpolation": {"pairs": 1, "steps": 3},
+    "interpolation": {"pairs": 2, "pictured_pairs": 1, "steps": 3},
+    "noise": {"sigmas": [0.0, 0.1], "images": 2, "train_images": 4},
 }
 """Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}

@@ -150,7 +150,21 @@ def write_results(root: Path, seeds: list[int]) -> None:
 
 FOUND = {
     "interpolation": {
-        "paths": {kind: {"t": [0.0, 0.5, 1.0], "bits_per_dim": [[2.0, 2.5, 2.1]]} for kind in ("linear", "spherical")}
+        **{
+            kind: {"t": [0.0, 0.5, 1.0], "bits_per_dim": [[2.0, 2.5, 2.1], [2.2, 2.4, 2.0]], "outside": 0.01}
+            for kind in ("linear", "spherical")
+        },
+        "round_trip": 1e-4,
+        "inverse_bound": 1e-3,
+    },
+    "noise": {
+        "sigmas": [0.0, 0.1],
+        "bits_per_dim": [[2.0, 2.2, 1.9], [2.4, 2.7, 2.5]],
+        "neighbours": {
+            "train_images": 1500,
+            "latent": [[1, 0, 1], [0, 0, 1]],
+            "pixels": [[1, 1, 1], [1, 0, 1]],
+        },
     },
 }
 """What each analysis found."""

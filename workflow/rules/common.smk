@@ -20,6 +20,7 @@ MOST_THREADS = 4
 
 RUN = "{experiment}/{variant}/seed{seed}"
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
+LABELS_FILE = "data/{dataset}/labels.json"
 MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
 SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
 METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
@@ -114,7 +115,8 @@ def data_and_model_for(analysis):
 
     def files(wildcards):
         section = getattr(STUDY.analyses(wildcards.experiment), analysis)
-        return [*data_and_model(wildcards), *expand(DATA_FILES, dataset=section.other_datasets)]
+        labels = expand(LABELS_FILE, dataset=STUDY.dataset(wildcards.experiment)) if section.reads_labels else []
+        return [*data_and_model(wildcards), *labels, *expand(DATA_FILES, dataset=section.other_datasets)]
 
     return files
 
@@ -130,6 +132,7 @@ def files_of(wildcards):
     ]
     return [
         *data_of(wildcards),
+        *expand(LABELS_FILE, dataset=STUDY.dataset(experiment)),
         *expand(BASELINE_FILES, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
         *analysed,

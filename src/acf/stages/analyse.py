@@ -9,6 +9,7 @@ import torch
 
 from acf.data import load as load_images
 from acf.data import read_manifest
+from acf.data.prepared.labels import Labels, kept_labels, read_labels
 from acf.data.prepared.manifest import SPLITS
 from acf.data.prepared.tensors import Images
 from acf.errors import ConfigError
@@ -73,7 +74,8 @@ def computation(
             certify(flow).require()
             flow.eval().use_evaluation_estimator(settings.evaluation.log_det)
             train, test = (load_images(dataset, split, project.data, levels) for split in SPLITS)
-            analysed = Analysed(train, test, settings.evaluation, _others(project, others, flow))
+            labels = read_labels(dataset, project.data) if section.reads_labels else Labels()
+            analysed = Analysed(train, test, settings.evaluation, _others(project, others, flow), labels)
             print(f"{name} {run.folder.as_posix()}", flush=True)
             started = time.perf_counter()
             found = _measure(name, flow, analysed, section)
@@ -101,6 +103,7 @@ def computation(
         inputs={
             **{split: manifest.sha256[split] for split in SPLITS},
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
+            **({"labels": kept_labels(manifest)} if section.reads_labels else {}),
             "weights": weights(model),
         },
         paths=[folder / output for output in section.output_names(name)],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acf.data import read_manifest
+from acf.data.prepared.labels import labels_path
 from acf.data.prepared.manifest import SPLITS, manifest_path
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.registered import dataset_source
@@ -78,7 +79,7 @@ class Current:
             case "prepare":
                 dataset = task.names[0]
                 tensors = [tensor_path(dataset, split, project.data) for split in SPLITS]
-                return [*tensors, manifest_path(dataset, project.data)]
+                return [*tensors, labels_path(dataset, project.data), manifest_path(dataset, project.data)]
             case "train":
                 return [project.model(task.run) / name for name in (WEIGHTS, CONFIG, HISTORY)]
             case "evaluate":
