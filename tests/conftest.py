@@ -65,7 +65,7 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
         "model": MODEL | sections.get("model", {}),
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
-        "sampling": {"samples": 9, "reconstructions": 4},
+        "sampling": {"samples": 9, "columns": 3, "reconstructions": 4, "temperatures": [1.0, 0.7]},
         "analyses": ANALYSES,
         "reporting": {},
     }

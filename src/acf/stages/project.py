@@ -9,7 +9,11 @@ from acf.settings.params import PARAMS_FILE, Params, Run
 HISTORY = "history.csv"
 """The table of a training, beside the model."""
 SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+TEMPERATURES, NEAREST = "temperatures.png", "nearest.png"
 """The pictures of a model."""
+SAMPLES_RECORD = "samples.json"
+"""What was measured of them."""
+SAMPLE_FILES = (SAMPLES, RECONSTRUCTIONS, TEMPERATURES, NEAREST, SAMPLES_RECORD)
 
 
 class Project:

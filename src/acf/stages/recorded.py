@@ -13,13 +13,15 @@ from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
 from acf.registry import ANALYSES
 from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
+from acf.reporting.sampled_files import SamplesFile
 from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
-from acf.stages.project import HISTORY
+from acf.stages.project import HISTORY, SAMPLES_RECORD
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     CONFIG: TrainedModel,
     "metrics.json": Metrics,
     "baselines.json": Baselines,
+    SAMPLES_RECORD: SamplesFile,
     **{f"{name}.json": AnalysisFile for name in ANALYSES},
 }
 IN_PAGE = re.compile(r'<meta name="recipe" content="(\w+)">')
