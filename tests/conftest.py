@@ -42,6 +42,7 @@ TRAINING = {
 }
 ANALYSES: dict[str, Any] = {
     "interpolation": {"pairs": 1, "steps": 3},
+    "frechet": {"samples": 12, "features": 3, "fitted": 20, "bootstrap": 2},
 }
 """Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}

@@ -60,11 +60,13 @@ BASELINES = {
 # What is looked at in trained models, a stage each, in the order of the report; `AnalysesConfig` has their settings.
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
+    "frechet": "acf.evaluation.analyses.frechet:frechet",
 }
 
 # The part of the report on each of them.
 SECTIONS = {
     "interpolation": "acf.reporting.sections.interpolation_section:section",
+    "frechet": "acf.reporting.sections.frechet_section:section",
 }
 
 

@@ -101,6 +101,7 @@ def computation(
         inputs={
             **{split: manifest.sha256[split] for split in SPLITS},
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
+            **section.outside(manifest.shape),
             "weights": weights(model),
         },
         folder=folder,

@@ -127,9 +127,9 @@ def _nearest(models: Models) -> Section:
         most = max(closer, key=lambda variant: closer[variant])
         sentence = (
             "No flow's samples lie closer to training images than test images do by more than "
-            f"{THRESHOLD} standard errors, so nothing says that training images are copied: of a sample and a test image "
-            f"the sample is the closer one in at most {closer[most]:.0%} of pairs ({most}; 50% ± {error:.0%} where both "
-            "have one law)."
+            f"{THRESHOLD} standard errors, so nothing says that training images are copied: of a sample and a test "
+            f"image the sample is the closer one in at most {closer[most]:.0%} of pairs ({most}; 50% ± {error:.0%} "
+            "where both have one law)."
         )
     return Section(
         "nearest",
@@ -141,8 +141,8 @@ def _nearest(models: Models) -> Section:
             f"Above: samples; below: of {count(first.nearest.training_images)} training images (those that validate "
             "among them) the nearest by Euclidean distance of pixel values, black 0 and white 1; exact search.",
             f"Compared are {count(len(first.nearest.samples.distances))} samples per model with {count(len(test))} "
-            "test images. Copies are at distance 0. A blurred image is near to many others, so a small distance alone does "
-            "not show a copy.",
+            "test images. Copies are at distance 0. A blurred image is near to many others, so a small distance alone "
+            "does not show a copy.",
         ],
         pixels=True,
     )
