@@ -1,5 +1,6 @@
 """FID (arXiv 1706.08500) by torch-fidelity, where that and the published weights are installed."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from acf.runs.inception_weights import (
     FILE,
     SOURCE,
     VARIABLE,
-    fidelity_version,
     inception_place,
+    installed_version,
     weights_digest,
 )
 
@@ -42,16 +43,13 @@ def inception_distance(samples: Tensor, reference: Tensor, levels: int, device: 
     path = inception_place()
     digest = weights_digest(path)
     if digest is None:
-        raise FidUnavailableError(
-            f"the Inception weights are not at {path.name if path.name == FILE else path}; fetch {SOURCE} to where "
-            f"torch.hub keeps files, or name its place in {VARIABLE}"
-        )
+        place = f"in the folder of torch.hub ({FILE})" if path.name == FILE else f"where {VARIABLE} says"
+        raise FidUnavailableError(f"there are no Inception weights {place}; they are at {SOURCE}")
     if digest != PUBLISHED:
         raise FidUnavailableError(
-            f"the file of Inception weights has SHA-256 {digest[:8]}..., published is {PUBLISHED[:8]}..."
+            f"the file of Inception weights has SHA-256 {digest[:8]}..., the published one has {PUBLISHED[:8]}..."
         )
-    try:
-        torch.load(path, weights_only=True)  # torch-fidelity would unpickle whatever is in it
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         found = calculate(
             input1=_Levels(samples, levels),
             input2=_Levels(reference, levels),
@@ -60,26 +58,21 @@ def inception_distance(samples: Tensor, reference: Tensor, levels: int, device: 
             cuda=device.type == "cuda",
             cache=False,
             verbose=False,
-            save_cpu_ram=True,
+            save_cpu_ram=True,  # no processes that load images
         )
-    except Exception as error:  # of a package that is not ours, on a file that is not ours
-        raise FidUnavailableError(f"torch-fidelity failed ({_first_line(error)})") from error
     return float(found["frechet_inception_distance"])
 
 
 def _torch_fidelity() -> Any:
     """Return the function that computes metrics."""
-    if fidelity_version() is None:
+    if installed_version("torch-fidelity") is None:
         raise FidUnavailableError("torch-fidelity is not installed (pip install 'acf[fid]')")
     try:
         from torch_fidelity import calculate_metrics
     except Exception as error:  # torchvision of another build than torch's, for instance
-        raise FidUnavailableError(f"torch-fidelity cannot be imported ({_first_line(error)})") from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise FidUnavailableError(f"torch-fidelity cannot be imported ({reason})") from error
     return calculate_metrics
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 class _Levels(Dataset[Tensor]):

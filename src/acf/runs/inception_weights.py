@@ -21,10 +21,10 @@ def inception_place() -> Path:
     return home / "hub" / "checkpoints" / FILE
 
 
-def fidelity_version() -> str | None:
-    """Return the version of torch-fidelity, None where it is not installed."""
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, None where it is not installed."""
     try:
-        return version("torch-fidelity")
+        return version(package)
     except PackageNotFoundError:
         return None
 
@@ -39,10 +39,9 @@ def weights_digest(path: Path) -> str | None:
 
 
 def inception_state() -> dict[str, str]:
-    """Return what a recipe says of FID's outside: the version of torch-fidelity, and the hash of the weights."""
-    installed = fidelity_version()
-    digest = weights_digest(inception_place()) if installed else None
-    return {"torch-fidelity": installed or "absent", "inception": digest or "absent"}
+    """Return what a recipe says of FID's outside: versions of the packages, and the hash of the weights."""
+    packages = {package: installed_version(package) or "absent" for package in ("torch-fidelity", "torchvision")}
+    return {**packages, "inception": weights_digest(inception_place()) or "absent"}
 
 
 @cache

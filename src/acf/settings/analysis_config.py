@@ -93,8 +93,8 @@ class FrechetConfig(AnalysisSection):
         default=True,
         description="Whether FID (arXiv 1706.08500) is computed of colour images, where torch-fidelity "
         "(`pip install 'acf[fid]'`) and its weights are there: in torch.hub's folder, or where the environment "
-        "variable ACF_INCEPTION says. Nothing is downloaded. Snakemake computes again when they come; of DVC it is asked for "
-        "with `--force`.",
+        "variable ACF_INCEPTION says. Nothing is downloaded. Snakemake computes again when they come; of DVC it is "
+        "asked for with `--force`.",
     )
     batch_size: Positive = Field(
         default=200,
