@@ -64,6 +64,7 @@ TRAINING = {
 ANALYSES: dict[str, Any] = {
     "interpolation": {"pairs": 2, "pictured_pairs": 1, "steps": 3},
     "noise": {"sigmas": [0.0, 0.1], "images": 2, "train_images": 4},
+    "frechet": {"samples": 12, "features": 3, "fitted": 20, "bootstrap": 2},
 }
 """Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}
@@ -87,7 +88,7 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
         "model": MODEL | sections.get("model", {}),
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
-        "sampling": {"samples": 9, "reconstructions": 4},
+        "sampling": {"samples": 9, "columns": 3, "reconstructions": 4, "temperatures": [1.0, 0.7]},
         "analyses": ANALYSES,
         "reporting": {},
     }

@@ -61,12 +61,14 @@ BASELINES = {
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
     "noise": "acf.evaluation.analyses.gaussian_noise:gaussian_noise",
+    "frechet": "acf.evaluation.analyses.frechet:frechet",
 }
 
 # The part of the report on each of them.
 SECTIONS = {
     "interpolation": "acf.reporting.sections.interpolation_section:section",
     "noise": "acf.reporting.sections.noise_section:section",
+    "frechet": "acf.reporting.sections.frechet_section:section",
 }
 
 

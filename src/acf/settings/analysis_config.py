@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
-from acf.settings.section import Positive, Section, Several
+from acf.runs.inception_weights import inception_state
+from acf.settings.section import Positive, Section, Several, Temperature
 
 NotNegative = Annotated[float, Field(ge=0, le=1e3)]
 
@@ -36,6 +39,14 @@ class AnalysisSection(Section):
     def other_datasets(self) -> tuple[str, ...]:
         """Data sets that it reads beside the experiment's own."""
         return ()
+
+    def outside(self, shape: Sequence[int]) -> Mapping[str, str]:
+        """Return what it depends on beside settings, data, model and code, by name: hashes and versions.
+
+        Args:
+            shape: (C, H, W) of an image.
+        """
+        return {}
 
 
 class InterpolationConfig(AnalysisSection):
@@ -90,6 +101,55 @@ class NoiseConfig(AnalysisSection):
         return sigmas
 
 
+class FrechetConfig(AnalysisSection):
+    """Fréchet distance of samples to test images, on features of the training images, and FID."""
+
+    every_seed: ClassVar[bool] = True
+
+    samples: Several = Field(
+        default=1000,
+        description="Number of samples, and of test and training images that they are compared with (the first test "
+        "images, or all if there are not as many). Distances grow as sets get smaller; published FIDs use 10,000 or "
+        "50,000 samples. This project's choice.",
+    )
+    temperature: Temperature = Field(
+        default=1.0, description="Factor on the standard normal noise that samples start from. This project's choice."
+    )
+    features: Positive = Field(
+        default=32,
+        description="Number of principal components of training images that are the features. This project's choice.",
+    )
+    fitted: Several = Field(
+        default=5000,
+        description="Number of training images, drawn at random, that the principal components are fitted to; all if "
+        "there are not as many. They lie in memory at once, 8 bytes a value. This project's choice.",
+    )
+    bootstrap: Several = Field(
+        default=100,
+        description="Number of draws with replacement that the standard error is computed from. This project's choice.",
+    )
+    fid: bool = Field(
+        default=True,
+        description="Whether FID (arXiv 1706.08500) is computed of colour images, where torch-fidelity "
+        "(`pip install 'acf[fid]'`) and its weights are there: in torch.hub's folder, or where the environment "
+        "variable ACF_INCEPTION says. Nothing is downloaded. Snakemake computes again when they come; of DVC it is "
+        "asked for with `--force`.",
+    )
+    batch_size: Positive = Field(
+        default=200,
+        description="Number of samples that are drawn together. This project's choice; memory grows with it.",
+    )
+
+    @property
+    def images_at_once(self) -> int:
+        """Samples that are drawn together."""
+        return self.batch_size
+
+    @override
+    def outside(self, shape: Sequence[int]) -> Mapping[str, str]:
+        return inception_state() if self.fid and shape[0] == 3 else {}
+
+
 class AnalysesConfig(Section):
     """What is looked at in trained models, one stage each; its fields are the analyses there are."""
 
@@ -98,4 +158,7 @@ class AnalysesConfig(Section):
     )
     noise: NoiseConfig = Field(
         default=NoiseConfig(), description="How a model takes additive white Gaussian noise on test images."
+    )
+    frechet: FrechetConfig = Field(
+        default=FrechetConfig(), description="Distance of the law of samples to that of test images."
     )

@@ -104,6 +104,7 @@ def computation(
             **{split: manifest.sha256[split] for split in SPLITS},
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
             **({"labels": kept_labels(manifest)} if section.reads_labels else {}),
+            **section.outside(manifest.shape),
             "weights": weights(model),
         },
         paths=[folder / output for output in section.output_names(name)],
