@@ -42,6 +42,9 @@ TRAINING = {
 }
 ANALYSES: dict[str, Any] = {
     "interpolation": {"pairs": 1, "steps": 3},
+    "attention": {"images": 3, "shown_images": 1, "queries": [[0.5, 0.5]]},
+    "audit": {"images": 2, "steps": 1},
+    "densities": {"images": 4, "others": ["noise"]},
 }
 """Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}
