@@ -17,8 +17,10 @@ from acf.reporting.wording import ABSENT, decimal, with_error
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EVEN, SELECTIVE, LOCAL = 0.99, 0.9, 0.9
+EVEN, SELECTIVE, LOCAL, ALONE = 0.99, 0.9, 0.9, 0.01
 """Shares of the entropy and the distance of even weights from which, or below which, a head is called so."""
+SMALLEST = 0.0001
+"""Standard errors below it are not written out."""
 SHOWN_HEADS = 4
 MARK = "#d55e00"
 LABELS = 1.9
@@ -120,6 +122,7 @@ def _sentence(variant: str, found: Attention) -> str:
         "close to a mean over tokens": sum(value >= EVEN for value in entropies),
         "selective": sum(value < SELECTIVE for value in entropies),
         "local": sum(value < LOCAL for value in distances),
+        "on the query's position alone": sum(value < ALONE for value in distances),
     }
     kinds = ", ".join(f"{'all' if n == heads else n or 'none'} {what}" for what, n in counts.items())
     return (
@@ -137,9 +140,9 @@ def _table(found: Mapping[str, Attention]) -> Table:
     rows = [
         [
             *(variant, block.name, f"{block.height} x {block.width}", str(number)),
-            with_error(head.distance, head.distance_se),  # type: ignore[arg-type]
+            _measured(head.distance, head.distance_se),
             _share(_relative_distance(block, head)),
-            with_error(head.entropy, head.entropy_se),  # type: ignore[arg-type]
+            _measured(head.entropy, head.entropy_se),
             _share(_relative_entropy(block, head)),
         ]
         for variant, it in found.items()
@@ -148,6 +151,13 @@ def _table(found: Mapping[str, Attention]) -> Table:
     ]
     headings = ["model", "block", "map", "head", "distance", "of even weights'", "entropy", "of even weights'"]
     return Table(headings, rows, "Mean attention distance (positions of the map) and entropy (nats).", left=3)
+
+
+def _measured(value: float, error: float | None) -> str:
+    """Return value ± error with four decimals at most: weights on one token leave distances of 1e-12."""
+    if error is None:
+        return f"{decimal(value, 4)} ± {ABSENT}"
+    return with_error(value, error) if error >= SMALLEST else f"{decimal(value, 4)} ± < {SMALLEST}"
 
 
 def _share(value: float | None) -> str:
@@ -234,7 +244,8 @@ def _notes(found: Mapping[str, Attention]) -> list[str]:
         "Distance: mean over queries of the distances of all positions from the query, weighted; entropy: mean over "
         "queries of that of the weights. Even weights 1 / N are a mean over all N positions.",
         f"Close to a mean over tokens: entropy of at least {100 * EVEN:.0f} % of log N. Selective: below "
-        f"{100 * SELECTIVE:.0f} %. Local: distance below {100 * LOCAL:.0f} % of that of even weights.",
+        f"{100 * SELECTIVE:.0f} %. Local: distance below {100 * LOCAL:.0f} % of that of even weights; below "
+        f"{100 * ALONE:.0f} % a query looks at its own position alone.",
         f"Of every block shown the first {SHOWN_HEADS} heads are drawn; maps with sides above 16 are summed over "
         "squares.",
     ]
