@@ -46,8 +46,8 @@ def test_attention_is_said_to_be_local_selective_or_close_to_a_mean() -> None:
     silent = changed("attention", pictures=[], blocks=[], not_available=["scale 1, block 2"])
     section = section_of("attention", {"plain": nothing, "even": even, "local": local, "silent": silent, "later": None})
     by_variant = {sentence.split(":")[0].split(" ")[0]: sentence for sentence in section.sentences}
-    assert "of 1 heads in 1 blocks all close to a mean over tokens, none selective, none local" in by_variant["even"]
-    assert "none close to a mean over tokens, all selective, all local, 1 on the query" in by_variant["local"]
+    assert "of 1 heads in 1 blocks all close to a mean over tokens; mean distance 100.0 %" in by_variant["even"]
+    assert "of 2 heads in 1 blocks all selective, all local, 1 on the query" in by_variant["local"]
     assert "entropy 0.0 % to 14.4 % of what even weights have" in by_variant["local"]
     assert "weights of scale 1, block 2 are not available" in by_variant["silent"]
     assert by_variant["plain"] == "plain has no attention."
@@ -95,12 +95,18 @@ def test_a_refuted_bound_comes_first() -> None:
 
 def test_likelihoods_are_compared_with_the_base() -> None:
     likelier = changed("densities", told_apart={"noise": {"auroc": 0.1, "se": 0.02}}, gap={"value": 0.5, "se": 0.1})
+    likelier["sets"]["test"] = {
+        "mean": 2.4,
+        "se": 0.1,
+        "bits_per_dim": [2.31, 2.49],
+    }  # 0.41 and 0.39 more than the base
     section = section_of(
         "densities", {"base": FOUND["densities"], "a": likelier, "b": None}, {"base": None, "a": "base"}
     )
     assert section.sentences == [
         "base gives test images 0.10 ± 0.14 bits/dim more than training images, within two standard errors of none.",
-        "a gives test images 0.50 ± 0.10 bits/dim more than training images; its base base has 0.10 ± 0.14.",
+        "a gives test images 0.50 ± 0.10 bits/dim more than training images; that is 0.400 ± 0.010 more than of its "
+        "base base.",
         "Likelihood tells test images from noise with an AUROC of 0.1000 to 1.0000 over the variants; under a they are "
         "likelier than test images.",
     ]

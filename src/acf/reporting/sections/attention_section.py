@@ -124,9 +124,10 @@ def _sentence(variant: str, found: Attention) -> str:
         "local": sum(value < LOCAL for value in distances),
         "on the query's position alone": sum(value < ALONE for value in distances),
     }
-    kinds = ", ".join(f"{'all' if n == heads else n or 'none'} {what}" for what, n in counts.items())
+    kinds = [f"{'all' if number == heads else number} {what}" for what, number in counts.items() if number]
     return (
-        f"{variant}: of {heads} heads in {len(found.blocks)} blocks {kinds}; mean distance {_range(distances)} and "
+        f"{variant}: of {heads} heads in {len(found.blocks)} blocks "
+        f"{', '.join(kinds) or 'none is close to a mean, selective or local'}; mean distance {_range(distances)} and "
         f"entropy {_range(entropies)} of what even weights have.{unknown}"
     )
 
@@ -181,7 +182,7 @@ def _curve(
             axes.plot([n for n, _ in means], [mean for _, mean in means], color=colour, marker=marker, label=variant)
         axes.axhline(1, color="0.5", lw=1)
         axes.set(xlabel="block with attention, in the order of the flow", ylabel=f"{what} / that of even weights")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.04)  # a head on one position has 0
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     return draw_figure(

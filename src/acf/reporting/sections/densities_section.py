@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "train", "test"
 BINS = 40
+WIDE = 4
+"""Ratio of the most to the fewest bits/dim above which their axis is logarithmic."""
 
 
 class Likelihoods(Stored):
@@ -63,7 +67,7 @@ def section_of(analysed: Analysed[Densities], bases: Mapping[str, str | None]) -
     models = {variant: models[0].found for variant, models in analysed.items() if models}
     if not models:
         return Section("densities", "Likelihood of other images")
-    figures = [_histogram(variant, found, list(analysed), bases) for variant, found in models.items()]
+    figures = [_histogram(variant, found, list(analysed)) for variant, found in models.items()]
     sentences = [*_gaps(models, bases), *_told_apart(models)]
     return Section("densities", "Likelihood of other images", sentences, [_table(models)], figures, _notes(models))
 
@@ -76,12 +80,25 @@ def _gaps(models: Models, bases: Mapping[str, str | None]) -> list[str]:
         means = "" if clear else ", within two standard errors of none"
         compared = ""
         if (base := bases.get(variant)) is not None and base in models:
-            compared = f"; its base {base} has {with_error(models[base].gap.value, models[base].gap.se)}"
+            compared = f"; that is {with_error(*_paired(found, models[base]))} more than of its base {base}"
         sentences.append(
             f"{variant} gives test images {with_error(gap.value, gap.se)} bits/dim more than training images{means}"
             f"{compared}."
         )
     return sentences
+
+
+def _paired(found: Densities, base: Densities) -> tuple[float, float]:
+    """Return how much larger a gap is than that of the base, and its standard error, paired over images.
+
+    Both models have seen the same images with the same noise.
+    """
+    means, errors = {}, {}
+    for name in (TRAIN, TEST):
+        values = (it.sets[name].bits_per_dim for it in (found, base))
+        differences = [own - other for own, other in zip(*values, strict=True)]
+        means[name], errors[name] = fmean(differences), stdev(differences) / math.sqrt(len(differences))
+    return means[TEST] - means[TRAIN], math.hypot(errors[TRAIN], errors[TEST])
 
 
 def _told_apart(models: Models) -> list[str]:
@@ -122,13 +139,22 @@ def _area(area: Area | None) -> str:
     return ABSENT if area is None else with_error(area.auroc, area.se)
 
 
-def _histogram(variant: str, found: Densities, variants: list[str], bases: Mapping[str, str | None]) -> Figure:
+def _histogram(variant: str, found: Densities, variants: list[str]) -> Figure:
     colour, _ = looks(variants)[variant]
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import LogLocator
+
         values = [value for likelihoods in found.sets.values() for value in likelihoods.bits_per_dim]
         low, high = min(values), max(values)
         edges = [low + (high - low or 1) * i / BINS for i in range(BINS + 1)]
+        if low > 0 and high > WIDE * low:
+            edges = [low * (high / low) ** (i / BINS) for i in range(BINS + 1)]
+            edges[-1] = high
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
         styles = ["-", "--", ":", "-."]
         for number, (name, likelihoods) in enumerate(found.sets.items()):
             shares = [1 / len(likelihoods.bits_per_dim)] * len(likelihoods.bits_per_dim)
@@ -159,7 +185,8 @@ def _notes(models: Models) -> list[str]:
     images = ", ".join(f"{name} {count(number)}" for name, number in counts.items())
     notes = [
         f"Images: {images}; first seed, one draw of the noise of dequantisation and of the estimator. Training images "
-        "are images that were not held out for validation; standard errors are over images.",
+        "are images that were not held out for validation; standard errors are over images, and those of differences "
+        "to the base are paired over images.",
         "AUROC: probability that a test image has fewer bits/dim than one of the other set; 0.5 where likelihood does "
         "not tell them apart. Its standard error is DeLong's, which is 0 where the sets do not overlap.",
     ]
