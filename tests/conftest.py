@@ -65,6 +65,9 @@ ANALYSES: dict[str, Any] = {
     "interpolation": {"pairs": 2, "pictured_pairs": 1, "steps": 3},
     "noise": {"sigmas": [0.0, 0.1], "images": 2, "train_images": 4},
     "frechet": {"samples": 12, "features": 3, "fitted": 20, "bootstrap": 2},
+    "attention": {"images": 3, "shown_images": 1, "queries": [[0.5, 0.5]]},
+    "audit": {"images": 2, "steps": 1},
+    "densities": {"images": 4, "others": ["noise"]},
 }
 """Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}
