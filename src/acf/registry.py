@@ -1,6 +1,7 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, an optimiser or a data set is one new file and one line here.
+Adding an attention, a branch, an activation, an optimiser, a sink for live curves or a data set is one new file and one
+line here.
 """
 
 from importlib import import_module
@@ -35,6 +36,11 @@ ACTIVATIONS = {
 OPTIMISERS = {
     "adamw": "acf.training.optimiser:adamw",
     "muon": "acf.training.optimiser:muon",
+}
+
+SINKS = {
+    "dvclive": "acf.training.live.dvclive_sink:DVCLiveSink",
+    "tensorboard": "acf.training.live.tensorboard_sink:TensorBoardSink",
 }
 
 DATASETS = {
