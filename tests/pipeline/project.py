@@ -25,6 +25,7 @@ COPIED = (
     ".gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
 )
 TIMES = ("evaluate_seconds", "images_per_second", "train_seconds", "recipe")
 """Keys of metrics.json with a time; `recipe` is among them since config.json, which it covers, has the seconds."""

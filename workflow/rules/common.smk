@@ -22,6 +22,7 @@ METRICS_FILE = f"results/{RUN}/metrics.json"
 BASELINES_FILE = "results/{experiment}/baselines.json"
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
 FIGURES = "reports/{experiment}/figures"
+FOR_DVC = ["summaries/{experiment}.json", "curves/{experiment}.csv"]
 
 
 wildcard_constraints:

@@ -9,6 +9,7 @@ rule report:
         stamp=stamp("report"),
     output:
         REPORT_FILES,
+        FOR_DVC,
         report(
             directory(FIGURES),
             patterns=["{figure}.png"],

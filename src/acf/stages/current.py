@@ -86,7 +86,9 @@ class Current:
             case "baselines":
                 return [project.baselines(task.names[0])]
             case "report":
-                return [project.report(task.names[0]) / name for name in REPORT_FILES]
+                name = task.names[0]
+                report = [project.report(name) / file for file in REPORT_FILES]
+                return [*report, project.summary(name), project.curves(name)]
         return [project.index]
 
     def upstream(self, task: Task) -> Sequence[Task]:
