@@ -19,4 +19,5 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/analyses.smk"
 include: "workflow/rules/reports.smk"

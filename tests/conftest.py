@@ -40,6 +40,10 @@ TRAINING = {
     "validation_images": 20,
     "validate_every": 4,
 }
+ANALYSES: dict[str, Any] = {
+    "interpolation": {"pairs": 1, "steps": 3},
+}
+"""Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}
 
 
@@ -62,8 +66,10 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
         "sampling": {"samples": 9, "reconstructions": 4},
+        "analyses": ANALYSES,
+        "reporting": {},
     }
-    empty: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+    empty: dict[str, Any] = {section: {} for section in defaults}
     params = {
         "defaults": defaults,
         "datasets": {"digits": sections.get("dataset", {})},

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from acf.runs.ranks import Place
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
 from acf.runs.threads import wait_passively
+from acf.settings.analysis_config import AnalysesConfig, AnalysisSection
 
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
@@ -87,9 +88,11 @@ def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> No
 
 @app.command()
 def explain(
-    stage: Annotated[str, typer.Argument(help="prepare, train, evaluate, baselines, sample, report or index.")],
+    stage: Annotated[
+        str, typer.Argument(help="A stage: prepare, train, evaluate, baselines, sample, an analysis, ...")
+    ],
     experiment: Annotated[str | None, typer.Option(help="Experiment, of all stages but prepare and index.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Variant, of train, evaluate and sample.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant, of all stages of one model.")] = None,
     seed: Seed = 0,
     dataset: Annotated[str | None, typer.Option(help="Data set, of prepare.")] = None,
 ) -> None:
@@ -212,6 +215,20 @@ def audit(
     from acf.stages.audit import audit_models
 
     audit_models(experiment, variant, seed, images, device)
+
+
+def _add_analysis(name: str, section: type[AnalysisSection]) -> None:
+    def command(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
+        from acf.settings.params import Run
+        from acf.stages.analyse import analyse
+
+        analyse(name, Run(experiment, variant, seed), device)
+
+    app.command(name, help=f"{section.__doc__}")(command)
+
+
+for _name, _field in AnalysesConfig.model_fields.items():
+    _add_analysis(_name, cast(type[AnalysisSection], _field.annotation))
 
 
 @app.command()

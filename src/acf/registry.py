@@ -1,7 +1,8 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
 Adding an attention, a branch, an activation, an optimiser, a sink for live curves or a data set is one new file and one
-line here.
+line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
+`settings/analysis_config.py`.
 """
 
 from importlib import import_module
@@ -60,6 +61,16 @@ BASELINES = {
     "uniform": "acf.evaluation.densities:Uniform",
     "histogram": "acf.evaluation.densities:PixelHistogram",
     "gaussian": "acf.evaluation.densities:FullGaussian",
+}
+
+# What is looked at in trained models, a stage each, in the order of the report; `AnalysesConfig` has their settings.
+ANALYSES = {
+    "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
+}
+
+# The part of the report on each of them.
+SECTIONS = {
+    "interpolation": "acf.reporting.sections.interpolation_section:section",
 }
 
 

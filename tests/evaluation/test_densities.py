@@ -164,11 +164,13 @@ def digits_root(tmp_path):
         "training": {},
         "evaluation": evaluation,
         "sampling": {},
+        "analyses": {},
+        "reporting": {},
         "dataset": "digits",
         "variants": {"resflow": {}},
     }
     params = {
-        "defaults": {"model": {}, "training": {}, "evaluation": {}, "sampling": {}},
+        "defaults": {"model": {}, "training": {}, "evaluation": {}, "sampling": {}, "analyses": {}, "reporting": {}},
         "datasets": {"digits": {}},
         "variants": {"resflow": {}},
         "experiments": {"digits": experiment},

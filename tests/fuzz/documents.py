@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from acf.registry import ATTENTIONS, JOINS
 from acf.settings.config import RunConfig
+from tests.conftest import ANALYSES
 from tests.fuzz.damage import damaged
 
 SMALL: dict[str, Any] = {
@@ -16,8 +17,10 @@ SMALL: dict[str, Any] = {
     "training": {"steps": 2, "batch_size": 2, "validation_images": 2},
     "evaluation": {"images": 2, "batch_size": 2, "log_det": {"exact_terms": 2}},
     "sampling": {"samples": 2, "reconstructions": 2},
+    "analyses": ANALYSES,
+    "reporting": {},
 }
-EMPTY: dict[str, Any] = {"model": {}, "training": {}, "evaluation": {}, "sampling": {}}
+EMPTY: dict[str, Any] = {section: {} for section in SMALL}
 
 
 def study() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import yaml
 
 from acf.stages.graph import write_graph
+from tests.conftest import ANALYSES
 
 SOURCE = Path(__file__).parents[2]
 COPIED = (
@@ -39,6 +40,8 @@ DIGITS = {
     "training": {},
     "evaluation": {},
     "sampling": {},
+    "analyses": {},
+    "reporting": {},
     "variants": {"resflow": {}, "acf-l2": {"training": {"learning_rate": 1e-3}}},
 }
 STUDY = {
@@ -47,6 +50,8 @@ STUDY = {
         "training": TRAINING,
         "evaluation": {"draws": 1, "images": 16},
         "sampling": {"samples": 4, "reconstructions": 2},
+        "analyses": ANALYSES,
+        "reporting": {},
     },
     "datasets": {"digits": {}, "fashion-mnist": {}},
     "variants": {"resflow": {}, "acf-l2": {"model": {"attention": {"kind": "l2"}}}},

@@ -9,6 +9,7 @@ import yaml
 
 from acf.flows.build import build
 from acf.flows.storage import save
+from acf.registry import ANALYSES
 from acf.runs import CODE
 from acf.runs.recipe import all_code_hashes
 from acf.settings.params import Params, Run
@@ -22,8 +23,9 @@ from tests.pipeline.project import STUDY
 ROOT = Path(__file__).parents[2]
 DIGITS_L2 = tuple(
     f"acf {stage} --experiment digits " + "--variant acf-l2 --seed 0 " * (stage != "baselines")
-    for stage in ("train", "evaluate", "sample", "baselines")
+    for stage in ("train", "evaluate", "sample", *ANALYSES, "baselines")
 )
+MEASURING = {"evaluate", "baselines", *ANALYSES}
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +79,13 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("datasets.digits.levels", 8, {"train", "baselines"}),
         ("defaults.model.idim", 12, {"train"}),
         ("defaults.training.steps", 5, {"train"}),
-        ("defaults.evaluation.draws", 2, {"evaluate", "baselines"}),
+        ("defaults.evaluation.draws", 2, MEASURING),
         ("defaults.sampling.samples", 5, {"sample"}),
+        ("defaults.analyses.interpolation.steps", 5, {"interpolation"}),
         ("variants.acf-l2.model.attention.kind", "dot", {"train"}),
         ("experiments.digits.model.idim", 12, {"train"}),
         ("experiments.digits.training.steps", 5, {"train"}),
-        ("experiments.digits.evaluation.draws", 2, {"evaluate", "baselines"}),
+        ("experiments.digits.evaluation.draws", 2, MEASURING),
         ("experiments.digits.sampling.samples", 5, {"sample"}),
         ("experiments.digits.variants.acf-l2.training.learning_rate", 5e-3, {"train"}),
     ],
@@ -103,7 +106,8 @@ def test_a_setting_counts_for_the_same_stages_in_both_engines(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     for name in ("data", "models"):
         (tmp_path / name).symlink_to(begun / name)
-    names = {stage: ("digits", "acf-l2", "0") for stage in ("train", "evaluate", "sample")} | {"baselines": ("digits",)}
+    of_run = ("train", "evaluate", "sample", *ANALYSES)
+    names = {stage: ("digits", "acf-l2", "0") for stage in of_run} | {"baselines": ("digits",)}
     before, after = (Current(AcfProject(root), code) for root in (begun, tmp_path))
     tasks = [Task(stage, task) for stage, task in names.items()]
     assert None not in [before.expected(task) for task in tasks]
@@ -112,12 +116,21 @@ def test_a_setting_counts_for_the_same_stages_in_both_engines(
     assert {s for s, keys in watched.items() if any(f"{key}.".startswith(f"{k}.") for k in keys)} & set(names) == stages
 
 
+def test_an_override_for_one_analysis_reaches_it(dvc: dict[str, Stage]) -> None:
+    """DVC watches the overrides for all analyses as one key, so that it asks `acf` for more than has changed."""
+    for command, stage in dvc.items():
+        if command.split()[1] in ANALYSES:
+            experiment = command.split()[3]
+            assert f'"experiments.{experiment}.analyses"' in stage.parameters
+
+
 def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
     study = Params(ROOT / "params.yaml")
     commands = {"acf code", "acf index"}
     commands |= {f"acf prepare --dataset {study.dataset(name)}" for name in study.experiments}
     commands |= {f"acf {s} --experiment {name}" for s in ("baselines", "report") for name in study.experiments}
     commands |= {f"acf {stage} {run.options}" for stage in ("train", "evaluate", "sample") for run in study.runs()}
+    commands |= {f"acf {a} {run.options}" for name in study.experiments for a, run in study.analysed(name)}
     assert set(dvc) == commands
 
 

@@ -19,7 +19,7 @@ BITS = {"resflow": 2.04, "acf-l2": 1.93, "acf-dot": 2.03}
 
 
 def write_params(root: Path, seeds: list[int]) -> None:
-    sections = ("model", "training", "evaluation", "sampling")
+    sections = ("model", "training", "evaluation", "sampling", "analyses", "reporting")
     shared = {"seeds": seeds, "variants": {v: {} for v in VARIANTS}} | {s: {} for s in sections}
     params = {
         "defaults": {s: {} for s in sections},
@@ -108,8 +108,33 @@ def write_results(root: Path, seeds: list[int]) -> None:
             history(variant, seed).to_csv(models / "history.csv", index=False)
             (models / "config.json").write_text(json.dumps({"recipe": f"fedcba987654321{seed}", "model": {}}))
             (results / "metrics.json").write_text(json.dumps(metrics(variant, seed)))
+            write_analyses(root, variant, seed)
             picture(samples / "samples.png", seed)
             picture(samples / "reconstructions.png", seed + 1)
+
+
+FOUND = {
+    "interpolation": {
+        "paths": {kind: {"t": [0.0, 0.5, 1.0], "bits_per_dim": [[2.0, 2.5, 2.1]]} for kind in ("linear", "spherical")}
+    },
+}
+"""What each analysis found."""
+
+
+def write_analyses(root: Path, variant: str, seed: int) -> None:
+    folder = root / "analyses/digits" / variant / f"seed{seed}"
+    folder.mkdir(parents=True)
+    for name, found in FOUND.items():
+        content = {
+            "analysis": name,
+            **{key: metrics(variant, seed)[key] for key in ("experiment", "dataset", "variant", "seed")},
+            **{key: metrics(variant, seed)[key] for key in ("device", "train_recipe", "recipe", "versions")},
+            "settings": {},
+            "found": found,
+            "seconds": 1.5,
+        }
+        (folder / f"{name}.json").write_text(json.dumps(content))
+        picture(folder / f"{name}.png", seed)
 
 
 def make_project(root: Path, seeds: list[int]) -> Path:

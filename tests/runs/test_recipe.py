@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from acf.errors import AcfError
+from acf.registry import ANALYSES
 from acf.runs.code import CODE, PACKAGE, code_files
 from acf.runs.recipe import file_hash, recipe
 
@@ -202,7 +203,9 @@ def test_every_module_that_is_imported_below_the_folders_of_a_stage_counts() -> 
     assert len(lines) == 3
     for stage, files in map(json.loads, lines):
         loaded = {Path(file).relative_to(PACKAGE).as_posix() for file in files}
-        within = {name for name in loaded if any(name == p or name.startswith(f"{p}/") for p in CODE[stage])}
+        counting, left_out = ([p for p in CODE[stage] if p.startswith("-") is out] for out in (False, True))
+        within = {name for name in loaded if any(name == p or name.startswith(f"{p}/") for p in counting)}
+        within -= {name for name in within if any(name.startswith(f"{p[1:]}/") for p in left_out)}
         assert f"stages/{stage}.py" in within
         assert within <= set(code_files(stage)), stage
 
@@ -224,7 +227,16 @@ def test_inputs_and_stage_count(code: Path) -> None:
 
 
 def test_stages_name_code_that_exists() -> None:
-    assert all((PACKAGE / place).exists() for places in CODE.values() for place in places)
+    assert all((PACKAGE / place.removeprefix("-")).exists() for places in CODE.values() for place in places)
+
+
+def test_analyses_count_for_themselves_only() -> None:
+    name = next(iter(ANALYSES))
+    own = f"evaluation/analyses/{name}.py"
+    assert {own, "evaluation/likelihood.py", "flows/flow.py", "stages/analyse.py"} <= set(code_files(name))
+    for stage in CODE:
+        found = {file for file in code_files(stage) if file.startswith("evaluation/analyses/")}
+        assert found == {own for other in ANALYSES if other == stage for own in [f"evaluation/analyses/{other}.py"]}
 
 
 def test_file_hash_is_the_sha256(tmp_path: Path) -> None:

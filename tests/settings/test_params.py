@@ -17,6 +17,8 @@ defaults:
   training: {steps: 10, learning_rate: 1.0e-3}
   evaluation: {}
   sampling: {}
+  analyses: {}
+  reporting: {}
 datasets:
   digits: {}
 variants:
@@ -30,6 +32,8 @@ experiments:
     training: {steps: 20}
     evaluation: {draws: 3}
     sampling: {}
+    analyses: {}
+    reporting: {}
     variants:
       resflow: {}
       acf-l2:
@@ -63,36 +67,36 @@ def test_later_sections_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("model: {idim: 8}", "model: {idmi: 8}", 15, "experiments.digits.model.idmi: unknown key"),
-        ("model: {idim: 8}", "model: {idim: 0}", 15, "experiments.digits.model.idim"),
+        ("model: {idim: 8}", "model: {idmi: 8}", 17, "experiments.digits.model.idmi: unknown key"),
+        ("model: {idim: 8}", "model: {idim: 0}", 17, "experiments.digits.model.idim"),
         (
             "learning_rate: 5.0e-4",
             "learning_rate: fast",
-            23,
+            27,
             "experiments.digits.variants.acf-l2.training.learning_rate",
         ),
-        ("{kind: l2}", "{kind: l3}", 10, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
-        ("evaluation: {draws: 3}", "evaluation: 3", 17, "must be a mapping"),
-        ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 19, "experiments.digits.extra: unknown key"),
-        ("    seeds: [0, 1]\n", "", 12, "key 'seeds' is missing"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", 14, "different whole numbers"),
-        ("digits:", "digit:", 7, "datasets.digit: unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
-        ("      resflow: {}\n", "      resflo: {}\n", 20, "unknown variant"),
+        ("{kind: l2}", "{kind: l3}", 12, f"unknown attention 'l3'; known: {', '.join(sorted(['none', *ATTENTIONS]))}"),
+        ("evaluation: {draws: 3}", "evaluation: 3", 19, "must be a mapping"),
+        ("    sampling: {}\n", "    sampling: {}\n    extra: {}\n", 21, "experiments.digits.extra: unknown key"),
+        ("    seeds: [0, 1]\n", "", 14, "key 'seeds' is missing"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", 16, "different whole numbers"),
+        ("digits:", "digit:", 9, "datasets.digit: unknown data set; known: celebahq256, celebahq64, cifar10, digits"),
+        ("      resflow: {}\n", "      resflo: {}\n", 24, "unknown variant"),
         (
             "evaluation: {}\n",
             "evaluation: {log_det: {distribution: geometric, parameter: 2.0}}\n",
             4,
             "strictly between 0 and 1",
         ),
-        ("kind: l2", "kind: l2, kind: dot", 10, "'kind' stands twice"),
+        ("kind: l2", "kind: l2, kind: dot", 12, "'kind' stands twice"),
         (
             "dataset: digits",
             "dataset: mnist",
-            13,
+            15,
             "digits.dataset: no data set 'mnist'; datasets has: digits",
         ),
-        ("digits: {}", "digits: {levels: 1}", 7, "datasets.digits.levels"),
-        ("digits: {}", "digits: {level: 8}", 7, "datasets.digits.level: unknown key"),
+        ("digits: {}", "digits: {levels: 1}", 9, "datasets.digits.levels"),
+        ("digits: {}", "digits: {level: 8}", 9, "datasets.digits.level: unknown key"),
         ("defaults:", "defaults: [", 0, "cannot be read as YAML"),
     ],
 )
@@ -110,7 +114,7 @@ def test_errors_name_key_and_line(tmp_path: Path, old: str, new: str, line: int,
 def test_names_that_cannot_be_folders_commands_and_stages_are_refused(tmp_path: Path, name: str) -> None:
     as_experiment = TEXT.replace("  digits:\n    dataset", f"  {name}:\n    dataset")
     as_variant = TEXT.replace("acf-l2:", f"{name}:")
-    for text, line, place in ((as_experiment, 12, "experiments"), (as_variant, 10, "variants")):
+    for text, line, place in ((as_experiment, 14, "experiments"), (as_variant, 12, "variants")):
         with pytest.raises(ConfigError) as caught:
             read(tmp_path, text)
         message = str(caught.value)

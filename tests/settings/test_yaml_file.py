@@ -79,7 +79,7 @@ def test_sequences_and_integers_of_python_libraries_are_accepted() -> None:
 def test_seeds_of_63_bits_and_no_more(tmp_path: Path) -> None:
     assert read(tmp_path, TEXT.replace("[0, 1]", f"[{2**63 - 1}]")).seeds("digits") == [2**63 - 1]
     for wrong in (2**63, 2**64, -1, "yes", "'1'", "1.0", "true", "010"):
-        with pytest.raises(ConfigError, match=r"params.yaml:14"):
+        with pytest.raises(ConfigError, match=r"params.yaml:16"):
             read(tmp_path, TEXT.replace("[0, 1]", f"[{wrong}]"))
 
 

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from acf.data.sources.registered import dataset_source
 from acf.runs.threads import threads_that_pay
+from acf.settings.config import AnalysesConfig
 from acf.settings.params import Params
 from acf.settings.work import covariance, work
 
 STUDY = Params()
+
+# Of each analysis, its section of the settings.
+ANALYSES = {name: field.annotation for name, field in AnalysesConfig.model_fields.items()}
 
 # A job asks for the threads that pay, but for no more than this: several jobs side by side use cores better than one.
 MOST_THREADS = 4
@@ -100,14 +104,36 @@ def data_and_model(wildcards):
     return [*data_of(wildcards), *expand(MODEL_FILES, **wildcards)]
 
 
+def analysis_files(analysis, section):
+    """The files that an analysis writes."""
+    endings = ["json", "png"] if section.has_picture else ["json"]
+    return [f"analyses/{RUN}/{analysis}.{ending}" for ending in endings]
+
+
+def data_and_model_for(analysis):
+    """The files that an analysis reads: of the model, of its data set, and of others that its settings name."""
+
+    def files(wildcards):
+        section = getattr(STUDY.analyses(wildcards.experiment), analysis)
+        return [*data_and_model(wildcards), *expand(DATA_FILES, dataset=section.other_datasets)]
+
+    return files
+
+
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
     per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_FILES]
+    analysed = [
+        file
+        for analysis, run in STUDY.analysed(experiment)
+        for file in expand(analysis_files(analysis, ANALYSES[analysis]), **run._asdict())
+    ]
     return [
         *data_of(wildcards),
         *expand(BASELINES_FILE, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
+        *analysed,
     ]
 
 

@@ -3,59 +3,31 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from acf.reporting.results import Results
+from acf.reporting.style import BASELINE_COLOUR, draw_figure, looks
 from acf.reporting.wording import with_error
 
-# matplotlib reads MPLBACKEND when it is imported, and ends on a value it does not know, such as the one that a notebook
-# leaves to its children. Figures made here are files, which need no backend.
-_backend = os.environ.pop("MPLBACKEND", None)
-try:
-    import seaborn as sns
-    from matplotlib import style
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-finally:
-    if _backend is not None:
-        os.environ["MPLBACKEND"] = _backend
 
-MARKERS = "osD^vPX*"
 SPAN = 20
 """Rows of history.csv over which training bits/dim is smoothed (exponential moving average)."""
-BASELINE_COLOUR = "0.45"
-
-
-WIDTH = 4.6  # inches
 TARGET = 512
 """Longer side, in pixels, that small grids are enlarged to or past."""
 
 
 def _figure(height: float, draw: Callable[[Axes], None]) -> bytes:
-    """Return the PNG of what `draw` draws, the same whatever matplotlibrc a person has."""
-    whitegrid = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.9)
-    content = io.BytesIO()
-    with style.context(["default", whitegrid]):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        sns.despine(fig=figure)
-        if labels := axes.get_legend_handles_labels()[1]:
-            # Inches of a marker with its margins, and of a letter at this size.
-            columns = max(1, min(4, int(WIDTH / (0.55 + 0.075 * max(map(len, labels))))))
-            figure.legend(loc="outside upper center", ncols=columns, fontsize="small", frameon=False)
-        figure.savefig(content, format="png", dpi=200, metadata={"Software": None})
-    return content.getvalue()
+    return draw_figure("figure", "", "", height, draw).png
 
 
 def _looks(results: Results) -> dict[str, tuple[tuple[float, float, float], str]]:
-    palette = sns.color_palette("colorblind", len(results.metrics))
-    return {v: (palette[i], MARKERS[i % len(MARKERS)]) for i, v in enumerate(results.metrics)}
+    return looks(list(results.metrics))
 
 
 def curves(results: Results, axis: str, label: str) -> bytes:
@@ -126,7 +98,7 @@ def bounds(results: Results) -> bytes:
                 axes.plot(numbers, upper, color=colour, marker=marker, markersize=4, lw=0.6, label=label)
         axes.axhline(1, color="black", lw=1.2)
         axes.annotate("1: no longer provably invertible", (1, 1), (0, 3), textcoords="offset points", fontsize="small")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
         low, high = axes.get_ylim()
         axes.set(xlabel="block", ylabel="proven bound of the branch", ylim=(low, high + 0.08 * (high - low)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,7 @@ from acf.reporting.figures import SPAN
 from acf.reporting.published_figures import MARKS, published
 from acf.reporting.results import Results
 from acf.reporting.schemas import Metrics
+from acf.reporting.section import Section
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import ABSENT, FULL, bound, cells, count, duration, headings, rate, scientific
 from acf.settings.params import Run
@@ -32,7 +33,9 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values).lstrip()
 
 
-def report_page(table: pd.DataFrame, results: Results, figures: Mapping[str, bytes], recipe: str) -> str:
+def report_page(
+    table: pd.DataFrame, results: Results, figures: Mapping[str, bytes], recipe: str, sections: Sequence[Section] = ()
+) -> str:
     """Return the page; `figures` are the contents of PNG files by name, `recipe` is what the page says of itself."""
     seeds = [metrics.seed for metrics in next(iter(results.metrics.values()))]
     entries = published(results.dataset)
@@ -47,6 +50,7 @@ def report_page(table: pd.DataFrame, results: Results, figures: Mapping[str, byt
         best=table["row"][table["bits_per_dim"].argmin()],
         notes=notes(table, results),
         figures={name: _data_uri(content) for name, content in figures.items()},
+        sections=sections,
         span=SPAN,
         reference=results.reference,
         variants=list(results.metrics),

@@ -42,19 +42,26 @@ def read_result(path: Path, schema: type[Schema], identity: Mapping[str, Any], c
     return found
 
 
+def form_fault(content: Mapping[str, Any], schema: type[BaseModel]) -> str | None:
+    """Return where content does not have the form of `schema` and why, to stand behind a name; None if it has."""
+    try:
+        schema.model_validate(dict(content))
+    except ValidationError as error:
+        return _fault(error)
+    return None
+
+
 def require_form(content: Mapping[str, Any], schema: type[BaseModel], path: Path) -> None:
     """Check what a stage is about to write to `path`, so that nobody has to read a file that is wrong.
 
     Raises:
         AcfError: the content does not have the form of `schema`; the message names the key.
     """
-    try:
-        schema.model_validate(dict(content))
-    except ValidationError as error:
+    if fault := form_fault(content, schema):
         raise AcfError(
-            f"{path} is not written: what was measured is not possible{_fault(error)}; train the model again, and if "
-            "that does not help, report it"
-        ) from None
+            f"{path} is not written: what was measured is not possible{fault}; train the model again, and if that does "
+            "not help, report it"
+        )
 
 
 def read_table(path: Path, schema: type[Schema], command: str, *, more_columns: bool = False) -> list[Schema]:

@@ -7,19 +7,34 @@ from functools import cached_property
 from pathlib import Path
 
 from acf.errors import AcfError
+from acf.registry import ANALYSES
 
 PACKAGE = Path(__file__).resolve().parents[1]
+
+_MEASURING = ("data/prepared", "lipschitz", "flows", "evaluation", "-evaluation/analyses")
 
 CODE: dict[str, tuple[str, ...]] = {
     "prepare": ("stages/prepare.py", "data"),
     "train": ("stages/train.py", "data/prepared", "lipschitz", "flows", "training"),
-    "evaluate": ("stages/evaluate.py", "data/prepared", "lipschitz", "flows", "evaluation"),
-    "baselines": ("stages/baselines.py", "data/prepared", "lipschitz", "flows", "evaluation"),
-    "sample": ("stages/sample.py", "data/prepared", "lipschitz", "flows", "evaluation"),
+    "evaluate": ("stages/evaluate.py", *_MEASURING),
+    "baselines": ("stages/baselines.py", *_MEASURING),
+    "sample": ("stages/sample.py", *_MEASURING),
+    **{
+        name: ("stages/analyse.py", *_MEASURING, f"{place.partition(':')[0].removeprefix('acf.').replace('.', '/')}.py")
+        for name, place in ANALYSES.items()
+    },
     "report": ("stages/report.py", "reporting"),
     "index": ("stages/index.py", "reporting"),
 }
-"""Files and folders of the package that bound what each stage depends on, as docs/architecture.md lists them."""
+"""Files and folders of the package that bound what each stage depends on, as docs/architecture.md lists them.
+
+Where two places hold a file, the longer one decides; a place after a minus holds none that count.
+"""
+
+
+def first_file(stage: str) -> str:
+    """Return the file that `stage` begins in, by its path below the package."""
+    return CODE[stage][0]
 
 
 PLACE = re.compile(r"acf(\.\w+)+(:\w+)?", re.ASCII)
@@ -49,7 +64,7 @@ def code_files(stage: str, code: Path = PACKAGE, known: dict[str, "Source"] | No
     """
     places = CODE[stage]
     known = {} if known is None else known
-    reached = _reached(f"stages/{stage}.py", code, known)
+    reached = _reached(first_file(stage), code, known)
     counted = {name: source for name, source in reached.items() if _is_within(name, places)}
     others = {name: known.setdefault(name, Source(path)) for name, path in _data_files(places, code)}
     while named := [n for n in others if any(other.names(Path(n).name) for other in counted.values())]:
@@ -147,15 +162,17 @@ def _files_of(module: list[str], code: Path) -> Iterator[str]:
 
 
 def _data_files(places: tuple[str, ...], code: Path) -> Iterator[tuple[str, Path]]:
-    for path in (p for place in places for p in (code / place).rglob("[!.]*.*")):
+    for path in (p for place in places for p in (code / place.removeprefix("-")).rglob("[!.]*.*")):
         name = path.relative_to(code)
         hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix not in (".py", ".pyc") and not hidden and path.is_file():
+        if path.suffix not in (".py", ".pyc") and not hidden and path.is_file() and _is_within(name.as_posix(), places):
             yield name.as_posix(), path
 
 
 def _is_within(name: str, places: tuple[str, ...]) -> bool:
-    return any(name == place or name.startswith(f"{place}/") for place in places)
+    """Whether the longest of the places that hold a file is one whose files count."""
+    holding = [place for place in places if f"{name}/".startswith(f"{place.removeprefix('-')}/")]
+    return bool(holding) and not max(holding, key=lambda place: len(place.removeprefix("-"))).startswith("-")
 
 
 def _is_bare_string(node: ast.AST) -> bool:

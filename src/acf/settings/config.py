@@ -8,14 +8,17 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from acf.errors import ConfigError, dotted, shown
+from acf.settings.analysis_config import AnalysesConfig
 from acf.settings.architecture_config import AttentionConfig, DenseConfig, ModelConfig, ModelParams
 from acf.settings.evaluation_config import EvaluationConfig, SamplingConfig
 from acf.settings.log_det_config import EvaluationLogDetConfig, LogDetConfig, TrainingLogDetConfig
+from acf.settings.reporting_config import ReportingConfig
 from acf.settings.section import SEEDS, Levels, Section
 from acf.settings.training_config import MuonConfig, TrainingConfig
 
 __all__ = [
     "SEEDS",
+    "AnalysesConfig",
     "AttentionConfig",
     "DatasetConfig",
     "DenseConfig",
@@ -25,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "ModelParams",
     "MuonConfig",
+    "ReportingConfig",
     "RunConfig",
     "SamplingConfig",
     "Section",
@@ -52,6 +56,8 @@ class RunConfig(Section):
     training: TrainingConfig = Field(description="Optimisation (after the code published with arXiv 1906.02735).")
     evaluation: EvaluationConfig = Field(description="Measurements on test images (this project's choices).")
     sampling: SamplingConfig = Field(description="Pictures of samples and reconstructions (this project's choices).")
+    analyses: AnalysesConfig = Field(description="What is looked at in trained models (this project's choices).")
+    reporting: ReportingConfig = Field(description="What the report on an experiment compares.")
 
 
 _WORDS = {

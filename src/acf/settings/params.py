@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from acf.errors import ConfigError, dotted, shown
 from acf.registry import DATASETS
-from acf.settings.config import SEEDS, DatasetConfig, EvaluationConfig, RunConfig, wording
+from acf.settings.config import (
+    SEEDS,
+    AnalysesConfig,
+    DatasetConfig,
+    EvaluationConfig,
+    ReportingConfig,
+    RunConfig,
+    wording,
+)
 from acf.settings.yaml_file import KeyPath, plain_value, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -120,6 +128,25 @@ class Params:
     def evaluation(self, experiment: str) -> EvaluationConfig:
         """Return the evaluation settings that all variants of `experiment` share."""
         return self.resolve(experiment, self.variants(experiment)[0]).evaluation
+
+    def analyses(self, experiment: str) -> AnalysesConfig:
+        """Return the settings of the analyses that all variants of `experiment` share."""
+        return self.resolve(experiment, self.variants(experiment)[0]).analyses
+
+    def analysed(self, experiment: str) -> list[tuple[str, Run]]:
+        """All analyses of `experiment`, each with the models that it looks at."""
+        first = self.seeds(experiment)[0]
+        sections = dict(self.analyses(experiment))
+        return [
+            (name, run)
+            for name, section in sections.items()
+            for run in self.runs(experiment)
+            if section.every_seed or run.seed == first
+        ]
+
+    def reporting(self, experiment: str) -> ReportingConfig:
+        """Return the settings of the report on `experiment`."""
+        return self.resolve(experiment, self.variants(experiment)[0]).reporting
 
     def _experiment(self, experiment: str) -> dict[str, Any]:
         if experiment not in self.raw["experiments"]:

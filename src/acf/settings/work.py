@@ -11,7 +11,7 @@ def work(settings: RunConfig, stage: str, shape: Sequence[int]) -> int:
 
     Args:
         settings: of the run.
-        stage: train, evaluate or sample.
+        stage: train, evaluate, sample, or the name of an analysis.
         shape: (C, H, W) of an image.
     """
     images = {
@@ -19,7 +19,8 @@ def work(settings: RunConfig, stage: str, shape: Sequence[int]) -> int:
         "evaluate": settings.evaluation.batch_size,
         "sample": settings.sampling.samples,
     }
-    return images[stage] * largest_map(settings.model, shape)
+    count = images[stage] if stage in images else getattr(settings.analyses, stage).images_at_once
+    return count * largest_map(settings.model, shape)
 
 
 def largest_map(model: ModelParams, shape: Sequence[int]) -> int:

@@ -11,11 +11,13 @@ from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError
 from acf.flows.storage import CONFIG, WEIGHTS, recorded_weights_hash
+from acf.registry import ANALYSES
 from acf.runs.recipe import all_code_hashes, recipe_name
+from acf.settings.analysis_config import AnalysisSection
 from acf.settings.params import Run
-from acf.stages import baselines, evaluate, sample, train
 from acf.stages.conversions import is_conversion
 from acf.stages.index import index_recipe
+from acf.stages.named_recipes import computation_of
 from acf.stages.prepare import describes
 from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
 from acf.stages.recorded import recorded_recipe
@@ -89,6 +91,9 @@ class Current:
                 name = task.names[0]
                 report = [project.report(name) / file for file in REPORT_FILES]
                 return [*report, project.summary(name), project.curves(name)]
+            case name if name in ANALYSES:
+                section: AnalysisSection = getattr(project.params.analyses(task.run.experiment), name)
+                return [project.analyses(task.run) / file for file in section.output_names(name)]
         return [project.index]
 
     def upstream(self, task: Task) -> Sequence[Task]:
@@ -104,9 +109,17 @@ class Current:
                 return [data]
             case "evaluate" | "sample":
                 return [data, Task("train", task.names)]
+            case name if name in ANALYSES:
+                section = getattr(params.analyses(task.run.experiment), name)
+                others = [Task("prepare", (other,)) for other in section.other_datasets]
+                return [data, *others, Task("train", task.names)]
         runs = [(run.experiment, run.variant, str(run.seed)) for run in params.runs(task.names[0])]
         stages = ("train", "evaluate", "sample")
-        return [data, Task("baselines", task.names), *(Task(stage, run) for run in runs for stage in stages)]
+        analysed = [
+            Task(name, (run.experiment, run.variant, str(run.seed))) for name, run in params.analysed(task.names[0])
+        ]
+        measured = [Task(stage, run) for run in runs for stage in stages]
+        return [data, Task("baselines", task.names), *measured, *analysed]
 
     def _is_current(self, task: Task) -> bool:
         """Whether the outputs of a task, and all they were made from, are what the stages would make now."""
@@ -136,12 +149,5 @@ class Current:
                 return report_recipe(project, task.names[0], hashes)
             case "index":
                 return index_recipe(project, hashes)
-            case "train":
-                made = train.computation(project, task.run)
-            case "evaluate":
-                made = evaluate.computation(project, task.run, weights=recorded_weights_hash)
-            case "sample":
-                made = sample.computation(project, task.run, weights=recorded_weights_hash)
-            case _:
-                made = baselines.computation(project, task.names[0])
-        return recipe_name(made.parts(hashes))
+        run = Run(task.names[0], "", 0) if task.stage == "baselines" else task.run
+        return recipe_name(computation_of(project, task.stage, run, recorded_weights_hash).parts(hashes))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from acf.errors import ConfigError, DataError, shown
+from acf.registry import ANALYSES
 from acf.runs.code import CODE
 from acf.runs.differences import Difference, differences, in_words
 from acf.runs.recipe import file_hash, recipe_name
@@ -18,7 +19,7 @@ from acf.stages.run_list import duration
 from acf.stages.trained import read_trained
 from acf.stages.without_recipe import explain_without_recipe
 
-RECORDS = {"train": "config.json", "evaluate": "metrics.json"}
+RECORDS = {"train": "config.json", "evaluate": "metrics.json", **{name: f"{name}.json" for name in ANALYSES}}
 """Outputs that name their recipe."""
 
 
@@ -35,7 +36,7 @@ def explain(
     Args:
         stage: a key of `acf.runs.code.CODE`.
         experiment: of all stages but `prepare` and `index`.
-        variant: of `train`, `evaluate` and `sample`.
+        variant: of `train`, `evaluate`, `sample` and the analyses.
         seed: of the same.
         dataset: of `prepare`.
         root: the project's top folder.
@@ -173,7 +174,7 @@ class _Explanation:
 
     def _model(self) -> str:
         """Say whether the model that is read is the one that params.yaml and the code name."""
-        if self._stage not in ("evaluate", "sample"):
+        if self._stage in ("train", "baselines"):
             return ""
         wanted = recipe_name(computation_of(self._project, "train", self._run).parts())
         found = read_trained(self._project, self._run).recipe

@@ -46,12 +46,13 @@ def graph_text(project: Project) -> str:
     Raises:
         ConfigError: the template is missing or damaged.
     """
-    path, names = project.root / TEMPLATE, project.params.experiments
+    path, params = project.root / TEMPLATE, project.params
+    experiments = {name: dict(params.analyses(name)) for name in params.experiments}
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
     try:
-        return environment.from_string(path.read_text(encoding="utf-8")).render(stages=CODE, experiments=names)
+        return environment.from_string(path.read_text(encoding="utf-8")).render(stages=CODE, experiments=experiments)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; run acf in the project's top folder") from None
     except Exception as error:  # a damaged template can make jinja fail in any way

@@ -9,17 +9,19 @@ from typing import Any
 from typing_extensions import override
 
 from acf.errors import AcfError, ConfigError, DataError
-from acf.flows.storage import CONFIG, WEIGHTS
+from acf.flows.storage import CONFIG, WEIGHTS, weights_hash
+from acf.registry import ANALYSES
 from acf.runs.recipe import code_hashes, recipe_name
 from acf.runs.store import OUTPUTS, RUNS
 from acf.runs.stored import StoredRun, read_stored
 from acf.settings.params import Run
+from acf.stages import analyse
 from acf.stages.cached import Computation
 from acf.stages.project import Project
 from acf.stages.trained import read_trained
 
-OF_RUNS = ("train", "evaluate", "sample")
-"""Stages with a recipe that each run has one of."""
+OF_RUNS = ("train", "evaluate", "sample", *ANALYSES)
+"""Stages with a recipe that each run has one of, or, of some analyses, each variant."""
 WITH_RECIPE = (*OF_RUNS, "baselines")
 
 
@@ -37,14 +39,20 @@ def stored_subject(stored: StoredRun) -> Run | None:
     return Run(experiment, variant, seed) if stored.stage in OF_RUNS and known else None
 
 
-def computation_of(project: Project, stage: str, run: Run) -> Computation:
+def computation_of(
+    project: Project, stage: str, run: Run, weights: Callable[[Path], str] = weights_hash
+) -> Computation:
     """Return the computation of `stage`, one of `WITH_RECIPE`, for a run; baselines read its experiment only.
 
     Raises:
         AcfError: as the stage raises them before it begins: bad configuration, missing data or model.
     """
+    if stage in ANALYSES:
+        return analyse.computation(project, stage, run, weights=weights)
     make: Callable[..., Computation] = import_module(f"acf.stages.{stage}").computation
-    return make(project, run.experiment) if stage == "baselines" else make(project, run)
+    if stage == "baselines":
+        return make(project, run.experiment)
+    return make(project, run) if stage == "train" else make(project, run, weights=weights)
 
 
 class _KeptModel(Project):
@@ -77,7 +85,10 @@ class NamedRecipes:
 
     def names(self, stage: str, run: Run) -> bool:
         """Whether params.yaml has this run, or, of the baselines, its experiment."""
-        return run.experiment in self._project.params.experiments if stage == "baselines" else run in self._runs
+        params = self._project.params
+        if stage == "baselines":
+            return run.experiment in params.experiments
+        return run in self._runs and (stage not in ANALYSES or (stage, run) in params.analysed(run.experiment))
 
     def parts(self, stage: str, run: Run) -> dict[str, Any]:
         """Return what the recipe of `stage` for `run` is made of.
@@ -104,6 +115,8 @@ class NamedRecipes:
         recipes = set()
         for stage in WITH_RECIPE:
             for run in {subject(stage, run) for run in self._runs}:
+                if not self.names(stage, run):
+                    continue
                 try:
                     recipes.add(recipe_name(self.parts(stage, run)))
                 except AcfError:

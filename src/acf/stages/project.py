@@ -58,6 +58,10 @@ class Project:
         """Folder of the pictures of a model."""
         return self.root / "samples" / run.folder
 
+    def analyses(self, run: Run) -> Path:
+        """Folder of what the analyses found of a model."""
+        return self.root / "analyses" / run.folder
+
     def report(self, experiment: str) -> Path:
         """Folder of the report on an experiment."""
         return self.root / "reports" / experiment

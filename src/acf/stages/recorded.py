@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from acf.errors import AcfError
 from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
+from acf.registry import ANALYSES
+from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
 from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
 from acf.stages.project import HISTORY
@@ -18,6 +20,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     CONFIG: TrainedModel,
     "metrics.json": Metrics,
     "baselines.json": Baselines,
+    **{f"{name}.json": AnalysisFile for name in ANALYSES},
 }
 IN_PAGE = re.compile(r'<meta name="recipe" content="(\w+)">')
 HEAD = 1000

@@ -12,7 +12,7 @@ from rich.table import Table
 from acf.errors import AcfError, ConfigError
 from acf.registry import BASELINES
 from acf.reporting.comparison import comparison
-from acf.reporting.figures import bounds, curves, enlarge, ranking
+from acf.reporting.figures import bounds, curves, ranking
 from acf.reporting.for_dvc import curves_table, summary
 from acf.reporting.page import report_page
 from acf.reporting.result_files import read_result
@@ -24,6 +24,7 @@ from acf.runs.files import write_atomically
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
 from acf.settings.params import Params, Run
+from acf.stages.analysis_sections import analysis_sections, read_picture
 from acf.stages.code_notes import note_code
 from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
 
@@ -49,12 +50,14 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     made_of = report_recipe(project, experiment, hashes)
     table = comparison(results)
     figures = _figures(project, table, results)
+    sections = analysis_sections(project, experiment, results.bases)
+    figures |= {figure.name: figure.png for section in sections for figure in section.figures}
     bullets = "".join(f"- {note}\n" for note in notes(table, results))
     files = {
         "table.csv": table.to_csv(index=False).encode(),
         "table.md": f"{markdown(table, FULL)}\n{bullets}".encode(),
         **{f"figures/{name}.png": content for name, content in figures.items()},
-        "index.html": report_page(table, results, figures, made_of).encode(),
+        "index.html": report_page(table, results, figures, made_of, sections).encode(),
     }
     folder = project.report(experiment)
     for_dvc = {project.summary(experiment): summary(results), project.curves(experiment): curves_table(results)}
@@ -155,6 +158,10 @@ def _needed(project: Project, experiment: str) -> dict[Path, str]:
         needed[project.metrics(run)] = f"acf evaluate {run.options}"
         for name in (SAMPLES, RECONSTRUCTIONS):
             needed[project.samples(run) / name] = f"acf sample {run.options}"
+    sections = dict(project.params.analyses(experiment))
+    for analysis, run in project.params.analysed(experiment):
+        for name in sections[analysis].output_names(analysis):
+            needed[project.analyses(run) / name] = f"acf {analysis} {run.options}"
     return needed
 
 
@@ -187,13 +194,7 @@ def _figures(project: Project, table: pd.DataFrame, results: Results) -> dict[st
 
 
 def _picture(path: Path, run: Run) -> bytes:
-    remedy = f"run: acf sample {run.options}"
-    try:
-        return enlarge(path.read_bytes())
-    except OSError as error:
-        raise AcfError(f"{path} cannot be read: {error.strerror or error}; {remedy}") from None
-    except ValueError as error:
-        raise AcfError(f"{path} is damaged ({error}); {remedy}") from None
+    return read_picture(path, f"run: acf sample {run.options}")
 
 
 def _print(table: pd.DataFrame, results: Results, page: Path) -> None:

@@ -1,0 +1,1 @@
+"""The parts of a report on analyses, a file each."""

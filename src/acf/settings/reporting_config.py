@@ -1,0 +1,17 @@
+"""Settings of the report on an experiment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from acf.settings.section import Section
+
+
+class ReportingConfig(Section):
+    """What the report on an experiment compares."""
+
+    validation_targets: list[float] = Field(
+        default=[],
+        description="Validation bits/dim for which the report says how many steps and seconds each flow took to reach "
+        "it, beside the last one of the base flow. This project's choice.",
+    )

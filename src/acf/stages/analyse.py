@@ -1,0 +1,140 @@
+"""The stages that look at a trained model: one per analysis of the registry."""
+
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from acf.data import load as load_images
+from acf.data import read_manifest
+from acf.data.prepared.manifest import SPLITS
+from acf.data.prepared.tensors import Images
+from acf.errors import ConfigError
+from acf.evaluation.analysis import Analysed, Found
+from acf.evaluation.grids import png
+from acf.flows.flow import Flow, certify
+from acf.flows.storage import load, weights_hash
+from acf.registry import ANALYSES, resolve
+from acf.reporting.analysis_files import AnalysisFile, require_found
+from acf.reporting.result_files import require_form
+from acf.runs.device import describe_device
+from acf.runs.leases import leased_device
+from acf.runs.store import RunStore
+from acf.settings.analysis_config import AnalysisSection
+from acf.settings.config import model_config_from
+from acf.settings.params import Run
+from acf.settings.work import work
+from acf.stages.cached import Computation, Outputs, json_bytes
+from acf.stages.project import Project
+from acf.stages.trained import read_trained
+
+
+def analyse(name: str, run: Run, device: str = "auto", root: Path = Path(".")) -> None:
+    """Write analyses/<experiment>/<variant>/seed<seed>/<name>.json, and <name>.png if the analysis has a picture.
+
+    Raises:
+        NotContractiveError: a block is not proven contractive; names it, and nothing is written.
+        AcfError: bad configuration, missing data or model.
+    """
+    computation(Project(root), name, run, device).restore_or_compute(root)
+
+
+def computation(
+    project: Project, name: str, run: Run, device: str = "auto", weights: Callable[[Path], str] = weights_hash
+) -> Computation:
+    """Return the analysis `name` of the model of `run`, which is not begun.
+
+    Args:
+        project: where everything is.
+        name: a key of `acf.registry.ANALYSES`.
+        run: the model.
+        device: as for `analyse`.
+        weights: how the hash of the weights in a model's folder is had.
+
+    Raises:
+        AcfError: bad configuration, missing data or model.
+    """
+    settings = project.params.resolve(run.experiment, run.variant)
+    section: AnalysisSection = getattr(settings.analyses, name)
+    dataset = project.params.dataset(run.experiment)
+    manifest = read_manifest(dataset, project.data)
+    others = {other: read_manifest(other, project.data) for other in section.other_datasets}
+    model = project.model(run)
+    record = read_trained(project, run)
+    levels = model_config_from(record.model).levels
+    folder = project.analyses(run)
+    identity = {"analysis": name, **run.identity(dataset)}
+
+    def compute(store: RunStore) -> Outputs:
+        with leased_device(device) as place:
+            flow = load(model, place)
+            certify(flow).require()
+            flow.eval().use_evaluation_estimator(settings.evaluation.log_det)
+            train, test = (load_images(dataset, split, project.data, levels) for split in SPLITS)
+            analysed = Analysed(train, test, settings.evaluation, _others(project, others, flow))
+            print(f"{name} {run.folder.as_posix()}", flush=True)
+            started = time.perf_counter()
+            found = _measure(name, flow, analysed, section)
+            seconds = time.perf_counter() - started
+            content = {
+                **identity,
+                "settings": section.model_dump(mode="json"),
+                "found": dict(found.content),
+                "seconds": round(seconds, 3),
+                "device": describe_device(place),
+                "train_recipe": record.recipe,
+                "recipe": store.recipe,
+                "versions": {"acf": version("acf"), "torch": torch.__version__},
+            }
+        return _outputs(name, folder, content, found)
+
+    return Computation(
+        stage=name,
+        settings={
+            **identity,
+            "model": record.model,
+            "section": section.model_dump(mode="json"),
+            "evaluation": settings.evaluation.model_dump(mode="json"),
+        },
+        inputs={
+            **{split: manifest.sha256[split] for split in SPLITS},
+            **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
+            "weights": weights(model),
+        },
+        folder=folder,
+        names=section.output_names(name),
+        work=work(settings, name, manifest.shape),
+        compute=compute,
+    )
+
+
+def _measure(name: str, flow: Flow, analysed: Analysed, section: AnalysisSection) -> Found:
+    measure: Callable[..., Found] = resolve(ANALYSES, name, "analysis")
+    torch.manual_seed(analysed.evaluation.seed + 2**31)
+    return measure(flow, analysed, section)
+
+
+def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[str, Images]:
+    """Return the test images of other data sets, which must be images of the flow's kind."""
+    images = {other: load_images(other, "test", project.data) for other in others}
+    for other, found in images.items():
+        if tuple(found.shape[1:]) != flow.shape or found.levels % flow.config.levels:
+            size = "x".join(map(str, found.shape[1:]))
+            expected = "x".join(map(str, flow.shape))
+            raise ConfigError(
+                f"the flow is of {expected} images with {flow.config.levels} grey levels, and the data set {other} has "
+                f"{size} images with {found.levels}; name another one"
+            )
+    return {other: load_images(other, "test", project.data, flow.config.levels) for other in others}
+
+
+def _outputs(name: str, folder: Path, content: dict[str, object], found: Found) -> Outputs:
+    path = folder / f"{name}.json"
+    require_form(content, AnalysisFile, path)
+    require_found(name, content["found"], path)
+    files = {path.name: json_bytes(content)}
+    if found.picture is not None:
+        files[f"{name}.png"] = png(found.picture, recipe=str(content["recipe"]))
+    return Outputs(files)
