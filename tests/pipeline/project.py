@@ -79,7 +79,8 @@ class Project:
                 shutil.copytree(source / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source / name, root / name)
-        (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        study = json.loads(json.dumps(STUDY))  # without what experiments share, which YAML would write as anchors
+        (root / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         write_graph(root)
         (root / "bin").mkdir()
         (root / "bin" / "acf").write_text(ACF)
@@ -98,7 +99,8 @@ class Project:
 
     def snakemake_report(self) -> Path:
         """Return the report that Snakemake makes of what it has built, unpacked."""
-        self._run(sys.executable, "-m", "snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        said = self._run(sys.executable, "-m", "snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        assert "warn" not in said.lower(), said
         shutil.unpack_archive(self.root / "report.zip", self.root / "report")
         return self.root / "report"
 

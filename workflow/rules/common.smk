@@ -25,6 +25,7 @@ SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstruct
 METRICS_FILE = f"results/{RUN}/metrics.json"
 BASELINES_FILE = "results/{experiment}/baselines.json"
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
+TABLE = "reports/{experiment}/table.csv"
 FIGURES = "reports/{experiment}/figures"
 FOR_DVC = ["summaries/{experiment}.json", "curves/{experiment}.csv"]
 

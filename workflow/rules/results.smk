@@ -36,13 +36,16 @@ rule sample:
         read("sample", data_and_model),
         stamp=stamp("sample"),
     output:
-        report(
-            SAMPLE_FILES,
-            caption="../report/samples.rst",
-            category="Samples",
-            subcategory="{experiment}",
-            labels={"variant": "{variant}", "seed": "{seed}"},
-        ),
+        *[
+            report(
+                file,
+                caption="../report/samples.rst",
+                category="Samples",
+                subcategory="{experiment}",
+                labels={"picture": Path(file).stem, "variant": "{variant}", "seed": "{seed}"},
+            )
+            for file in SAMPLE_FILES
+        ],
     log:
         "logs/sample/{experiment}/{variant}/seed{seed}.log",
     conda:
