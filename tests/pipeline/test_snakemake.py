@@ -25,7 +25,7 @@ def test_dvc_takes_over_what_snakemake_has_built_and_shares_it_with_a_clone(snak
     """And neither engine has anything to do there, until the mathematics changes."""
     project = snakemake.copy(tmp_path / "moved")
     project.output("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
-    assert "recorded 10 stages" in project.output("acf", "sync")
+    assert "recorded 12 stages" in project.output("acf", "sync")
     assert project.output("dvc", "status", "--with-deps", "report@digits") == UP_TO_DATE
     project.output("dvc", "push", "--with-deps", "report@digits")
     project.commit()
