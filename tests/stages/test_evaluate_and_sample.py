@@ -176,7 +176,7 @@ def test_what_a_report_would_refuse_is_not_written(
     path.write_text(json.dumps(record))
     measured = evaluate_flow(acf.load(path.parent), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), EvaluationConfig())
     broken = measured | {"reconstruction_error": math.nan}
-    monkeypatch.setattr("acf.stages.evaluate.evaluate_flow", lambda *_: broken)
+    monkeypatch.setattr("acf.evaluation.metrics.evaluate_flow", lambda *_: broken)
     shutil.rmtree(root / ".acf")
     with pytest.raises(AcfError, match=r"metrics\.json is not written: .*reconstruction_error: .*finite"):
         evaluate("digits", "acf-l2", 0, "cpu", root)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from acf.data import load, read_manifest
+from acf.data import read_manifest
 from acf.data.prepared.manifest import SPLITS
-from acf.evaluation.densities import measure_baselines
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Baselines
 from acf.runs.store import RunStore
@@ -38,6 +37,9 @@ def computation(project: Project, experiment: str) -> Computation:
     identity = {"experiment": experiment, "dataset": dataset}
 
     def compute(store: RunStore) -> Outputs:
+        from acf.data import load
+        from acf.evaluation.densities import measure_baselines
+
         train, test = (load(dataset, split, project.data, levels) for split in SPLITS)
         measured = measure_baselines(dataset, train, test, config)
         shown = [f"{name} {entry['bits_per_dim']:.4f}" for name, entry in measured["baselines"].items()]

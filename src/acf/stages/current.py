@@ -10,7 +10,7 @@ from acf.data.prepared.manifest import SPLITS, manifest_path
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, WEIGHTS, recorded_weights_hash
+from acf.flows.record import CONFIG, WEIGHTS, recorded_weights_hash
 from acf.registry import ANALYSES
 from acf.runs.recipe import all_code_hashes, recipe_name
 from acf.settings.analysis_config import AnalysisSection

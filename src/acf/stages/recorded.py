@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
+from acf.flows.record import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
 from acf.registry import ANALYSES
 from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
