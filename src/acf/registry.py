@@ -1,7 +1,8 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, an optimiser or a data set is one new file and one line here. An analysis
-has two: what it measures, and its part of the report; its settings are a section of `settings/analysis_config.py`.
+Adding an attention, a branch, an activation, an optimiser, a sink for live curves or a data set is one new file and one
+line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
+`settings/analysis_config.py`.
 """
 
 from importlib import import_module
@@ -36,6 +37,11 @@ ACTIVATIONS = {
 OPTIMISERS = {
     "adamw": "acf.training.optimiser:adamw",
     "muon": "acf.training.optimiser:muon",
+}
+
+SINKS = {
+    "dvclive": "acf.training.live.dvclive_sink:DVCLiveSink",
+    "tensorboard": "acf.training.live.tensorboard_sink:TensorBoardSink",
 }
 
 DATASETS = {

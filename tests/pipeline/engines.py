@@ -21,7 +21,10 @@ ONE_VARIANT = sorted(
     ]
 )
 MEASUREMENTS = sorted(
-    ["baselines --experiment digits", "report --experiment digits", *calls("evaluate", "acf-l2", "resflow")]
+    [
+        *("baselines --experiment digits", "report --experiment digits"),
+        *(c for stage in ("evaluate", *ANALYSES) for c in calls(stage, "acf-l2", "resflow")),
+    ]
 )
 WIDE = [
     "baselines --experiment digits-wide",

@@ -28,6 +28,7 @@ COPIED = (
     ".gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
 )
 TIMES = ("evaluate_seconds", "images_per_second", "train_seconds", "recipe")
 """Keys of metrics.json with a time; `recipe` is among them since config.json, which it covers, has the seconds."""
@@ -89,7 +90,8 @@ class Project:
                 shutil.copytree(source / name, root / name)  # compiled modules too, of the same age as theirs
             else:
                 shutil.copy2(source / name, root / name)
-        (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        study = json.loads(json.dumps(STUDY))  # without what experiments share, which YAML would write as anchors
+        (root / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         write_graph(root)
         (root / "bin").mkdir()
         (root / "bin" / "acf").write_text(forks.client(server) if server else ACF)
@@ -108,7 +110,8 @@ class Project:
 
     def snakemake_report(self) -> Path:
         """Return the report that Snakemake makes of what it has built, unpacked."""
-        self._run("snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        said = self._run("snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        assert "warn" not in said.lower(), said
         shutil.unpack_archive(self.root / "report.zip", self.root / "report")
         return self.root / "report"
 

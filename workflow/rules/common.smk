@@ -28,7 +28,9 @@ SAMPLE_NUMBERS = f"samples/{RUN}/samples.json"
 METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
 BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
+TABLE = "reports/{experiment}/table.csv"
 FIGURES = "reports/{experiment}/figures"
+FOR_DVC = ["summaries/{experiment}.json", "curves/{experiment}.csv"]
 
 
 wildcard_constraints:

@@ -37,13 +37,16 @@ rule sample:
         stamp=stamp("sample"),
     output:
         SAMPLE_NUMBERS,
-        report(
-            SAMPLE_PICTURES,
-            caption="../report/samples.rst",
-            category="Samples",
-            subcategory="{experiment}",
-            labels={"variant": "{variant}", "seed": "{seed}"},
-        ),
+        *[
+            report(
+                file,
+                caption="../report/samples.rst",
+                category="Samples",
+                subcategory="{experiment}",
+                labels={"picture": Path(file).stem, "variant": "{variant}", "seed": "{seed}"},
+            )
+            for file in SAMPLE_PICTURES
+        ],
     log:
         "logs/sample/{experiment}/{variant}/seed{seed}.log",
     conda:

@@ -89,7 +89,9 @@ class Current:
             case "baselines":
                 return [project.baselines(task.names[0]), project.baseline_images(task.names[0])]
             case "report":
-                return [project.report(task.names[0]) / name for name in REPORT_FILES]
+                name = task.names[0]
+                report = [project.report(name) / file for file in REPORT_FILES]
+                return [*report, project.summary(name), project.curves(name)]
             case name if name in ANALYSES:
                 section: AnalysisSection = getattr(project.params.analyses(task.run.experiment), name)
                 return [project.analyses(task.run) / file for file in section.output_names(name)]

@@ -80,6 +80,14 @@ class Project:
         """Folder of the report on an experiment."""
         return self.root / "reports" / experiment
 
+    def summary(self, experiment: str) -> Path:
+        """File with few numbers of every model of an experiment, for DVC."""
+        return self.root / "summaries" / f"{experiment}.json"
+
+    def curves(self, experiment: str) -> Path:
+        """Table of the training curves of an experiment, for DVC."""
+        return self.root / "curves" / f"{experiment}.csv"
+
     @property
     def index(self) -> Path:
         """Page over the reports of all experiments."""

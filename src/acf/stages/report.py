@@ -15,6 +15,7 @@ from acf.errors import AcfError, ConfigError
 from acf.registry import BASELINES
 from acf.reporting.comparison import comparison
 from acf.reporting.figures import bounds, curves, ranking
+from acf.reporting.for_dvc import curves_table, summary
 from acf.reporting.image_table import read_image_table
 from acf.reporting.page import report_page
 from acf.reporting.result_files import read_result
@@ -23,6 +24,7 @@ from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.reporting.sections.convergence_section import convergence_section
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown, printable
+from acf.runs.files import write_atomically
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
 from acf.settings.params import Params, Run
@@ -36,6 +38,8 @@ SHOWN_MISSING = 8
 
 def report(experiment: str, root: Path = Path(".")) -> None:
     """Write reports/<experiment>/{index.html,table.csv,table.md,figures/*.png} and print the table.
+
+    What DVC shows goes to summaries/<experiment>.json and curves/<experiment>.csv.
 
     Everything is made before anything is written: a report that fails leaves the earlier one as it was.
 
@@ -61,7 +65,10 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         "index.html": report_page(table, results, figures, made_of, sections).encode(),
     }
     folder = project.report(experiment)
+    for_dvc = {project.summary(experiment): summary(results), project.curves(experiment): curves_table(results)}
     replace_folder(folder, files, project.lock(f"report-{experiment}"))
+    for path, content in for_dvc.items():
+        write_atomically(path, content)
     _print(table, results, folder / "index.html")
 
 
