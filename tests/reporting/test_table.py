@@ -10,6 +10,9 @@ from acf.reporting.comparison import comparison
 from acf.reporting.verdict import notes, verdict
 from acf.stages.project import Project
 from acf.stages.report import read_results, report
+from tests.reporting.conftest import write_with_images
+
+BASELINES = "results/digits/baselines.json"
 
 
 def rows_of(root):
@@ -18,11 +21,12 @@ def rows_of(root):
 
 
 def change(root, variant, seed=0, **values):
-    """Change keys of a metrics.json, and the log-determinant with bits/dim, of which it is a part."""
-    path = root / f"results/digits/{variant}/seed{seed}/metrics.json"
-    content = json.loads(path.read_text())
+    """Change keys of a metrics.json, and the log-determinant with bits/dim, of which it is a part, and its images."""
+    run = f"digits/{variant}/seed{seed}"
+    path = f"results/{run}/metrics.json"
+    content = json.loads((root / path).read_text())
     content["parts"]["log_abs_det"] += values.get("bits_per_dim", content["bits_per_dim"]) - content["bits_per_dim"]
-    path.write_text(json.dumps(content | values))
+    write_with_images(root, path, content | values, f"analyses/{run}/images.csv")
 
 
 def test_one_row_per_baseline_then_per_variant_in_the_order_of_params(project):
@@ -72,11 +76,11 @@ def sentences(root):
 
 
 def test_gains_are_counted_from_the_best_baseline_that_could_be_fitted(project):
-    path = project / "results/digits/baselines.json"
-    record = json.loads(path.read_text())
+    record = json.loads((project / BASELINES).read_text())
     histogram = record["baselines"]["histogram"]["bits_per_dim"]
     del record["baselines"]["gaussian"]
-    path.write_text(json.dumps(record | {"not_available": {"gaussian": "too few images"}}))
+    record |= {"not_available": {"gaussian": "too few images"}}
+    write_with_images(project, BASELINES, record, "analyses/digits/baselines.csv")
     rows = rows_of(project)[1]
     assert "gaussian" not in rows
     assert rows["acf-l2"]["gain"] == pytest.approx(histogram - rows["acf-l2"]["bits_per_dim"])
@@ -99,10 +103,9 @@ def test_the_verdict_counts_flows_that_beat_the_gaussian(project):
 
 def test_the_verdict_names_a_baseline_that_is_better_than_the_gaussian(project):
     assert not any("histogram" in sentence for sentence in sentences(project))
-    path = project / "results/digits/baselines.json"
-    content = json.loads(path.read_text())
+    content = json.loads((project / BASELINES).read_text())
     content["baselines"]["histogram"]["bits_per_dim"] = 1.98
-    path.write_text(json.dumps(content))
+    write_with_images(project, BASELINES, content, "analyses/digits/baselines.csv")
     assert "All 3 flows beat the gaussian baseline" in sentences(project)[0]
     assert sentences(project)[1].startswith("No flow beats the histogram baseline (1.980 ± 0.023 bits/dim)")
 

@@ -22,8 +22,8 @@ RUN = "{experiment}/{variant}/seed{seed}"
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
 MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
 SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
-METRICS_FILE = f"results/{RUN}/metrics.json"
-BASELINES_FILE = "results/{experiment}/baselines.json"
+METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
+BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
 FIGURES = "reports/{experiment}/figures"
 
@@ -122,7 +122,7 @@ def data_and_model_for(analysis):
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
-    per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_FILES]
+    per_run = [*MODEL_FILES, *METRICS_FILES, *SAMPLE_FILES]
     analysed = [
         file
         for analysis, run in STUDY.analysed(experiment)
@@ -130,7 +130,7 @@ def files_of(wildcards):
     ]
     return [
         *data_of(wildcards),
-        *expand(BASELINES_FILE, experiment=experiment),
+        *expand(BASELINE_FILES, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
         *analysed,
     ]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from acf.errors import AcfError
 from acf.registry import BASELINES
@@ -24,6 +26,10 @@ class Results:
     baselines: Baselines
     metrics: dict[str, list[Metrics]]
     """Per variant, in the order of `params.yaml`, one per seed."""
+    images: dict[tuple[str, int], NDArray[np.float64]]
+    """Per variant and seed of `metrics`, bits/dim of every test image (images,)."""
+    baseline_images: dict[str, NDArray[np.float64]]
+    """The same per baseline."""
     histories: dict[str, list[pd.DataFrame]]
     pictured: dict[str, Run]
     """Per variant, the run whose samples are shown: the one of its first seed."""

@@ -20,6 +20,8 @@ Count = Annotated[int, Field(ge=0, le=int(LARGEST))]
 Bound = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 """A proven Lipschitz bound: `acf evaluate` measures no flow that has none below 1."""
 Name = Annotated[str, Field(min_length=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 of a file."""
 
 
 class Stored(BaseModel):
@@ -87,7 +89,14 @@ class Metrics(Stored):
     recipe: str
     train_device: str | None = None
     train_recipe: str | None = None
+    images_sha256: Digest | None = None
+    """Of the table of single images; None in files of earlier versions, which wrote none."""
     versions: dict[str, str]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means of the columns of the table of single images."""
+        return {"bits_per_dim": self.bits_per_dim} | self.parts.model_dump(exclude={"dequantisation"})
 
     @model_validator(mode="after")
     def _parts_add_up(self) -> Self:
@@ -116,6 +125,13 @@ class Baselines(Stored):
     not_available: dict[str, str] = {}
     """Baselines that cannot be fitted to the data set, with the reason."""
     recipe: str | None = None
+    images_sha256: Digest | None = None
+    """As in `Metrics`."""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means of the columns of the table of single images."""
+        return {name: entry.bits_per_dim for name, entry in self.baselines.items()}
 
 
 def _finite(model: dict[str, Any]) -> dict[str, Any]:

@@ -103,8 +103,7 @@ def computation(
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
             "weights": weights(model),
         },
-        folder=folder,
-        names=section.output_names(name),
+        paths=[folder / output for output in section.output_names(name)],
         work=work(settings, name, manifest.shape),
         compute=compute,
     )

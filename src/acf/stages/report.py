@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +15,7 @@ from acf.errors import AcfError, ConfigError
 from acf.registry import BASELINES
 from acf.reporting.comparison import comparison
 from acf.reporting.figures import bounds, curves, ranking
+from acf.reporting.image_table import read_image_table
 from acf.reporting.page import report_page
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Results, read_history
@@ -95,11 +98,15 @@ def read_results(project: Project, experiment: str) -> Results:
     if taken := [variant for variant in variants if variant in BASELINES]:
         raise ConfigError(f"{params.path}: variant {taken[0]!r} has the name of a baseline; give it another")
     _check_present(project, experiment)
+    baselines = _baselines(project, experiment)
+    metrics = {v: [_metrics(project, run) for run in runs] for v, runs in variants.items()}
     return Results(
         experiment=experiment,
         dataset=params.dataset(experiment),
-        baselines=_baselines(project, experiment),
-        metrics={v: [_metrics(project, run) for run in runs] for v, runs in variants.items()},
+        baselines=baselines,
+        metrics=metrics,
+        images={(m.variant, m.seed): _images(project, m) for seeds in metrics.values() for m in seeds},
+        baseline_images=_baseline_images(project, baselines),
         histories={v: [_history(project, run) for run in runs] for v, runs in variants.items()},
         pictured={v: runs[0] for v, runs in variants.items()},
         bases=_bases(params, experiment),
@@ -128,6 +135,19 @@ def _metrics(project: Project, run: Run) -> Metrics:
     return metrics
 
 
+def _images(project: Project, metrics: Metrics) -> NDArray[np.float64]:
+    run = Run(metrics.experiment, metrics.variant, metrics.seed)
+    path, record, command = project.images(run), project.metrics(run), f"acf evaluate {run.options}"
+    columns = read_image_table(path, record, metrics.means, metrics.test_images, metrics.images_sha256, command)
+    return columns["bits_per_dim"]
+
+
+def _baseline_images(project: Project, baselines: Baselines) -> dict[str, NDArray[np.float64]]:
+    experiment, count, sha256 = baselines.experiment, baselines.test_images, baselines.images_sha256
+    path, record = project.baseline_images(experiment), project.baselines(experiment)
+    return read_image_table(path, record, baselines.means, count, sha256, f"acf baselines --experiment {experiment}")
+
+
 def _history(project: Project, run: Run) -> pd.DataFrame:
     return read_history(project.model(run) / HISTORY, f"acf train {run.options}")
 
@@ -144,11 +164,13 @@ def _bases(params: Params, experiment: str) -> dict[str, str | None]:
 
 def _needed(project: Project, experiment: str) -> dict[Path, str]:
     """Return the files that a report is made from, each with the command that makes it."""
-    needed = {project.baselines(experiment): f"acf baselines --experiment {experiment}"}
+    files = (project.baselines(experiment), project.baseline_images(experiment))
+    needed = dict.fromkeys(files, f"acf baselines --experiment {experiment}")
     for run in project.params.runs(experiment):
         for file in (project.model(run) / HISTORY, project.training_record(run)):
             needed[file] = f"acf train {run.options}"
-        needed[project.metrics(run)] = f"acf evaluate {run.options}"
+        for file in (project.metrics(run), project.images(run)):
+            needed[file] = f"acf evaluate {run.options}"
         for name in (SAMPLES, RECONSTRUCTIONS):
             needed[project.samples(run) / name] = f"acf sample {run.options}"
     sections = dict(project.params.analyses(experiment))

@@ -82,8 +82,7 @@ def computation(
             "weights": weights(model),
             "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
         },
-        folder=project.samples(run),
-        names=(SAMPLES, RECONSTRUCTIONS),
+        paths=[project.samples(run) / name for name in (SAMPLES, RECONSTRUCTIONS)],
         work=work(settings, "sample", images.shape[1:]),
         compute=compute,
     )
