@@ -155,7 +155,7 @@ FOUND = {
 
 def write_analyses(root: Path, variant: str, seed: int) -> None:
     folder = root / "analyses/digits" / variant / f"seed{seed}"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, found in FOUND.items():
         content = {
             "analysis": name,

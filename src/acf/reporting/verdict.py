@@ -20,7 +20,7 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     rows = {row["row"]: row for _, row in table.iterrows()}
     flows = table[table["kind"] == "flow"]
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
-    pairs = [(rows[variant], rows[base]) for variant, base in results.bases.items() if base]
+    pairs = [(rows[variant], rows[base]) for variant, base in results.bases.items() if variant in rows and base in rows]
     return [
         *(_against_baseline(flows, rows[name]) for name in dict.fromkeys([results.reference, best])),
         *(f"The {name} baseline is not available: {why}." for name, why in results.baselines.not_available.items()),
@@ -53,6 +53,9 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
 
 
 def _against_baseline(flows: pd.DataFrame, baseline: pd.Series) -> str:
+    if flows.empty:
+        bits = with_error(baseline["bits_per_dim"], baseline["bits_per_dim_se"])
+        return f"No flow is evaluated yet; the {baseline['row']} baseline has {bits} bits/dim."
     gains = [difference(baseline, flow) for _, flow in flows.iterrows()]
     wins = pd.Series([gain > THRESHOLD * error for gain, error in gains], index=flows.index)
     bits = with_error(baseline["bits_per_dim"], baseline["bits_per_dim_se"])
