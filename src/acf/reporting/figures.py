@@ -62,7 +62,7 @@ def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) 
         axes.set_xlim(left=0)
 
     alt = f"bits/dim against {label}: {', '.join(v for v, h in results.histories.items() if h)}"
-    return draw_figure(f"curves-{axis}", alt, caption, 3.6, draw)
+    return draw_figure(f"curves-{axis.rstrip('s')}s", alt, caption, 3.6, draw)
 
 
 def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
@@ -80,8 +80,17 @@ def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
             value, error = row["bits_per_dim"], row["bits_per_dim_se"]
             colour = look.colour if look else BASELINE_COLOUR
             if value > high:
-                place, ends = (high, height), {"ha": "right", "va": "center", "color": BASELINE_COLOUR}
-                axes.annotate(f"{with_error(value, error)} →", place, (-4, 0), textcoords="offset points", **ends)
+                axes.annotate(
+                    f"{with_error(value, error)} →",
+                    (high, height),
+                    (-4, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize="small",
+                    backgroundcolor="white",
+                    color=BASELINE_COLOUR,
+                )
                 continue
             marker = look.marker if look else "o"
             axes.errorbar(value, height, xerr=error, color=colour, marker=marker, markersize=7, capsize=4)

@@ -23,6 +23,7 @@ DASHES = ((), (5, 1.5), (1, 1), (5, 1.5, 1, 1.5), (8, 1, 2, 1))
 """Lengths of dashes and gaps, in widths of the line; the first line is solid."""
 BASELINE_COLOUR = "0.45"
 WIDTH = 4.6  # inches
+LEGEND_LINE = 0.2  # inches
 
 
 class Look(NamedTuple):
@@ -82,7 +83,9 @@ def _seaborn() -> Any:
 
 
 def draw_figure(name: str, alt: str, caption: str, height: float, draw: Callable[[Axes], None]) -> Figure:
-    """Return the figure of what `draw` draws on axes of `height` inches, as PNG and as SVG with text that is text.
+    """Return the figure of what `draw` draws, as PNG and as SVG with text that is text.
+
+    `height` is in inches, for the axes and the first two lines of the legend; more lines make the figure higher.
 
     The ground is white: figures go into papers, and a page shows the same figure as its files in light and dark.
     """
@@ -101,6 +104,7 @@ def draw_figure(name: str, alt: str, caption: str, height: float, draw: Callable
         if labels := axes.get_legend_handles_labels()[1]:
             # Inches of a marker with its margins, and of a letter at this size.
             columns = max(1, min(4, int(WIDTH / (0.55 + 0.075 * max(map(len, labels))))))
+            figure.set_figheight(height + LEGEND_LINE * max(0, -(-len(labels) // columns) - 2))
             figure.legend(loc="outside upper center", ncols=columns, fontsize="small", frameon=False)
         for kind, fields in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
             content = io.BytesIO()
