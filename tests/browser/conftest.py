@@ -28,9 +28,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browsed")
     patch = pytest.MonkeyPatch()
     kinds = {name: name.split("-")[1] if "-" in name else "none" for name in NAMES}
-    patch.setattr(
-        results, "VARIANTS", {name: {"model": {"attention": {"kind": kind}}} for name, kind in kinds.items()}
-    )
+    patch.setattr(results, "VARIANTS", {name: {"model": {"attention": {"kind": kind}}} for name, kind in kinds.items()})
     patch.setattr(results, "BITS", {name: 2.04 - 0.011 * place for place, name in enumerate(NAMES)})
     with patch.context():
         results.make_project(root, SEEDS)

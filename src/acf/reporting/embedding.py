@@ -57,7 +57,9 @@ def embed(figures: Iterable[Figure]) -> Embedded:
         smaller = {name: min(uri, _reduced(png, step), key=len) for name, uri, png in _named(pictures, whole)}
         if _size(smaller.values()) <= room:
             changed = sum(smaller[name] != whole[name] for name in whole)
-            text = f"{changed} of {len(whole)} pictures are shown reduced, to at most {step.side} pixels a side, so that "
+            text = (
+                f"{changed} of {len(whole)} pictures are shown reduced, to at most {step.side} pixels a side, so that "
+            )
             return Embedded(drawings | smaller, f"{text}this page stays below 5 MB; the files in figures/ are not.")
     text = "The pictures are too many for a page below 5 MB, and stand in the folder figures/ beside it."
     return Embedded(drawings | dict.fromkeys(whole, ""), text)

@@ -65,7 +65,9 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
         return Section(name, title, ["Published figures on this data set: not available."])
     errors = _record()["tolerance"]["standard_errors"]
     flows = {row["row"]: row for _, row in table[table["kind"] == "flow"].iterrows()}
-    rows = [_row(entry, flows.get(entry.variant), _epochs(entry, results, training_images), errors) for entry in entries]
+    rows = [
+        _row(entry, flows.get(entry.variant), _epochs(entry, results, training_images), errors) for entry in entries
+    ]
     heads = ["model", "bits/dim", "parameters", "FID", "epochs", "our variant", "our bits/dim", "our epochs", "state"]
     said = sorted({f"{entry.model}: {entry.epochs_source}" for entry in entries if entry.epochs})
     return Section(
@@ -74,10 +76,10 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
         tables=[Table([*heads, "source"], rows, "Published test bits/dim beside ours of the same architecture.")],
         notes=[
             f"{'; '.join(f'{mark}: {meaning}' for mark, meaning in MARKS.items())}.",
-            f"{REPRODUCED}: ours differs by at most {errors} of our standard errors and half a unit of the last published "
-            f"digit, which is this project's choice, as the papers give no errors; {OUTSIDE}: it differs by more; "
-            f"{REDUCED}: ours was trained for fewer epochs than published, so that the two cannot be compared; {NOT_RUN}: "
-            "no variant of this experiment has that architecture, or it is not evaluated.",
+            f"{REPRODUCED}: ours differs by at most {errors} of our standard errors and half a unit of the last "
+            f"published digit, which is this project's choice, as the papers give no errors; {OUTSIDE}: it differs by more; "
+            f"{REDUCED}: ours was trained for fewer epochs than published, so that the two cannot be compared; "
+            f"{NOT_RUN}: no variant of this experiment has that architecture, or it is not evaluated.",
             *([f"Published epochs, of {'; '.join(said)}."] if said else []),
         ],
     )

@@ -127,9 +127,7 @@ def _sections(
     ], [*without, *without_too]
 
 
-def _pictures(
-    project: Project, results: Results, file: str, title: str, note: str
-) -> tuple[Section, list[Absent]]:
+def _pictures(project: Project, results: Results, file: str, title: str, note: str) -> tuple[Section, list[Absent]]:
     """Return the section of one picture of the first seed of each variant, and which are not there."""
     first = project.params.seeds(results.experiment)[0]
     found, absent = {}, []
