@@ -91,20 +91,23 @@ def picture(path: Path, seed: int) -> None:
     Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
 
 
-def write_with_images(root: Path, path: str, content: dict, images: str, spread: float = 1.0) -> None:
+def write_with_images(root: Path, path: str, content: dict, images: str) -> None:
     """Write results with their table of images, whose columns have the means and standard errors of the results.
 
-    What the images have in common is the same in every table, and what they have not is seeded by its name.
+    Most of how images differ is common to all tables, some to the seeds of a variant, and the rest is a table's own.
     """
     N = content["test_images"]
     columns = content.get("baselines", {"bits_per_dim": content})
     common = standardised(np.random.default_rng(0).normal(size=N))
     table = {}
     for name, entry in columns.items():
-        own = np.random.default_rng(list(f"{images}{name}".encode())).normal(size=N)
+        variant, table_alone = (
+            np.random.default_rng(list(f"{place}{name}".encode())).normal(size=N)
+            for place in (Path(images).parents[1], images)
+        )
+        own = 0.9 * variant + 0.4 * table_alone
         own = standardised(own - own @ common / N * common)
-        share = OWN * spread
-        values = standardised(np.sqrt(1 - share**2) * common + share * own)
+        values = standardised(np.sqrt(1 - OWN**2) * common + OWN * own)
         table[name] = entry["bits_per_dim"] + np.sqrt(N) * entry["bits_per_dim_se"] * values
     if "baselines" not in content:
         table |= {"log_prob_z": np.full(N, 5.25), "log_abs_det": table["bits_per_dim"] - 5.25 - 4.08746284}

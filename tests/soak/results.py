@@ -34,7 +34,9 @@ TIMED_PICTURE = "curves-seconds"
 
 def results(root: Path) -> dict[str, Any]:
     """Return all results of a project by path: bytes, texts, and what JSON and CSV files hold."""
-    paths = [path for top in ("models", "results", "analyses", "samples", "reports") for path in (root / top).rglob("*.*")]
+    paths = [
+        path for top in ("models", "results", "analyses", "samples", "reports") for path in (root / top).rglob("*.*")
+    ]
     return {
         path.relative_to(root).as_posix(): _content(path)
         for path in sorted(paths)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
+from acf.errors import shown
+
 LARGEST = 1e15
 """Beyond any measurement; sums and differences of smaller numbers stay finite."""
 
@@ -196,7 +198,25 @@ class Audit(Stored):
 Cell = TypeVar("Cell")
 OrEmpty: TypeAlias = Annotated[Cell | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
 """A cell of a table, None where it is empty."""
+
+
+def _of_seeds(cell: str) -> str:
+    for entry in cell.split("; "):
+        seed, _, value = entry.partition(": ")
+        if not (seed.removeprefix("-").isdecimal() and abs(float(value)) <= LARGEST):
+            raise ValueError(f"{shown(entry)} is not a seed and its bits/dim")
+    return cell
+
+
+OfSeeds = Annotated[str, AfterValidator(_of_seeds)]
+"""Each seed and its bits/dim, `0: 1.98; 1: 1.99`."""
+OVER_BASE = (
+    *("base", "base_gain", "base_gain_se", "base_gain_low", "base_gain_high", "base_gain_over"),
+    *("base_gain_training_df", "comparisons"),
+)
+"""Columns of a variant that was compared with its base."""
 MEASURED_OF_FLOWS = (
+    "bits_per_dim_of_seeds",
     *("seeds", "log_prob_z", "log_abs_det", "dequantisation", "certificate", "reconstruction_error"),
     *("train_seconds", "train_steps", "images_per_second"),
 )
@@ -214,8 +234,17 @@ class Row(BaseModel):
     bits_per_dim_se: NotNegative
     se_over: Literal["images", "seeds"]
     bits_per_dim_se_images: NotNegative
+    bits_per_dim_of_seeds: OrEmpty[OfSeeds] = None
     gain: OrEmpty[Number] = None
     gain_se: OrEmpty[NotNegative] = None
+    base: OrEmpty[Name] = None
+    base_gain: OrEmpty[Number] = None
+    base_gain_se: OrEmpty[NotNegative] = None
+    base_gain_low: OrEmpty[Number] = None
+    base_gain_high: OrEmpty[Number] = None
+    base_gain_over: OrEmpty[Literal["images", "images and seeds"]] = None
+    base_gain_training_df: OrEmpty[Count] = None
+    comparisons: OrEmpty[PositiveInt] = None
     log_prob_z: OrEmpty[Number] = None
     log_abs_det: OrEmpty[Number] = None
     dequantisation: OrEmpty[Number] = None
@@ -233,6 +262,10 @@ class Row(BaseModel):
     def _complete(self) -> Self:
         if (self.gain is None) != (self.gain_se is None):
             raise ValueError("a gain and its standard error go together")
+        if len({getattr(self, name) is None for name in OVER_BASE}) > 1:
+            raise ValueError(f"{', '.join(OVER_BASE)} go together")
+        if self.base_gain is not None and not self.base_gain_low <= self.base_gain <= self.base_gain_high:
+            raise ValueError(f"the interval of base_gain does not hold {self.base_gain}")
         if self.kind == "flow" and (absent := [name for name in MEASURED_OF_FLOWS if getattr(self, name) is None]):
             raise ValueError(f"a flow has no {', '.join(absent)}")
         return self

@@ -20,6 +20,7 @@ from acf.reporting.parts import certificates, pictures, training
 from acf.reporting.published_figures import published_section
 from acf.reporting.results import Absent, Results
 from acf.reporting.section import Section
+from acf.reporting.sections.convergence_section import convergence_section
 from acf.reporting.style import Looks, looks
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import ABSENT, FULL, TERMINAL, cells, headings, markdown_table, printable
@@ -98,6 +99,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
         "variants": list(params.raw["variants"]),
+        "reporting": params.reporting(experiment).model_dump(mode="json"),
     }
     inputs = {
         path.relative_to(project.root).as_posix(): file_hash(path) if path.is_file() else "missing"
@@ -117,8 +119,10 @@ def _sections(
         project, results, RECONSTRUCTIONS, "Reconstructions", "test images above inverse(forward(image))."
     )
     count = dataset_source(results.dataset).counts["train"]
+    convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
     return [
         training(results, appearance),
+        *filter(None, [convergence]),
         certificates(results, appearance),
         samples,
         reconstructions,
