@@ -78,7 +78,8 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
             f"{'; '.join(f'{mark}: {meaning}' for mark, meaning in MARKS.items())}.",
             f"{REPRODUCED}: ours differs by at most {errors} of our standard errors and half a unit of the last "
             "published digit, which is this project's choice, as the papers give no errors; "
-            f"{OUTSIDE}: it differs by more; {REDUCED}: ours was trained for fewer epochs than published, so that the two cannot be compared; "
+            f"{OUTSIDE}: it differs by more; "
+            f"{REDUCED}: ours was trained for fewer epochs than published, so that the two cannot be compared; "
             f"{NOT_RUN}: no variant of this experiment has that architecture, or it is not evaluated.",
             *([f"Published epochs, of {'; '.join(said)}."] if said else []),
         ],

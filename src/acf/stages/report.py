@@ -112,10 +112,10 @@ def _sections(
     project: Project, table: pd.DataFrame, results: Results, appearance: Looks, analyses: Sequence[Section]
 ) -> tuple[list[Section], list[Absent]]:
     """Return the sections of the page, and which pictures are not there."""
-    samples, without = _pictures(
+    samples, without = picture_section(
         project, results, SAMPLES, "Samples", "not selected; the same latent seed for every model."
     )
-    reconstructions, without_too = _pictures(
+    reconstructions, without_too = picture_section(
         project, results, RECONSTRUCTIONS, "Reconstructions", "test images above inverse(forward(image))."
     )
     count = dataset_source(results.dataset).counts["train"]
@@ -131,7 +131,9 @@ def _sections(
     ], [*without, *without_too]
 
 
-def _pictures(project: Project, results: Results, file: str, title: str, note: str) -> tuple[Section, list[Absent]]:
+def picture_section(
+    project: Project, results: Results, file: str, title: str, note: str
+) -> tuple[Section, list[Absent]]:
     """Return the section of one picture of the first seed of each variant, and which are not there."""
     first = project.params.seeds(results.experiment)[0]
     found, absent = {}, []
