@@ -23,8 +23,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what takes long and reads no file: hashes of the code, computations, figures."""
     monkeypatch.setattr("acf.stages.cached.code_hashes", no_code)
     monkeypatch.setattr(Computation, "restore_or_compute", lambda self, root: None)
-    for figure in ("ranking", "curves", "bounds"):
-        monkeypatch.setattr(f"acf.stages.report.{figure}", blank)
+    for place in ("acf.reporting.figures", "acf.reporting.sections.interpolation_section"):
+        monkeypatch.setattr(f"{place}.draw_figure", blank)
     with little_memory():
         yield
 

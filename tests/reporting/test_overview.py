@@ -2,10 +2,13 @@
 
 import re
 
+import pytest
+
 from acf.stages.index import index
 from acf.stages.report import report
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_reports_are_linked_and_missing_ones_named(project):
     report("digits", project)
     index(project)

@@ -140,6 +140,7 @@ def test_every_number_says_how_it_was_made(page, reported):
     assert "commit not available" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_are_escaped(project):
     path = project / "results/digits/acf-l2/seed0/metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "<script>alert(1)</script>"}))
@@ -179,6 +180,7 @@ def test_a_second_report_is_the_same_and_leaves_nothing_old(project):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_seeds_make_a_report(project_of_three_seeds):
     report("digits", project_of_three_seeds)
     page = Page((project_of_three_seeds / "reports/digits/index.html").read_text())
@@ -186,6 +188,7 @@ def test_several_seeds_make_a_report(project_of_three_seeds):
     assert len(table_of(page, "Trainings and evaluations")) == 9
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_terminal_shows_the_table_and_the_path(project, capsys):
     report("digits", project)
     out = capsys.readouterr().out
@@ -197,6 +200,7 @@ def test_the_terminal_shows_the_table_and_the_path(project, capsys):
 OPTIONS = "--experiment digits --variant acf-l2 --seed 0"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("file", "said"),
     [
@@ -222,6 +226,7 @@ def test_a_variant_that_is_not_measured_shows_as_such(project, capsys, file, sai
     index(project)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
@@ -246,6 +251,7 @@ def test_a_damaged_file_is_named_in_the_row_of_its_variant(project, capsys, file
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_several_seeds_those_that_are_there_count(project_of_three_seeds):
     root = project_of_three_seeds
     (root / "results/digits/resflow/seed2/metrics.json").unlink()
@@ -256,6 +262,7 @@ def test_of_several_seeds_those_that_are_there_count(project_of_three_seeds):
     assert page.tables[0][-1] == ["resflow, seed 2", f"not evaluated; run: acf evaluate {run}"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_on_baselines_alone(project):
     for folder in ("models", "samples"):
         shutil.rmtree(project / folder)
@@ -273,6 +280,7 @@ def test_a_report_on_baselines_alone(project):
     assert "none yet" in (project / "reports/index.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("analysis", ANALYSES)
 @pytest.mark.parametrize("variant", ["resflow", "acf-l2", None])
 def test_an_analysis_that_is_missing_is_named_in_its_section(project, analysis, variant):
@@ -340,6 +348,7 @@ def test_a_picture_that_is_damaged_or_missing_is_named(project, name):
         assert [one.run.variant for one in absent] == ["acf-dot"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_that_cannot_be_written_leaves_the_earlier_one(project, monkeypatch):
     report("digits", project)
     before = content_of(project / "reports")
@@ -354,6 +363,7 @@ def test_a_report_that_cannot_be_written_leaves_the_earlier_one(project, monkeyp
     assert [path.name for path in (project / "reports").iterdir()] == ["digits"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_in_the_place_of_a_report_is_named(project):
     (project / "reports").write_text("in the way")
     with pytest.raises(UnwritableError, match=r"cannot write .*reports/digits: .*; remove what is in its place"):
