@@ -24,8 +24,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for stage in ("cached", "report", "index"):
         monkeypatch.setattr(f"acf.stages.{stage}.code_hashes", no_code)
     monkeypatch.setattr(Computation, "restore_or_compute", lambda self, root: None)
-    for figure in ("ranking", "curves", "bounds"):
-        monkeypatch.setattr(f"acf.stages.report.{figure}", blank)
+    for place in ("acf.reporting.figures", "acf.reporting.sections.interpolation_section"):
+        monkeypatch.setattr(f"{place}.draw_figure", blank)
     with little_memory():
         yield
 

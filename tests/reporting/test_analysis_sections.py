@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from acf.errors import AcfError
-from acf.reporting.section import AnalysedModel, Section
+from acf.reporting.page_parts import AnalysedModel, Section
 from acf.reporting.sections.interpolation_section import Interpolation
 from acf.reporting.sections.interpolation_section import section as on_interpolation
 from acf.reporting.sections.noise_section import Noise

@@ -10,7 +10,7 @@ import pytest
 
 from acf.errors import AcfError
 from acf.reporting.analysis_files import part_of, require_found
-from acf.reporting.section import AnalysedModel, Section
+from acf.reporting.page_parts import AnalysedModel, Section
 from acf.settings.params import Run
 from tests.reporting.conftest import FOUND
 

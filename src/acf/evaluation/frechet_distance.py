@@ -11,7 +11,7 @@ class Moments(NamedTuple):
 
     mean: Tensor
     covariance: Tensor
-    count: int
+    size: int
 
 
 def moments(features: Tensor) -> Moments:

@@ -29,7 +29,8 @@ def curves_table(results: Results) -> bytes:
         for variant, histories in results.histories.items()
         for metrics, history in zip(results.metrics[variant], histories, strict=True)
     ]
-    table = pd.concat(tables).astype({"step": int})[["experiment", "variant", "seed", *CURVES]]
+    columns = ["experiment", "variant", "seed", *CURVES]
+    table = pd.concat(tables).astype({"step": int})[columns] if tables else pd.DataFrame(columns=columns)
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 

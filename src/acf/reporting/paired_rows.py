@@ -9,7 +9,7 @@ import numpy as np
 
 from acf.errors import AcfError
 from acf.reporting.differences import LEVEL, Difference, Row, difference, training_spread
-from acf.reporting.section import Analysed, AnalysedModel, Form
+from acf.reporting.page_parts import Analysed, AnalysedModel, Form
 from acf.reporting.wording import with_error
 
 PERCENT = f"{LEVEL:.0%}".replace("%", " %")

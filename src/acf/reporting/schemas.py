@@ -159,6 +159,7 @@ class TrainedModel(Stored):
     train_steps: Count | None = None
     weights_step: Count | None = None
     device: str | None = None
+    versions: dict[str, str] | None = None
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
@@ -246,6 +247,7 @@ class HistoryRow(BaseModel):
 
     step: PositiveInt
     seconds: NotNegative
+    images: Count
     train_bits_per_dim: Number
     validation_bits_per_dim: OrEmpty[Number]
     validation_se: OrEmpty[NotNegative]

@@ -89,6 +89,8 @@ def _against_baseline(rows: Rows, name: str, results: Results) -> str:
     variants = [variant for variant in results.metrics if variant in rows]
     gains = {variant: pairing.gain(name, variant) for variant in variants}
     bits = with_error(rows[name]["bits_per_dim"], rows[name]["bits_per_dim_se"])
+    if not variants:
+        return f"No flow is measured yet; the {name} baseline has {bits} bits/dim."
     beyond = f"the {name} baseline ({bits} bits/dim) by more than {THRESHOLD} standard errors"
     wins = [variant for variant, gain in gains.items() if gain and gain.mean > THRESHOLD * gain.se]
     others = [variant for variant, gain in gains.items() if gain and variant not in wins]

@@ -165,6 +165,10 @@ def headings(columns: list[Column]) -> list[str]:
 
 def markdown(table: pd.DataFrame, columns: list[Column]) -> str:
     """Return the table in markdown, numbers to the right."""
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    lines = [headings(columns), rule, *cells(table, columns)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(headings(columns), cells(table, columns))
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return texts as a table in markdown, all columns but the first to the right."""
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [heads, rule, *rows])

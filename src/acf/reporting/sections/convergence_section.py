@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from acf.reporting.convergence import Crossing, Reached, convergence, curves_of
+from acf.reporting.page_parts import Section, Table
 from acf.reporting.results import Results
-from acf.reporting.section import Section, Table
 from acf.reporting.wording import ABSENT, count, decimal, duration
 
 HEADINGS = ("model", "target", "reached by", "steps", "ratio of steps", "seconds", "ratio of seconds")

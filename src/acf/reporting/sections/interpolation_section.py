@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
 from acf.reporting.paired_rows import (
     PairedRows,
     against_base,
@@ -18,8 +19,7 @@ from acf.reporting.paired_rows import (
     require_alike,
 )
 from acf.reporting.schemas import NotNegative, Number, Stored
-from acf.reporting.section import Analysed, AnalysisPart, Figure, Section, Table
-from acf.reporting.style import draw_figure, looks
+from acf.reporting.style import Looks, draw_figure
 from acf.reporting.wording import ABSENT, scientific
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Interpolation(Stored):
         return self.path(way).middle
 
 
-def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return bits/dim along the paths, how much they exceed those at the ends, and the pictures."""
     present = {variant: models for variant, models in analysed.items() if models}
     if not present:
@@ -113,7 +113,7 @@ def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None
         "Interpolation",
         sentences=_sentences(analysed, middles, pairs),
         tables=[_table(present, bases, middles, pairs)],
-        figures=[*(_curve(analysed, way) for way in WAYS), *pictures],
+        figures=[*(_curve(analysed, way, looks) for way in WAYS), *pictures],
         notes=notes,
     )
 
@@ -154,17 +154,15 @@ def _table(
     return Table(headings, list(rows.values()), caption)
 
 
-def _curve(analysed: Analysed[Interpolation], way: str) -> Figure:
-    appearance = looks(list(analysed))
-
+def _curve(analysed: Analysed[Interpolation], way: str, looks: Looks) -> Figure:
     def draw(axes: Axes) -> None:
         for variant, models in analysed.items():
             for seed, model in enumerate(models):
                 path = model.found.path(way)
-                excess, (colour, marker) = path.excess, appearance[variant]
+                excess, look = path.excess, looks[variant]
                 error = excess.std(axis=0, ddof=1) / len(excess) ** 0.5 if len(excess) > 1 else None
                 label = "_" * bool(seed) + variant
-                axes.errorbar(path.t, excess.mean(0), error, color=colour, marker=marker, ms=4, lw=1.2, label=label)
+                axes.errorbar(path.t, excess.mean(0), error, **(look.line | look.points), ms=4, lw=1.2, label=label)
         axes.set(xlabel="place on the path", ylabel="excess bits/dim")
 
     return draw_figure(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
 from acf.reporting.paired_rows import (
     PairedRows,
     against_base,
@@ -18,8 +19,7 @@ from acf.reporting.paired_rows import (
     require_alike,
 )
 from acf.reporting.schemas import NotNegative, Number, Stored
-from acf.reporting.section import Analysed, AnalysisPart, Figure, Section, Table
-from acf.reporting.style import BASELINE_COLOUR, draw_figure, looks
+from acf.reporting.style import BASELINE_COLOUR, Looks, draw_figure
 from acf.reporting.wording import with_error
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Noise(Stored):
         return np.asarray(getattr(self.neighbours, space)[i], dtype=float)
 
 
-def section_of(analysed: Analysed[Noise], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Noise], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return how bits/dim rise with noise, and how often nearest neighbours still tell the class."""
     found = [model.found for models in analysed.values() for model in models]
     if not found:
@@ -81,14 +81,14 @@ def section_of(analysed: Analysed[Noise], bases: Mapping[str, str | None]) -> Se
     later = range(1, len(first.sigmas))
     rises = [paired_rows(analysed, bases, partial(Noise.rise, i=i), len(later)) for i in later]
     sentences = _on_rises(rises, first)
-    tables, figures = [_rise_table(analysed, bases, rises, first)], [_rise_figure(analysed, rises, first)]
+    tables, figures = [_rise_table(analysed, bases, rises, first)], [_rise_figure(analysed, rises, first, looks)]
     if rises[0].bases:
         tables.append(_difference_table(rises, first))
     if first.neighbours is not None:
         spaces = {space: _hits(analysed, bases, space, first) for space in ("latent", "pixels")}
         sentences += _on_neighbours(spaces["latent"], first)
         tables.append(_accuracy_table(spaces, first))
-        figures.append(_accuracy_figure(analysed, spaces, first))
+        figures.append(_accuracy_figure(analysed, spaces, first, looks))
     sentences.append(on_errors(analysed, f"{first.images} test images", rises[0].comparisons))
     return Section("noise", "Noise", sentences, tables, figures, _notes(analysed, first))
 
@@ -191,28 +191,26 @@ def _of_pixels(rows: PairedRows) -> str:
     return with_error(float(hits.mean()), float(hits.std(ddof=1)) / len(hits) ** 0.5)
 
 
-def _rise_figure(analysed: Analysed[Noise], rises: list[PairedRows], first: Noise) -> Figure:
-    appearance = looks(list(analysed))
-
+def _rise_figure(analysed: Analysed[Noise], rises: list[PairedRows], first: Noise, looks: Looks) -> Figure:
     def draw(axes: Axes) -> None:
         for variant in rises[0].rows:
-            found, (colour, marker) = [rows.mean(variant) for rows in rises], appearance[variant]
+            found, look = [rows.mean(variant) for rows in rises], looks[variant]
             means, errors = [0.0, *(one.mean for one in found)], [0.0, *(one.se for one in found)]
-            axes.errorbar(first.sigmas, means, errors, color=colour, marker=marker, ms=4, lw=1.2, label=variant)
+            axes.errorbar(first.sigmas, means, errors, **(look.line | look.points), ms=4, lw=1.2, label=variant)
         axes.set(xlabel="standard deviation of the noise", ylabel="rise in bits/dim")
 
     alt = "rise of bits/dim with the standard deviation of Gaussian noise on test images, by model"
     return draw_figure("noise-likelihood", alt, "rise of bits/dim with noise, ± one standard error", 3.4, draw)
 
 
-def _accuracy_figure(analysed: Analysed[Noise], spaces: Mapping[str, list[PairedRows]], first: Noise) -> Figure:
-    appearance = looks(list(analysed))
-
+def _accuracy_figure(
+    analysed: Analysed[Noise], spaces: Mapping[str, list[PairedRows]], first: Noise, looks: Looks
+) -> Figure:
     def draw(axes: Axes) -> None:
         for variant in spaces["latent"][0].rows:
-            found, (colour, marker) = [rows.mean(variant) for rows in spaces["latent"]], appearance[variant]
+            found, look = [rows.mean(variant) for rows in spaces["latent"]], looks[variant]
             means, errors = [one.mean for one in found], [one.se for one in found]
-            axes.errorbar(first.sigmas, means, errors, color=colour, marker=marker, ms=4, lw=1.2, label=variant)
+            axes.errorbar(first.sigmas, means, errors, **(look.line | look.points), ms=4, lw=1.2, label=variant)
         pixels = [float(next(iter(rows.rows.values())).bits[0].mean()) for rows in spaces["pixels"]]
         axes.plot(first.sigmas, pixels, "--", color=BASELINE_COLOUR, label=PIXELS)
         axes.set(xlabel="standard deviation of the noise", ylabel="accuracy of nearest neighbours")
