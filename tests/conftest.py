@@ -17,8 +17,10 @@ torch.set_num_threads(1)
 SEED = 0
 
 LONG = (
-    *("pipeline/", "bounds/test_attack.py", "flows/test_roulette.py", "stages/test_train.py"),
-    *("data/test_experiments.py", "data/test_images.py", "flows/test_logdet.py", "flows/test_bijections.py"),
+    *("pipeline/", "stages/test_processes.py", "data/test_experiments.py", "stages/test_train.py"),
+    *("bounds/test_attack.py", "flows/test_roulette.py", "data/test_damage.py", "fuzz/test_stored_files.py"),
+    *("data/test_killed.py", "data/test_refused.py", "data/test_images.py"),
+    *("flows/test_logdet.py", "flows/test_bijections.py"),
 )
 """Files that take longest, which go first: with one of them last, one of two workers would have nothing to do."""
 
@@ -60,7 +62,12 @@ TRAINING = {
     "validate_every": 4,
 }
 ANALYSES: dict[str, Any] = {
-    "interpolation": {"pairs": 1, "steps": 3},
+    "interpolation": {"pairs": 2, "pictured_pairs": 1, "steps": 3},
+    "noise": {"sigmas": [0.0, 0.1], "images": 2, "train_images": 4},
+    "frechet": {"samples": 12, "features": 3, "fitted": 20, "bootstrap": 2},
+    "attention": {"images": 3, "shown_images": 1, "queries": [[0.5, 0.5]]},
+    "audit": {"images": 2, "steps": 1},
+    "densities": {"images": 4, "others": ["noise"]},
 }
 """Settings of every analysis with which it takes no time."""
 EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_terms": 4}}
@@ -84,7 +91,7 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
         "model": MODEL | sections.get("model", {}),
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
-        "sampling": {"samples": 9, "reconstructions": 4},
+        "sampling": {"samples": 9, "columns": 3, "reconstructions": 4, "temperatures": [1.0, 0.7]},
         "analyses": ANALYSES,
         "reporting": {},
     }
