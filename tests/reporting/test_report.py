@@ -37,6 +37,11 @@ class Page(HTMLParser):
         self._caption = False
         self.feed(text)
 
+    def table(self, heading: str) -> list[list[str]]:
+        """Return the one table that has a column of this heading."""
+        (found,) = (table for table in self.tables if heading in table[0])
+        return found
+
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         if tag == "table":

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.errors import DataError, TrainingError
-from acf.evaluation.activations import watching
 from acf.evaluation.analysis import Analysed, Found
+from acf.evaluation.block_inputs import watching
 from acf.evaluation.likelihood import check_images, dequantise
 from acf.flows.flow import Flow, certify
 from acf.lipschitz.attention.self_attention import SelfAttention
