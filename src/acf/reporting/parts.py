@@ -1,13 +1,13 @@
-"""The parts of a report on training, pictures and certificates."""
+"""The parts of a report on training and certificates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from acf.reporting.figures import SPAN, bounds, curves
 from acf.reporting.results import Results
 from acf.reporting.schemas import Metrics
-from acf.reporting.section import Figure, Section, Table
+from acf.reporting.section import Section, Table
 from acf.reporting.style import Looks
 from acf.reporting.wording import bound, count
 
@@ -30,25 +30,6 @@ def training(results: Results, looks: Looks) -> Section:
             "where it does not."
         ],
     )
-
-
-def pictures(
-    name: str, title: str, of_variants: Mapping[str, bytes], notes: Sequence[str], absent: Sequence[str]
-) -> Section:
-    """Return a picture of each variant side by side.
-
-    Args:
-        name: of the section, and of the figures before the variant's.
-        title: of the section; with the variant's name what a picture shows.
-        of_variants: content of the PNG file by variant.
-        notes: what the pictures show.
-        absent: sentences on those that are not there.
-    """
-    figures = [
-        Figure(f"{name}-{variant}", f"{title.lower()} of {variant}", variant, png)
-        for variant, png in of_variants.items()
-    ]
-    return Section(name, title, figures=figures, notes=[*(notes if figures else ()), *absent])
 
 
 def certificates(results: Results, looks: Looks) -> Section:

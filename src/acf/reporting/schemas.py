@@ -163,38 +163,6 @@ class TrainedModel(Stored):
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
-class AuditedBlock(Stored):
-    """One block of an audit; what is found may exceed the bound, which refutes it, but has to be a number."""
-
-    name: str
-    upper: NotNegative
-    local: NotNegative
-    found: NotNegative
-    ratio: NotNegative
-    share: Number | None
-    weight: Number | None
-    dependence: Number | None
-
-
-class AuditedModel(Stored):
-    """One model of an audit."""
-
-    variant: Name
-    seed: int
-    parameters: Count
-    bits_per_dim: Number | None
-    bits_per_dim_se: NotNegative | None
-    blocks: list[AuditedBlock]
-
-
-class Audit(Stored):
-    """`docs/tables/audit-<experiment>.json`."""
-
-    experiment: Name
-    dataset: Name
-    models: list[AuditedModel]
-
-
 Cell = TypeVar("Cell")
 OrEmpty: TypeAlias = Annotated[Cell | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
 """A cell of a table, None where it is empty."""
@@ -264,7 +232,8 @@ class Row(BaseModel):
             raise ValueError("a gain and its standard error go together")
         if len({getattr(self, name) is None for name in OVER_BASE}) > 1:
             raise ValueError(f"{', '.join(OVER_BASE)} go together")
-        if self.base_gain is not None and not self.base_gain_low <= self.base_gain <= self.base_gain_high:
+        ends = [end for end in (self.base_gain_low, self.base_gain, self.base_gain_high) if end is not None]
+        if ends != sorted(ends):
             raise ValueError(f"the interval of base_gain does not hold {self.base_gain}")
         if self.kind == "flow" and (absent := [name for name in MEASURED_OF_FLOWS if getattr(self, name) is None]):
             raise ValueError(f"a flow has no {', '.join(absent)}")

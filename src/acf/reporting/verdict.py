@@ -25,7 +25,11 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     rows: Rows = {row["row"]: row for _, row in table.iterrows()}
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
     sentence, named = headline(rows, results.bases)
-    pairs = [(rows[variant], rows[base]) for variant, base in results.bases.items() if base in rows and variant in rows]
+    pairs = [
+        (rows[variant], rows[base])
+        for variant, base in results.bases.items()
+        if base is not None and {variant, base} <= rows.keys()
+    ]
     return [
         sentence,
         *(_against_baseline(rows, name, results) for name in dict.fromkeys([results.reference, best])),

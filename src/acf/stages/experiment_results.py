@@ -15,7 +15,7 @@ from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.settings.params import Params, Run
-from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.project import HISTORY, SAMPLE_FILES, Project
 
 SHOWN_MISSING = 8
 
@@ -84,7 +84,7 @@ def needed_files(project: Project, experiment: str) -> dict[Path, str]:
             needed[file] = f"acf train {run.options}"
         for file in (project.metrics(run), project.images(run)):
             needed[file] = f"acf evaluate {run.options}"
-        for name in (SAMPLES, RECONSTRUCTIONS):
+        for name in SAMPLE_FILES:
             needed[project.samples(run) / name] = f"acf sample {run.options}"
     sections = dict(project.params.analyses(experiment))
     for analysis, run in project.params.analysed(experiment):

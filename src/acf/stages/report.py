@@ -10,13 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from acf.data.sources.registered import dataset_source
-from acf.errors import AcfError
 from acf.reporting.comparison import comparison
 from acf.reporting.figures import ranking
 from acf.reporting.latex import tabular
 from acf.reporting.origins import commands
 from acf.reporting.page import Content, report_page
-from acf.reporting.parts import certificates, pictures, training
+from acf.reporting.parts import certificates, training
 from acf.reporting.published_figures import published_section
 from acf.reporting.results import Absent, Results
 from acf.reporting.section import Section
@@ -27,11 +26,11 @@ from acf.reporting.wording import ABSENT, FULL, TERMINAL, cells, headings, markd
 from acf.runs.commit import code_commit
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
-from acf.settings.params import Run
-from acf.stages.analysis_sections import analysis_sections, read_picture
+from acf.stages.analysis_sections import analysis_sections
 from acf.stages.code_notes import note_code
 from acf.stages.experiment_results import bases, needed_files, read_results
-from acf.stages.project import RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.project import Project
+from acf.stages.sample_sections import sampled_sections
 
 PLAIN_WIDTH = 120
 
@@ -54,7 +53,8 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     table = comparison(results)
     appearance = looks(list(project.params.raw["variants"]))
     analyses = analysis_sections(project, experiment, results.bases, appearance)
-    shown, unseen = _sections(project, table, results, appearance, analyses.sections)
+    sampled, unseen = sampled_sections(project, experiment)
+    shown = _sections(project, table, results, appearance, [*sampled, *analyses.sections])
     best = ranking(table, results, appearance)
     tables = _tables(table, results)
     content = Content(
@@ -109,48 +109,18 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
 
 
 def _sections(
-    project: Project, table: pd.DataFrame, results: Results, appearance: Looks, analyses: Sequence[Section]
-) -> tuple[list[Section], list[Absent]]:
-    """Return the sections of the page, and which pictures are not there."""
-    samples, without = picture_section(
-        project, results, SAMPLES, "Samples", "not selected; the same latent seed for every model."
-    )
-    reconstructions, without_too = picture_section(
-        project, results, RECONSTRUCTIONS, "Reconstructions", "test images above inverse(forward(image))."
-    )
+    project: Project, table: pd.DataFrame, results: Results, appearance: Looks, measured: Sequence[Section]
+) -> list[Section]:
+    """Return the sections of the page, those on samples and analyses, `measured`, among them."""
     count = dataset_source(results.dataset).counts["train"]
     convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
     return [
         training(results, appearance),
         *filter(None, [convergence]),
         certificates(results, appearance),
-        samples,
-        reconstructions,
-        *analyses,
+        *measured,
         published_section(table, results, count if isinstance(count, int) else None),
-    ], [*without, *without_too]
-
-
-def picture_section(
-    project: Project, results: Results, file: str, title: str, note: str
-) -> tuple[Section, list[Absent]]:
-    """Return the section of one picture of the first seed of each variant, and which are not there."""
-    first = project.params.seeds(results.experiment)[0]
-    found, absent = {}, []
-    for variant in results.metrics:
-        run = Run(results.experiment, variant, first)
-        path = project.samples(run) / file
-        command = f"run: acf sample {run.options}"
-        if not path.is_file():
-            absent.append(Absent(run, "sample", f"no {title.lower()}; {command}"))
-            continue
-        try:
-            found[variant] = read_picture(path, command)
-        except AcfError as error:
-            absent.append(Absent(run, "sample", f"damaged: {error}"))
-    sentences = [f"{one.run.variant}, seed {one.run.seed}: {one.why}." for one in absent]
-    name = file.removesuffix(".png")
-    return pictures(name, title, found, [f"Training seed {first}; {note}"], sentences), absent
+    ]
 
 
 def _tables(table: pd.DataFrame, results: Results) -> dict[str, bytes]:
