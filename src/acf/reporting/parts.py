@@ -1,4 +1,4 @@
-"""The parts of a report on training, pictures and certificates."""
+"""The parts of a report on training and certificates."""
 
 from __future__ import annotations
 

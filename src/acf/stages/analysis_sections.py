@@ -41,6 +41,7 @@ def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str
     files: list[AnalysisFile] = []
     absent: list[Absent] = []
     for name in SECTIONS:
+        part = part_of(name)  # outside the loop below: a section that cannot be imported is no damaged file
         models: dict[str, list[AnalysedModel]] = {variant: [] for variant in project.params.variants(experiment)}
         without: list[Absent] = []
         for run in (run for other, run in analysed if other == name):
@@ -52,7 +53,7 @@ def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str
             models[run.variant].append(model)
             files.append(file)
         title = name.replace("_", " ").capitalize()
-        found = part_of(name).section(models, bases, looks) if any(models.values()) else Section(name, title)
+        found = part.section(models, bases, looks) if any(models.values()) else Section(name, title)
         sections.append(replace(found, notes=[*found.notes, *(_note(one) for one in without)]))
         absent += without
     return Analyses(sections, files, absent)

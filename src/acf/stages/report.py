@@ -32,7 +32,7 @@ from acf.stages.analysis_sections import analysis_sections
 from acf.stages.code_notes import note_code
 from acf.stages.experiment_results import bases, needed_files, read_results
 from acf.stages.project import Project
-from acf.stages.sample_sections import sections_of_samples
+from acf.stages.sample_sections import sampled_sections
 
 PLAIN_WIDTH = 120
 
@@ -57,7 +57,8 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     table = comparison(results)
     appearance = looks(list(project.params.raw["variants"]))
     analyses = analysis_sections(project, experiment, results.bases, appearance)
-    shown, unseen = _sections(project, table, results, appearance, analyses.sections)
+    sampled, unseen = sampled_sections(project, experiment)
+    shown = _sections(project, table, results, appearance, [*sampled, *analyses.sections])
     best = ranking(table, results, appearance)
     tables = _tables(table, results)
     content = Content(
@@ -115,20 +116,18 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
 
 
 def _sections(
-    project: Project, table: pd.DataFrame, results: Results, appearance: Looks, analyses: Sequence[Section]
-) -> tuple[list[Section], list[Absent]]:
-    """Return the sections of the page, and which pictures are not there."""
-    samples, without = sections_of_samples(project, results.experiment)
+    project: Project, table: pd.DataFrame, results: Results, appearance: Looks, measured: Sequence[Section]
+) -> list[Section]:
+    """Return the sections of the page, those on samples and analyses, `measured`, among them."""
     count = dataset_source(results.dataset).counts["train"]
     convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
     return [
         training(results, appearance),
         *filter(None, [convergence]),
         certificates(results, appearance),
-        *samples,
-        *analyses,
+        *measured,
         published_section(table, results, count if isinstance(count, int) else None),
-    ], without
+    ]
 
 
 def _tables(table: pd.DataFrame, results: Results) -> dict[str, bytes]:

@@ -67,7 +67,7 @@ def section_of(analysed: Analysed[Densities], bases: Mapping[str, str | None], l
     models = {variant: models[0].found for variant, models in analysed.items() if models}
     if not models:
         return Section("densities", "Likelihood of other images")
-    figures = [_histogram(variant, found, looks) for variant, found in models.items()]
+    figures = [_histogram(variant, found, looks[variant].colour) for variant, found in models.items()]
     sentences = [*_gaps(models, bases), *_told_apart(models)]
     return Section("densities", "Likelihood of other images", sentences, [_table(models)], figures, _notes(models))
 
@@ -139,9 +139,7 @@ def _area(area: Area | None) -> str:
     return ABSENT if area is None else with_error(area.auroc, area.se)
 
 
-def _histogram(variant: str, found: Densities, looks: Looks) -> Figure:
-    colour = looks[variant].colour
-
+def _histogram(variant: str, found: Densities, colour: str) -> Figure:
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator
 

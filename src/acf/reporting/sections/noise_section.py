@@ -81,14 +81,14 @@ def section_of(analysed: Analysed[Noise], bases: Mapping[str, str | None], looks
     later = range(1, len(first.sigmas))
     rises = [paired_rows(analysed, bases, partial(Noise.rise, i=i), len(later)) for i in later]
     sentences = _on_rises(rises, first)
-    tables, figures = [_rise_table(analysed, bases, rises, first)], [_rise_figure(analysed, rises, first, looks)]
+    tables, figures = [_rise_table(analysed, bases, rises, first)], [_rise_figure(looks, rises, first)]
     if rises[0].bases:
         tables.append(_difference_table(rises, first))
     if first.neighbours is not None:
         spaces = {space: _hits(analysed, bases, space, first) for space in ("latent", "pixels")}
         sentences += _on_neighbours(spaces["latent"], first)
         tables.append(_accuracy_table(spaces, first))
-        figures.append(_accuracy_figure(analysed, spaces, first, looks))
+        figures.append(_accuracy_figure(looks, spaces, first))
     sentences.append(on_errors(analysed, f"{first.images} test images", rises[0].comparisons))
     return Section("noise", "Noise", sentences, tables, figures, _notes(analysed, first))
 
@@ -191,26 +191,26 @@ def _of_pixels(rows: PairedRows) -> str:
     return with_error(float(hits.mean()), float(hits.std(ddof=1)) / len(hits) ** 0.5)
 
 
-def _rise_figure(analysed: Analysed[Noise], rises: list[PairedRows], first: Noise, looks: Looks) -> Figure:
+def _rise_figure(looks: Looks, rises: list[PairedRows], first: Noise) -> Figure:
+
     def draw(axes: Axes) -> None:
         for variant in rises[0].rows:
             found, look = [rows.mean(variant) for rows in rises], looks[variant]
             means, errors = [0.0, *(one.mean for one in found)], [0.0, *(one.se for one in found)]
-            axes.errorbar(first.sigmas, means, errors, **(look.line | look.points), ms=4, lw=1.2, label=variant)
+            axes.errorbar(first.sigmas, means, errors, ms=4, lw=1.2, label=variant, **(look.line | look.points))
         axes.set(xlabel="standard deviation of the noise", ylabel="rise in bits/dim")
 
     alt = "rise of bits/dim with the standard deviation of Gaussian noise on test images, by model"
     return draw_figure("noise-likelihood", alt, "rise of bits/dim with noise, ± one standard error", 3.4, draw)
 
 
-def _accuracy_figure(
-    analysed: Analysed[Noise], spaces: Mapping[str, list[PairedRows]], first: Noise, looks: Looks
-) -> Figure:
+def _accuracy_figure(looks: Looks, spaces: Mapping[str, list[PairedRows]], first: Noise) -> Figure:
+
     def draw(axes: Axes) -> None:
         for variant in spaces["latent"][0].rows:
             found, look = [rows.mean(variant) for rows in spaces["latent"]], looks[variant]
             means, errors = [one.mean for one in found], [one.se for one in found]
-            axes.errorbar(first.sigmas, means, errors, **(look.line | look.points), ms=4, lw=1.2, label=variant)
+            axes.errorbar(first.sigmas, means, errors, ms=4, lw=1.2, label=variant, **(look.line | look.points))
         pixels = [float(next(iter(rows.rows.values())).bits[0].mean()) for rows in spaces["pixels"]]
         axes.plot(first.sigmas, pixels, "--", color=BASELINE_COLOUR, label=PIXELS)
         axes.set(xlabel="standard deviation of the noise", ylabel="accuracy of nearest neighbours")
