@@ -2,14 +2,11 @@
 
 import importlib
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from acf.reporting import audit_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = sorted(path.name for path in (ROOT / "docs/tables").glob("*.md"))
@@ -29,8 +26,6 @@ MAKERS: dict[str, tuple[str, str]] = {
 
 
 def remade(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    if name.startswith("audit-"):
-        return audit_table.markdown(json.loads((ROOT / "docs/tables" / name).with_suffix(".json").read_text()))
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     module, function = MAKERS[name]
     make: Callable[[Any], str] = getattr(importlib.import_module(module), function)
@@ -53,16 +48,3 @@ def test_every_table_the_documents_name_is_there() -> None:
     text = (ROOT / "docs/mathematics.md").read_text() + (ROOT / "README.md").read_text()
     named = {part.split(")")[0].split(".md")[0] for part in text.split("tables/")[1:]}
     assert named <= {Path(name).stem for name in TABLES}
-
-
-def test_no_bound_was_refuted_in_the_audits() -> None:
-    models = [
-        model
-        for path in (ROOT / "docs/tables").glob("audit-*.json")
-        for model in json.loads(path.read_text())["models"]
-    ]
-    assert models
-    for model in models:
-        for block in model["blocks"]:
-            assert 0 <= block["found"] <= block["upper"] < 1, (model, block)
-            assert math.isfinite(block["local"])

@@ -193,22 +193,6 @@ def sample(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Dev
     stage(experiment, variant, seed, device)
 
 
-@app.command()
-def audit(
-    experiment: Experiment,
-    variant: Annotated[str | None, typer.Option(help="Only this variant; all that have a model by default.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Only this seed; all that have a model by default.", min=0, max=HIGHEST_SEED)
-    ] = None,
-    images: Annotated[int, typer.Option(help="First test images used.", min=2)] = 64,
-    device: Device = "auto",
-) -> None:
-    """Set the largest gain found in every block of the trained models against the proven bound."""
-    from acf.stages.audit import audit_models
-
-    audit_models(experiment, variant, seed, images, device)
-
-
 def _add_analysis(name: str, section: type[AnalysisSection]) -> None:
     def command(experiment: Experiment, variant: Variant, seed: Seed = 0, device: Device = "auto") -> None:
         from acf.settings.params import Run

@@ -61,12 +61,20 @@ BASELINES = {
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
     "noise": "acf.evaluation.analyses.gaussian_noise:gaussian_noise",
+    "frechet": "acf.evaluation.analyses.frechet:frechet",
+    "attention": "acf.evaluation.analyses.attention:attention",
+    "audit": "acf.evaluation.analyses.audit:audit",
+    "densities": "acf.evaluation.analyses.log_likelihoods:densities",
 }
 
 # The part of the report on each of them.
 SECTIONS = {
     "interpolation": "acf.reporting.sections.interpolation_section:section",
     "noise": "acf.reporting.sections.noise_section:section",
+    "frechet": "acf.reporting.sections.frechet_section:section",
+    "attention": "acf.reporting.sections.attention_section:section",
+    "audit": "acf.reporting.sections.audit_section:section",
+    "densities": "acf.reporting.sections.densities_section:section",
 }
 
 

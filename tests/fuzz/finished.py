@@ -23,7 +23,7 @@ from acf.data import load, verify
 from acf.data.download.downloads import HASHES, Downloads
 from acf.data.prepared.labels import read_labels
 from acf.errors import AcfError
-from acf.flows.storage import read_record
+from acf.flows.record import read_record
 from acf.settings.config import model_config_from
 from acf.settings.params import Params
 from acf.stages.baselines import baselines

@@ -39,7 +39,7 @@ NAMED = {
     "train": ("experiment", "variant", "seed", "device"),
     "evaluate": ("experiment", "variant", "seed", "device"),
     "sample": ("experiment", "variant", "seed", "device"),
-    "audit": ("experiment", "variant", "seed", "images", "device"),
+    "audit": ("experiment", "variant", "seed", "device"),
     "baselines": ("experiment",),
     "report": ("experiment",),
     **{f"explain {stage}": ("experiment", "variant", "seed") for stage in ("train", "evaluate", "sample")},

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def dvc(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("dvc"))
+def dvc(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
+    project = Project(tmp_path_factory.mktemp("dvc"), server=server)
     assert project.dvc() == sorted(["code", *EVERYTHING])
     return project
 

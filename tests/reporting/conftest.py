@@ -166,6 +166,46 @@ FOUND = {
             "pixels": [[1, 1, 1], [1, 0, 1]],
         },
     },
+    "frechet": {
+        **{"distance": 0.41, "distance_se": 0.02, "floor": 0.11, "floor_se": 0.01, "bias": 0.1},
+        **{"samples": 1000, "train_images": 1000, "test_images": 297, "features": 32, "fitted_images": 1500},
+        **{"explained": 0.96, "fid": None, "fid_reason": "these images have 1 channel"},
+    },
+    "attention": {
+        "images": 20,
+        "pictures": [[[[0, 255], [128, 64]]]],
+        "blocks": [
+            {
+                "name": "scale 1, block 2",
+                "height": 2,
+                "width": 2,
+                "even_distance": 0.8535533905932737,
+                "even_entropy": 1.3862943611198906,
+                "heads": [{"distance": 0.5, "distance_se": 0.01, "entropy": 1.1, "entropy_se": 0.02}],
+                "queries": [[1, 1]],
+                "maps": [[[[[0.1, 0.2], [0.3, 0.4]]]]],
+            }
+        ],
+        "not_available": [],
+    },
+    "audit": {
+        "images": 20,
+        "blocks": [
+            {
+                **{"name": f"scale 1, block {number}", "tokens": 4, "upper": 0.9, "local": 0.4, "found": 0.6},
+                **{"ratio": 0.6 / 0.9, "attention": None, "share": None, "weight": None, "dependence": None},
+            }
+            for number in (1, 2)
+        ],
+    },
+    "densities": {
+        "sets": {
+            name: {"mean": mean, "se": 0.1, "bits_per_dim": [mean - 0.1, mean + 0.1]}
+            for name, mean in {"train": 1.9, "test": 2.0, "noise": 8.0}.items()
+        },
+        "gap": {"value": 0.1, "se": 0.14},
+        "told_apart": {"noise": {"auroc": 1.0, "se": 0.0}},
+    },
 }
 """What each analysis found."""
 

@@ -230,13 +230,19 @@ def test_stages_name_code_that_exists() -> None:
     assert all((PACKAGE / place.removeprefix("-")).exists() for places in CODE.values() for place in places)
 
 
+def place_of(analysis: str) -> str:
+    """The file of an analysis by its place below the package."""
+    module = ANALYSES[analysis].partition(":")[0]
+    return f"{module.removeprefix('acf.').replace('.', '/')}.py"
+
+
 def test_analyses_count_for_themselves_only() -> None:
     name = next(iter(ANALYSES))
-    own = f"evaluation/analyses/{name}.py"
+    own = place_of(name)
     assert {own, "evaluation/likelihood.py", "flows/flow.py", "stages/analyse.py"} <= set(code_files(name))
     for stage in CODE:
         found = {file for file in code_files(stage) if file.startswith("evaluation/analyses/")}
-        assert found == {own for other in ANALYSES if other == stage for own in [f"evaluation/analyses/{other}.py"]}
+        assert found == {place_of(other) for other in ANALYSES if other == stage}
 
 
 def test_file_hash_is_the_sha256(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import acf
+from acf.data import read_manifest
 from acf.errors import AcfError, DataError, NotContractiveError
 from acf.evaluation.grids import grey, tile
 from acf.evaluation.metrics import evaluate_flow
@@ -22,7 +23,10 @@ from acf.lipschitz import L2SelfAttention, NormalisedConv2d
 from acf.lipschitz.layer import LipschitzLayer
 from acf.reporting.image_table import read_image_table
 from acf.settings.config import EvaluationConfig
+from acf.settings.params import Run
 from acf.stages.evaluate import evaluate
+from acf.stages.project import Project
+from acf.stages.sample import computation as sample_computation
 from acf.stages.sample import sample
 
 REQUIRED = {
@@ -78,6 +82,21 @@ def test_pictures_show_samples_and_reconstructions(trained: Path) -> None:
     assert pairs.shape == (2 * 9 + 1, 4 * 9 + 1)
     assert (pairs[1:9] == pairs[10:18]).mean() > 0.99
     assert len(np.unique(pairs)) > 5
+    assert np.asarray(Image.open(folder / "temperatures.png")).shape == (2 * 9 + 1, 3 * 9 + 1)
+    assert np.asarray(Image.open(folder / "nearest.png")).shape == (2 * 9 + 1, 3 * 9 + 1)
+    record = json.loads((folder / "samples.json").read_text())
+    assert [row["temperature"] for row in record["temperatures"]] == [1.0, 0.7]
+    assert len(record["nearest"]["samples"]["distances"]) == 9
+    assert len(record["reconstructions"]["largest"]) == 4
+    with Image.open(folder / "nearest.png") as picture:
+        assert picture.info["recipe"] == record["recipe"]
+
+
+def test_training_images_count_for_the_pictures(trained: Path) -> None:
+    """The nearest ones are shown, so that pictures of other training images are not taken for current."""
+    parts = sample_computation(Project(trained), Run("digits", "acf-l2", 0)).parts({})
+    assert parts["inputs"].keys() == {"train", "test", "weights"}
+    assert parts["inputs"]["train"] == read_manifest("digits", trained / "data").sha256["train"]
 
 
 def test_same_latent_noise_same_samples(trained: Path) -> None:
@@ -187,7 +206,7 @@ def test_what_a_report_would_refuse_is_not_written(
     path.write_text(json.dumps(record))
     measured = evaluate_flow(acf.load(path.parent), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), EvaluationConfig())
     broken = measured._replace(metrics=measured.metrics | {"reconstruction_error": math.nan})
-    monkeypatch.setattr("acf.stages.evaluate.evaluate_flow", lambda *_: broken)
+    monkeypatch.setattr("acf.evaluation.metrics.evaluate_flow", lambda *_: broken)
     shutil.rmtree(root / ".acf")
     with pytest.raises(AcfError, match=r"metrics\.json is not written: .*reconstruction_error: .*finite"):
         evaluate("digits", "acf-l2", 0, "cpu", root)

@@ -192,8 +192,8 @@ def test_stages_without_a_recipe_say_what_they_depend_on(root: Path) -> None:
 
 
 def test_what_cannot_be_explained(root: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no stage 'audit'; stages are: prepare, train"):
-        explain("audit", root=root)
+    with pytest.raises(ConfigError, match=r"no stage 'sync'; stages are: prepare, train"):
+        explain("sync", root=root)
     for stage, option in (("train", "experiment"), ("baselines", "experiment"), ("report", "experiment")):
         with pytest.raises(ConfigError, match=f"acf explain {stage} needs the option --{option}"):
             explain(stage, root=root)

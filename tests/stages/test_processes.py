@@ -19,7 +19,7 @@ pytestmark = needs_gloo
 Study = Callable[..., Path]
 Finished = subprocess.CompletedProcess[str]
 TRAIN = ["train", "--experiment", "digits", "--variant", "resflow"]
-LONG = {"steps": 240, "validate_every": 5, "validation_images": 20}
+LONG = {"steps": 120, "validate_every": 5, "validation_images": 20}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "ACF_DEVICE": "cpu"}
 
 

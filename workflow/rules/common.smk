@@ -22,7 +22,9 @@ RUN = "{experiment}/{variant}/seed{seed}"
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
 LABELS_FILE = "data/{dataset}/labels.json"
 MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
-SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
+PICTURES = ("samples.png", "reconstructions.png", "temperatures.png", "nearest.png")
+SAMPLE_PICTURES = [f"samples/{RUN}/{name}" for name in PICTURES]
+SAMPLE_NUMBERS = f"samples/{RUN}/samples.json"
 METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
 BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
@@ -124,7 +126,7 @@ def data_and_model_for(analysis):
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
-    per_run = [*MODEL_FILES, *METRICS_FILES, *SAMPLE_FILES]
+    per_run = [*MODEL_FILES, *METRICS_FILES, *SAMPLE_PICTURES, SAMPLE_NUMBERS]
     analysed = [
         file
         for analysis, run in STUDY.analysed(experiment)

@@ -36,8 +36,9 @@ rule sample:
         read("sample", data_and_model),
         stamp=stamp("sample"),
     output:
+        SAMPLE_NUMBERS,
         report(
-            SAMPLE_FILES,
+            SAMPLE_PICTURES,
             caption="../report/samples.rst",
             category="Samples",
             subcategory="{experiment}",

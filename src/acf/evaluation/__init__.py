@@ -1,1 +1,1 @@
-"""Measurements of trained models: likelihood, reconstruction, audit, baselines, grids of images."""
+"""Measurements of trained models: likelihood, reconstruction, baselines, analyses, grids of images."""

@@ -41,7 +41,10 @@ class Found:
     Attributes:
         content: what JSON can hold, finite numbers only; the report's part on the analysis has its form.
         picture: a picture, if the settings of the analysis say that it has one.
+        refuted: what has been proven of the model and is refuted by what was found; empty where nothing is. The files
+            are written, and then the stage ends with this text as an error, as often as it is called.
     """
 
     content: Mapping[str, Any]
     picture: Image.Image | None = None
+    refuted: str = ""

@@ -27,6 +27,8 @@ class AnalysisFile(Stored):
     seed: int
     settings: dict[str, Any]
     found: dict[str, Any]
+    refuted: str = ""
+    """What has been proven of the model and is refuted by what was found."""
     seconds: NotNegative
     device: str
     train_recipe: str | None

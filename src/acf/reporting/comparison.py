@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from acf.errors import AcfError
-from acf.reporting.differences import Difference
+from acf.reporting.paired_differences import Difference
 from acf.reporting.pairing import Pairing
 from acf.reporting.result_files import parse_table, read_table
 from acf.reporting.results import Results
@@ -22,9 +22,9 @@ def comparison(results: Results) -> pd.DataFrame:
     """Return the table, whose columns are the fields of `Row`; what a row has no value for is None.
 
     `gain` is the reference baseline's bits/dim minus the row's (positive: the row is better), `base_gain` that of the
-    variant's base; their errors are those of paired images (`differences.py`), and None where the two rows were not
-    measured on the same images. The interval of `base_gain` is one of as many as there are `comparisons` in the
-    experiment, which all hold at once with the level of `differences.LEVEL`. Variants without results have no row.
+    variant's base; their errors are those of paired images (`paired_differences.py`), and they are None where the two
+    rows were not measured on the same images. The interval of `base_gain` is one of as many as there are `comparisons`
+    in the experiment, which all hold at once with the level `LEVEL`. Variants without results have no row.
     """
     rows = [
         {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from acf.reporting.differences import LEVEL
+from acf.reporting.paired_differences import LEVEL
 from acf.reporting.wording import count, interval, join, with_error
 
 PERCENT = f"{LEVEL:.0%}".replace("%", " %")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from acf.errors import AcfError
-from acf.reporting.differences import LEVEL, Difference, Row, difference, training_spread
+from acf.reporting.paired_differences import LEVEL, Difference, Row, difference, training_spread
 from acf.reporting.section import Analysed, AnalysedModel, Form
 from acf.reporting.wording import with_error
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from acf.reporting.differences import Difference, Row, difference, training_spread
+from acf.reporting.paired_differences import Difference, Row, difference, training_spread
 from acf.reporting.results import Results
 
 

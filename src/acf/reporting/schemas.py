@@ -162,38 +162,6 @@ class TrainedModel(Stored):
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
-class AuditedBlock(Stored):
-    """One block of an audit; what is found may exceed the bound, which refutes it, but has to be a number."""
-
-    name: str
-    upper: NotNegative
-    local: NotNegative
-    found: NotNegative
-    ratio: NotNegative
-    share: Number | None
-    weight: Number | None
-    dependence: Number | None
-
-
-class AuditedModel(Stored):
-    """One model of an audit."""
-
-    variant: Name
-    seed: int
-    parameters: Count
-    bits_per_dim: Number | None
-    bits_per_dim_se: NotNegative | None
-    blocks: list[AuditedBlock]
-
-
-class Audit(Stored):
-    """`docs/tables/audit-<experiment>.json`."""
-
-    experiment: Name
-    dataset: Name
-    models: list[AuditedModel]
-
-
 Cell = TypeVar("Cell")
 OrEmpty: TypeAlias = Annotated[Cell | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
 """A cell of a table, None where it is empty."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from acf.reporting.differences import LEVEL
 from acf.reporting.headline import against_base, as_sizes, headline
+from acf.reporting.paired_differences import LEVEL
 from acf.reporting.pairing import Pairing
 from acf.reporting.results import Results
 from acf.reporting.wording import count, join, with_error

@@ -12,14 +12,14 @@ from acf.data import read_manifest
 from acf.data.prepared.labels import Labels, kept_labels, read_labels
 from acf.data.prepared.manifest import SPLITS
 from acf.data.prepared.tensors import Images
-from acf.errors import ConfigError
+from acf.errors import ConfigError, NotContractiveError
 from acf.evaluation.analysis import Analysed, Found
 from acf.evaluation.grids import png
 from acf.flows.flow import Flow, certify
 from acf.flows.storage import load, weights_hash
 from acf.registry import ANALYSES, resolve
 from acf.reporting.analysis_files import AnalysisFile, require_found
-from acf.reporting.result_files import require_form
+from acf.reporting.result_files import read_result, require_form
 from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
@@ -36,10 +36,17 @@ def analyse(name: str, run: Run, device: str = "auto", root: Path = Path(".")) -
     """Write analyses/<experiment>/<variant>/seed<seed>/<name>.json, and <name>.png if the analysis has a picture.
 
     Raises:
-        NotContractiveError: a block is not proven contractive; names it, and nothing is written.
+        NotContractiveError: a block is not proven contractive; names it, and nothing is written. Or what has been
+            proven is refuted by what was found, in this call or when the files were computed; they are in place and in
+            the run store, since engines remove what a stage that failed has written.
         AcfError: bad configuration, missing data or model.
     """
-    computation(Project(root), name, run, device).restore_or_compute(root)
+    project = Project(root)
+    computation(project, name, run, device).restore_or_compute(root)
+    path = project.analyses(run) / f"{name}.json"
+    identity = {"analysis": name, **run.identity(project.params.dataset(run.experiment))}
+    if refuted := read_result(path, AnalysisFile, identity, f"acf {name} {run.options}").refuted:
+        raise NotContractiveError(f"{run.variant}, seed {run.seed}: {refuted}; all numbers are in {path}")
 
 
 def computation(
@@ -84,6 +91,7 @@ def computation(
                 **identity,
                 "settings": section.model_dump(mode="json"),
                 "found": dict(found.content),
+                "refuted": found.refuted,
                 "seconds": round(seconds, 3),
                 "device": describe_device(place),
                 "train_recipe": record.recipe,
@@ -104,6 +112,7 @@ def computation(
             **{split: manifest.sha256[split] for split in SPLITS},
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
             **({"labels": kept_labels(manifest)} if section.reads_labels else {}),
+            **section.outside(manifest.shape),
             "weights": weights(model),
         },
         paths=[folder / output for output in section.output_names(name)],

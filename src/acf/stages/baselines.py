@@ -3,10 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from acf.data import load, read_manifest
+from acf.data import read_manifest
 from acf.data.prepared.manifest import SPLITS
-from acf.evaluation.densities import measure_baselines
-from acf.reporting.image_table import image_table
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Baselines
 from acf.runs.store import RunStore
@@ -43,6 +41,10 @@ def computation(project: Project, experiment: str) -> Computation:
     identity = {"experiment": experiment, "dataset": dataset}
 
     def compute(store: RunStore) -> Outputs:
+        from acf.data import load
+        from acf.evaluation.densities import measure_baselines
+        from acf.reporting.image_table import image_table
+
         train, test = (load(dataset, split, project.data, levels) for split in SPLITS)
         measured, per_image = measure_baselines(dataset, train, test, config)
         table = image_table(per_image)

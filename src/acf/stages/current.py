@@ -11,7 +11,7 @@ from acf.data.prepared.manifest import SPLITS, manifest_path
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, WEIGHTS, recorded_weights_hash
+from acf.flows.record import CONFIG, WEIGHTS, recorded_weights_hash
 from acf.registry import ANALYSES
 from acf.runs.recipe import all_code_hashes, recipe_name
 from acf.settings.analysis_config import AnalysisSection
@@ -20,7 +20,7 @@ from acf.stages.conversions import is_conversion
 from acf.stages.index import index_recipe
 from acf.stages.named_recipes import computation_of
 from acf.stages.prepare import describes
-from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.project import HISTORY, SAMPLE_FILES, Project
 from acf.stages.recorded import recorded_recipe
 from acf.stages.report import report_recipe
 
@@ -85,7 +85,7 @@ class Current:
             case "evaluate":
                 return [project.metrics(task.run), project.images(task.run)]
             case "sample":
-                return [project.samples(task.run) / name for name in (SAMPLES, RECONSTRUCTIONS)]
+                return [project.samples(task.run) / name for name in SAMPLE_FILES]
             case "baselines":
                 return [project.baselines(task.names[0]), project.baseline_images(task.names[0])]
             case "report":

@@ -4,15 +4,11 @@ import hashlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.errors import DataError
-from acf.evaluation.metrics import evaluate_flow
-from acf.flows.storage import CONFIG, load, weights_hash
-from acf.reporting.image_table import image_table
+from acf.flows.record import CONFIG, weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device
@@ -23,6 +19,9 @@ from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import IMAGES, Project
 from acf.stages.trained import read_trained
+
+if TYPE_CHECKING:
+    import torch
 
 
 def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -66,7 +65,14 @@ def computation(
         with leased_device(device) as place:
             return measure(store, place)
 
-    def measure(store: RunStore, place: torch.device) -> Outputs:
+    def measure(store: RunStore, place: "torch.device") -> Outputs:
+        import torch
+
+        from acf.data import load as load_images
+        from acf.evaluation.metrics import evaluate_flow
+        from acf.flows.storage import load
+        from acf.reporting.image_table import image_table
+
         flow = load(model, place)
         images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:

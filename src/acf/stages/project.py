@@ -11,7 +11,11 @@ HISTORY = "history.csv"
 IMAGES, BASELINE_IMAGES = "images.csv", "baselines.csv"
 """Tables of single test images, whose hash stands in metrics.json and in baselines.json."""
 SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+TEMPERATURES, NEAREST = "temperatures.png", "nearest.png"
 """The pictures of a model."""
+SAMPLES_RECORD = "samples.json"
+"""What was measured of them."""
+SAMPLE_FILES = (SAMPLES, RECONSTRUCTIONS, TEMPERATURES, NEAREST, SAMPLES_RECORD)
 
 
 class Project:

@@ -9,18 +9,20 @@ from PIL import Image
 from pydantic import BaseModel
 
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
+from acf.flows.record import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
 from acf.registry import ANALYSES
 from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
+from acf.reporting.sampled_files import SamplesFile
 from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
 from acf.runs.recipe import file_hash
-from acf.stages.project import BASELINE_IMAGES, HISTORY, IMAGES
+from acf.stages.project import BASELINE_IMAGES, HISTORY, IMAGES, SAMPLES_RECORD
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     CONFIG: TrainedModel,
     "metrics.json": Metrics,
     "baselines.json": Baselines,
+    SAMPLES_RECORD: SamplesFile,
     **{f"{name}.json": AnalysisFile for name in ANALYSES},
 }
 VOUCHED = {IMAGES: "metrics.json", BASELINE_IMAGES: "baselines.json"}

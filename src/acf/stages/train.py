@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from acf.data import load, read_manifest
+from acf.data import read_manifest
 from acf.errors import ConfigError, UnwritableError
-from acf.flows.storage import CONFIG, WEIGHTS, serialise
+from acf.flows.record import CONFIG, WEIGHTS
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically
 from acf.runs.launch import launch
@@ -23,9 +21,11 @@ from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
 from acf.stages.project import HISTORY, Project
-from acf.training.batches import Batches
-from acf.training.checkpoint import NAME as CHECKPOINT
-from acf.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    import torch
+
+    from acf.training.batches import Batches
 
 THREADS = "threads.txt"
 """The numbers of threads and processes that the last start of a training had, beside its checkpoints."""
@@ -79,13 +79,15 @@ def _launch(run: Run, device: str, processes: int, root: Path) -> None:
         raise SystemExit(code)
 
 
-def _device_of_rank(name: str) -> torch.device | None:
+def _device_of_rank(name: str) -> "torch.device | None":
     """Return the device of this process among several, None if it is the only one."""
     place = Place.of_environment()
     if place is None or place.number == 1:
         return None
     device = select_device(name)
     if device.type == "cuda" and device.index is None:
+        import torch
+
         device = select_device(f"cuda:{place.local_rank % torch.cuda.device_count()}")
     return device
 
@@ -141,6 +143,9 @@ class _Training:
 
     def compute(self, store: RunStore) -> Outputs:
         """Train, or go on from the checkpoint in the store's folder."""
+        from acf.data import load
+        from acf.training.batches import Batches
+
         images = load(self.dataset, "train", self.project.data, self.model.levels)
         held_out = self.config.validation_images
         if held_out >= len(images):
@@ -151,7 +156,12 @@ class _Training:
         with _own_device(self.device) as device:
             return self._train_on(device, batches, store)
 
-    def _train_on(self, device: torch.device, batches: Batches, store: RunStore) -> Outputs:
+    def _train_on(self, device: "torch.device", batches: "Batches", store: RunStore) -> Outputs:
+        import torch
+
+        from acf.flows.storage import serialise
+        from acf.training.trainer import Trainer
+
         title, ranks = f"train {self.run.folder.as_posix()}", self.ranks
         if ranks.first:
             _note_threads(title, store.folder, ranks)
@@ -174,7 +184,7 @@ class _Training:
 
 
 @contextmanager
-def _own_device(name: str) -> Iterator[torch.device]:
+def _own_device(name: str) -> Iterator["torch.device"]:
     """The device of this process; several processes have theirs from whatever has started them."""
     if (device := _device_of_rank(name)) is not None:
         yield device
@@ -192,6 +202,10 @@ def _note_threads(title: str, folder: Path, ranks: Ranks) -> None:
 
     Sums over other numbers of them are rounded differently.
     """
+    import torch
+
+    from acf.training.checkpoint import NAME as CHECKPOINT
+
     path, numbers = folder / THREADS, _counted(torch.get_num_threads(), ranks.number)
     before = path.read_text(encoding="utf-8") if path.exists() else numbers
     if before != numbers and (folder / CHECKPOINT).exists():

@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from acf.data.prepared.held_out import held_out_order
 from acf.data.prepared.tensors import Images
 from acf.errors import InputError
 from acf.flows.dequantise import dequantise
@@ -28,7 +29,7 @@ class Batches:
     """
 
     def __init__(self, images: Images | Tensor, held_out: int, seed: int) -> None:
-        order = torch.randperm(len(images), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        order = held_out_order(len(images))
         self._images = images
         self._seed = seed
         self.validation = images[order[:held_out].sort().values]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from acf.lipschitz.attention.self_attention import SelfAttention
+from acf.lipschitz.attention.self_attention import SelfAttention, merge_heads, to_maps
 from acf.registry import ATTENTIONS, resolve
 from tests.building_blocks.noise import noise
 from tests.building_blocks.weights import move_all_parameters
@@ -36,6 +36,25 @@ def test_equals_loops_over_heads_and_tokens(kind, channels, heads, size):
     layer, x = make_moved_attention(kind, channels, heads), maps(3, channels, *size)
     assert layer(x).shape == x.shape
     assert torch.allclose(layer(x), by_loops(kind, layer, x), rtol=1e-10, atol=1e-11)
+
+
+@KINDS
+@pytest.mark.parametrize(("channels", "heads"), [(4, 1), (4, 3), (2, 5)])
+@torch.no_grad()
+def test_the_weights_that_a_layer_says_are_those_it_uses(kind, channels, heads):
+    layer, x = make_moved_attention(kind, channels, heads), maps(3, channels, 2, 3)
+    weights, values = layer.weights_and_values_of(x)
+    assert weights.shape == (3, heads, 6, 6)
+    assert torch.allclose(
+        to_maps(layer.output(merge_heads(weights @ values)), x.shape), layer(x), rtol=1e-12, atol=1e-14
+    )
+    assert torch.allclose(layer.value_and_vjp(x, layer.effective_tensors(), x.dtype)[0], layer(x), rtol=1e-9)
+    assert weights.min() > 0
+    assert torch.allclose(weights.sum(-1), torch.ones(3, heads, 6, dtype=torch.float64))
+    for head in range(heads):
+        (some, some_values), here = layer.weights_and_values_of(x, slice(head, head + 1)), slice(head, head + 1)
+        assert torch.allclose(some, weights[:, here], rtol=1e-12)
+        assert torch.allclose(some_values, values[:, here], rtol=1e-12)
 
 
 @KINDS

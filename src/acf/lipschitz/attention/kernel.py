@@ -19,7 +19,7 @@ from acf.lipschitz.attention.self_attention import (
     to_tokens,
 )
 from acf.lipschitz.effective import Described, Description
-from acf.lipschitz.kernels.mixing import mix, mix_value_and_jvp, mix_value_and_vjp
+from acf.lipschitz.kernels.mixing import mix_value_and_jvp, mix_value_and_vjp, mixing_weights
 from acf.lipschitz.layer import VJP, Pullback, Tensors
 
 FeaturesVJP: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
@@ -86,8 +86,9 @@ class KernelSelfAttention(SelfAttention, Described):
         return tuple(self.parameters(recurse=False))
 
     @override
-    def core(self, *projected: Tensor) -> Tensor:
-        return mix(*self.features(projected, self.scales()), self.balanced)
+    def weights_and_values(self, *projected: Tensor, heads: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        q, k, v = (feature[:, heads] for feature in self.features(projected, self.scales()))
+        return mixing_weights(q, k, self.balanced), v
 
     @override
     def described_tensors(self) -> Description:

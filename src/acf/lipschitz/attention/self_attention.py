@@ -1,7 +1,6 @@
 """The base of all self-attentions: tokens are the positions of a feature map, channels are split into heads."""
 
 import math
-from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +48,37 @@ class SelfAttention(StartedByFirstBatch, LipschitzLayer):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    @abstractmethod
     def core(self, *projected: Tensor) -> Tensor:
         """Return the attention's output (B, heads, N, d) for its `projections` arguments (B, heads, N, d).
 
-        In each head it must be 1-Lipschitz in all arguments jointly.
+        In each head it must be 1-Lipschitz in all arguments jointly. By default it is P V of `weights_and_values`, so
+        that the weights which are shown are those which are used; a core of another form overrides this method instead.
         """
+        weights, values = self.weights_and_values(*projected)
+        return weights @ values
+
+    def weights_and_values(self, *projected: Tensor, heads: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return the weights P (B, h, N, N) and the values V (B, h, N, d) of which the core is the product P V.
+
+        Args:
+            projected: the arguments of `core`.
+            heads: which of the heads, h of them; one head at a time takes less memory.
+
+        Raises:
+            NotImplementedError: the core of this attention is not of that form.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements neither weights_and_values nor a core of its own")
+
+    def weights_and_values_of(self, x: Tensor, heads: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return `weights_and_values` of some heads for maps x (B, C, H, W): rows of P are queries, columns keys.
+
+        Positions are counted row by row. With all heads, `output(merge_heads(P V))` is this layer's value at x.
+
+        Raises:
+            NotImplementedError: as `weights_and_values`.
+        """
+        projected = split_projections(self.project(to_tokens(x)), self.projections, self.heads)
+        return self.weights_and_values(*projected, heads=heads)
 
     def match_scales(self, *projected: Tensor) -> None:
         """Set the scales of the core from its first arguments (B, heads, N, d); by default it has none.

@@ -25,10 +25,10 @@ from acf.lipschitz.once_differentiable import OnceDifferentiable
 Potentials = tuple[Tensor, Tensor | None]
 
 
-def mix(q: Tensor, k: Tensor, v: Tensor, balanced: bool) -> Tensor:
-    """Return P V, differentiable any number of times by automatic differentiation."""
+def mixing_weights(q: Tensor, k: Tensor, balanced: bool) -> Tensor:
+    """Return P (..., N, N), differentiable any number of times by automatic differentiation."""
     logits = q @ k.mT
-    return (doubly_stochastic(logits) if balanced else torch.softmax(logits, -1)) @ v
+    return doubly_stochastic(logits) if balanced else torch.softmax(logits, -1)
 
 
 def mix_value_and_vjp(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, "MixVJP"]:

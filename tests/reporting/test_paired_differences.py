@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from acf.reporting.differences import Row, difference, training_spread
+from acf.reporting.paired_differences import Row, difference, training_spread
 
 N = 80
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,19 +16,21 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.errors import DataError, TrainingError
+from acf.evaluation.activations import watching
+from acf.evaluation.analysis import Analysed, Found
 from acf.evaluation.likelihood import check_images, dequantise
 from acf.flows.flow import Flow, certify
 from acf.lipschitz.attention.self_attention import SelfAttention
-from acf.lipschitz.bounds.attack import largest_gain, power_norm
+from acf.lipschitz.bounds.attack import jacobian_norm, largest_gain, power_norm
 from acf.lipschitz.join import Join
 from acf.lipschitz.layer import LipschitzLayer
-
-STEPS = 30
-"""Number of steps of gradient ascent in each of an attack's two ascents."""
+from acf.settings.analysis_config import AuditConfig
 
 # Number of inputs that ascend, or whose gains are measured, at a time. Attention on 784 tokens keeps GiB for the
 # derivatives of so many.
 BATCH = 16
+# Gains on maps of few tokens are measured for more inputs at a time, which takes the same time per operation.
+LARGE_BATCH = 128
 # Jacobians of maps of up to this many values are formed whole, which takes a copy of the input for each of their rows.
 EXACT_INPUTS = 256
 # On maps of more than ALL_TOKENS tokens, dependence is measured at SOME_TOKENS random ones only, because each costs an
@@ -69,14 +71,23 @@ class BlockAudit:
     dependence: float | None
 
 
-def audit(
-    flow: Flow,
-    images: Tensor,
-    *,
-    steps: int = STEPS,
-    seed: int = 0,
-    on_block: Callable[[str], object] = lambda name: None,
-) -> list[BlockAudit]:
+def audit(flow: Flow, analysed: Analysed, config: AuditConfig) -> Found:
+    """Set the proven bound of every block against the largest norm that an attack finds.
+
+    It is computed in float64, on the CPU where the flow's device has none (MPS).
+
+    Returns:
+        `images`: how many. `blocks`: `BlockAudit` of each. If one has a gain above its bound, the analysis says so, and
+        its stage ends with an error after the file is written.
+    """
+    images = analysed.test[: config.images]
+    if next(flow.parameters()).device.type == "mps":
+        flow = copy.deepcopy(flow).cpu()
+    blocks = audit_blocks(flow, images, steps=config.steps, seed=config.seed)
+    return Found({"images": len(images), "blocks": [asdict(block) for block in blocks]}, refuted=_refuted(blocks))
+
+
+def audit_blocks(flow: Flow, images: Tensor, *, steps: int, seed: int = 0) -> list[BlockAudit]:
     """Audit every residual block of `flow`, in float64 on a copy, in the order of the flow.
 
     Args:
@@ -84,7 +95,6 @@ def audit(
         images: uint8 (B, C, H, W), at least two.
         steps: number of steps of gradient ascent in each of an attack's two ascents.
         seed: of dequantisation, attack and the choice of tokens.
-        on_block: called with the name of each block when it is done.
 
     Raises:
         DataError: the images have the wrong type, shape or range, or there are fewer than two.
@@ -101,24 +111,31 @@ def audit(
     watched = [m for branch in branches.values() for m in (branch, *_within(branch, (SelfAttention, Join)))]
     x = dequantise(images.cpu(), flow.config.levels, torch.Generator("cpu").manual_seed(seed), torch.float64)
     activations = _inputs(copied, x, watched)
-    audits = []
-    for block in certificate.blocks:
-        audits.append(_audit_block(block.name, branches[block.name], block.upper, activations, steps, seed))
-        on_block(block.name)
-    return audits
+    return [
+        _audit_block(block.name, branches[block.name], block.upper, activations, steps, seed)
+        for block in certificate.blocks
+    ]
 
 
 def _audit_block(
     name: str, branch: nn.Module, upper: float, activations: dict[nn.Module, Tensor], steps: int, seed: int
 ) -> BlockAudit:
     x = activations[branch]
-    gains = torch.cat([power_norm(branch, part, seed=seed) for part in x.split(BATCH)])
+    gains = _gains(branch, x, seed)
     if not bool(gains.isfinite().all()):
         raise TrainingError(f"block {name}: its derivative at test images is not finite; train the model again")
     best = x[gains.argsort(descending=True)[:BATCH]]
     shape = tuple(x.shape[1:])
     attack = largest_gain(
-        branch, shape, inputs=best, steps=steps, rounds=1, seed=seed, candidates=BATCH, exact_inputs=EXACT_INPUTS
+        branch,
+        shape,
+        inputs=best,
+        steps=steps,
+        rounds=1,
+        seed=seed,
+        candidates=BATCH,
+        batch=LARGE_BATCH if math.prod(shape[1:]) <= ALL_TOKENS else BATCH,
+        exact_inputs=EXACT_INPUTS,
     )
     local = float(gains.max())
     found = max(local, attack.gain)
@@ -137,6 +154,13 @@ def _audit_block(
         weight=None if join is None else attention_weight(join, activations[join]),
         dependence=None if attention is None else token_dependence(attention, activations[attention], seed),
     )
+
+
+def _gains(branch: nn.Module, x: Tensor, seed: int) -> Tensor:
+    """Return the norm of the Jacobian at each of x (B, ...): exact on small maps, by power iteration on others."""
+    if x[0].numel() <= EXACT_INPUTS:
+        return jacobian_norm(branch, x)
+    return torch.cat([power_norm(branch, part, seed=seed) for part in x.split(BATCH)])
 
 
 class _Zero(LipschitzLayer):
@@ -211,25 +235,6 @@ def token_dependence(attention: nn.Module, x: Tensor, seed: int = 0) -> float | 
     return math.sqrt(float(torch.cat(changes).mean()) / (2 * spread)) if spread > rounding else None
 
 
-def summary(blocks: Sequence[BlockAudit]) -> dict[str, Any]:
-    """Return the audit of a model as a whole.
-
-    Returns:
-        The largest `upper`, `local`, `found` and `ratio` of all blocks; None without blocks. `share`, `weight` and
-        `dependence` as {"mean", "lowest", "highest"} over the blocks that have one; None if no block has.
-    """
-    result: dict[str, Any] = {
-        key: max((getattr(block, key) for block in blocks), default=None)
-        for key in ("upper", "local", "found", "ratio")
-    }
-    for key in ("share", "weight", "dependence"):
-        values = [value for block in blocks if (value := getattr(block, key)) is not None]
-        result[key] = (
-            {"mean": sum(values) / len(values), "lowest": min(values), "highest": max(values)} if values else None
-        )
-    return result
-
-
 def _variance(x: Tensor) -> float:
     """Return the mean squared distance of the tokens of x (B, C, ...) from their mean over images and positions."""
     tokens = x.flatten(2).transpose(1, 2).flatten(0, 1)
@@ -244,13 +249,21 @@ def _within(module: nn.Module, kind: type | tuple[type, ...]) -> list[Any]:
 def _inputs(flow: Flow, x: Tensor, modules: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
     """Return the input of each of `modules` while the flow transforms x (B, C, H, W)."""
     seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
-    hooks = [
-        module.register_forward_pre_hook(lambda module, inputs: seen[module].append(inputs[0])) for module in modules
-    ]
-    try:
+    with watching(modules, lambda module, maps: seen[module].append(maps)):
         for part in x.split(BATCH):
             flow.transform(part.to(next(flow.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {module: torch.cat(parts) for module, parts in seen.items()}
+
+
+def _refuted(blocks: Sequence[BlockAudit]) -> str:
+    found = [
+        f"block {block.name} (a gain of {block.found:.4f} where {block.upper:.4f} is proven)"
+        for block in blocks
+        if not block.ratio <= 1
+    ]
+    if not found:
+        return ""
+    return (
+        f"a proven bound is refuted: {'; '.join(found)}; lipschitz_bound of a layer in that branch is wrong, do not "
+        "trust this flow's inverses"
+    )

@@ -1,9 +1,10 @@
-"""The audit: its numbers against independent ones, the command on real files, and what it says of a wrong bound."""
+"""The audit: its numbers against independent ones, the stage on real files, and what it says of a wrong bound."""
 
 import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,18 @@ import torch
 from torch import Tensor
 
 import acf
-from acf.cli import main
 from acf.data import load as load_images
-from acf.errors import ConfigError, DataError, NotContractiveError
-from acf.evaluation.block_audit import BlockAudit, attention_weight, audit, summary, token_dependence
+from acf.errors import DataError, NotContractiveError
+from acf.evaluation.analyses.audit import attention_weight, audit_blocks, token_dependence
 from acf.evaluation.likelihood import dequantise
 from acf.flows.residual import ResidualBlock
-from acf.flows.storage import save
+from acf.flows.storage import load, save
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
 from acf.registry import ATTENTIONS, JOINS
-from acf.reporting.audit_table import markdown
 from acf.settings.config import ModelConfig
-from acf.settings.params import Params
-from acf.stages.audit import audit_models
-from acf.stages.evaluate import evaluate
+from acf.settings.params import Params, Run
+from acf.stages.analyse import analyse
 
 TINY = {
     "shape": (1, 4, 4),
@@ -93,7 +91,7 @@ def jacobian_norms(flow: acf.Flow, images: Tensor) -> list[float]:
 @pytest.mark.parametrize("kind", ["none", *ATTENTIONS])
 def test_local_norm_is_that_of_the_jacobian(kind: str) -> None:
     flow, images = tiny({"kind": kind, "join": "convex"}), pictures(3)
-    blocks = audit(flow, images, steps=3)
+    blocks = audit_blocks(flow, images, steps=3)
     assert [block.name for block in blocks] == list(flow.residual_blocks())
     assert [block.local for block in blocks] == pytest.approx(jacobian_norms(flow, images), rel=1e-3)
     assert [block.tokens for block in blocks] == [4, 4, 4]
@@ -108,25 +106,23 @@ def test_local_norm_is_that_of_the_jacobian(kind: str) -> None:
 def test_layers_of_a_dense_branch_are_not_taken_for_attention(kind: str) -> None:
     torch.manual_seed(0)
     dense = {"branch": "dense", "dense": {"depth": 2, "growth": 4}, "attention": {"kind": kind, "join": "block"}}
-    for block in audit(acf.build({**TINY, **dense}).eval(), pictures(3), steps=2):
+    for block in audit_blocks(acf.build({**TINY, **dense}).eval(), pictures(3), steps=2):
         assert (block.share, block.weight) == (None, None)
 
 
 def test_the_flow_is_left_as_it_is_and_the_audit_is_repeatable() -> None:
     flow = tiny({"kind": "l2"}).train()
     before = {key: value.clone() for key, value in flow.state_dict().items()}
-    done: list[str] = []
-    first = audit(flow, pictures(3), steps=2, on_block=done.append)
+    first = audit_blocks(flow, pictures(3), steps=2)
     assert flow.training
     assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
-    assert done == list(flow.residual_blocks())
-    assert audit(flow, pictures(3), steps=2) == first
+    assert audit_blocks(flow, pictures(3), steps=2) == first
 
 
 @pytest.mark.parametrize("join", [*JOINS, "block"])
 def test_share_is_the_learnt_one(join: str) -> None:
     flow = tiny({"kind": "l2", "join": join, "share": 0.3})
-    attending = [block for block in audit(flow, pictures(3), steps=2) if block.attention]
+    attending = [block for block in audit_blocks(flow, pictures(3), steps=2) if block.attention]
     assert len(attending) == 2
     if join == "block":
         assert [(block.share, block.weight) for block in attending] == [(None, None)] * 2
@@ -136,7 +132,7 @@ def test_share_is_the_learnt_one(join: str) -> None:
     convex = next((m for m in flow.modules() if isinstance(m, ConvexShare)), None)
     if convex is not None:
         convex.gamma.data.fill_(2.0)
-        assert audit(flow, pictures(3), steps=2)[0].share == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-5)
+        assert audit_blocks(flow, pictures(3), steps=2)[0].share == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-5)
 
 
 def test_weight_of_attention_of_known_size() -> None:
@@ -185,87 +181,9 @@ def test_dependence_of_a_constant_is_undefined() -> None:
 def test_images_are_checked() -> None:
     flow = tiny({"kind": "none"})
     with pytest.raises(DataError, match="at least two"):
-        audit(flow, pictures(1))
+        audit_blocks(flow, pictures(1), steps=1)
     with pytest.raises(DataError, match="expected uint8"):
-        audit(flow, torch.rand(3, 1, 4, 4))
-
-
-def test_summary_takes_the_extremes() -> None:
-    plain = BlockAudit("a", 4, 0.9, 0.1, 0.3, 1 / 3, None, None, None, None)
-    attending = BlockAudit("b", 4, 0.8, 0.2, 0.4, 0.5, "A", 0.25, 0.5, 0.125)
-    other = BlockAudit("c", 4, 0.7, 0.15, 0.2, 2 / 7, "A", 0.75, None, 0.375)
-    assert summary([plain, attending, other]) == {
-        "upper": 0.9,
-        "local": 0.2,
-        "found": 0.4,
-        "ratio": 0.5,
-        "share": {"mean": 0.5, "lowest": 0.25, "highest": 0.75},
-        "weight": {"mean": 0.5, "lowest": 0.5, "highest": 0.5},
-        "dependence": {"mean": 0.25, "lowest": 0.125, "highest": 0.375},
-    }
-    assert summary([plain])["share"] is None
-
-
-@pytest.fixture
-def project(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the trained study, without results."""
-    return shutil.copytree(trained, tmp_path / "project", ignore=shutil.ignore_patterns("results", "docs"))
-
-
-def tables(root: Path) -> tuple[dict[str, Any], str]:
-    path = root / "docs/tables/audit-digits.json"
-    return json.loads(path.read_text()), path.with_suffix(".md").read_text()
-
-
-def test_the_command_writes_json_and_its_rendering(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    monkeypatch.setattr("sys.argv", ["acf", "audit", "--experiment", "digits", "--images", "4", "--device", "cpu"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-    table, text = tables(project)
-    assert text == markdown(table)
-    assert text.splitlines()[0] == "# `acf audit --experiment digits --images 4`"
-    (model,) = table["models"]
-    assert (model["variant"], model["seed"], table["how"]["images"]) == ("acf-l2", 0, 4)
-    record = json.loads((project / "models/digits/acf-l2/seed0/config.json").read_text())
-    assert model["recipe"] == record["recipe"]
-    assert record["recipe"] in text
-    flow = acf.load(project / "models/digits/acf-l2/seed0")
-    test = load_images("digits", "test", project / "data")[:4]
-    assert [BlockAudit(**block) for block in model["blocks"]] == audit(flow, test)
-    for block in model["blocks"]:
-        assert block["ratio"] <= 1
-        assert f"| {block['name']} | {block['tokens']} |" in text
-        assert f" {block['found']:.4f} |" in text
-
-
-def test_bits_per_dim_come_from_the_metrics_of_the_same_training(project: Path) -> None:
-    audit_models("digits", images=2, device="cpu", root=project)
-    table, text = tables(project)
-    assert table["models"][0]["bits_per_dim"] is None
-    assert "not available" in text
-    evaluate("digits", "acf-l2", 0, "cpu", project)
-    path = project / "results/digits/acf-l2/seed0/metrics.json"
-    metrics = json.loads(path.read_text())
-    audit_models("digits", "acf-l2", 0, 2, "cpu", project)
-    table, text = tables(project)
-    assert table["command"] == "acf audit --experiment digits --variant acf-l2 --seed 0 --images 2"
-    assert table["models"][0]["bits_per_dim"] == metrics["bits_per_dim"]
-    assert f"{metrics['bits_per_dim']:.3f} ± {metrics['bits_per_dim_se']:.3f}" in text
-    assert "not available" not in text
-    path.write_text(json.dumps(metrics | {"train_recipe": "another"}))
-    audit_models("digits", images=2, device="cpu", root=project)
-    assert tables(project)[0]["models"][0]["bits_per_dim"] is None
-
-
-def test_missing_models_and_unknown_names(study: Callable[..., Path], project: Path) -> None:
-    with pytest.raises(DataError, match=r"no trained model.*acf train --experiment digits"):
-        audit_models("digits", device="cpu", root=study())
-    with pytest.raises(DataError, match=r"no trained model.*acf-l2/seed3"):
-        audit_models("digits", "acf-l2", 3, device="cpu", root=project)
-    with pytest.raises(ConfigError, match="no variant 'glow'"):
-        audit_models("digits", "glow", device="cpu", root=project)
+        audit_blocks(flow, torch.rand(3, 1, 4, 4), steps=1)
 
 
 def saved(root: Path, variant: str) -> acf.Flow:
@@ -275,26 +193,29 @@ def saved(root: Path, variant: str) -> acf.Flow:
     return flow
 
 
-def test_a_wrong_bound_is_named_and_the_command_fails(
-    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def audited(root: Path) -> dict[str, Any]:
+    return json.loads((root / "analyses/digits/resflow/seed0/audit.json").read_text())
+
+
+def test_a_wrong_bound_fails_the_stage_whenever_it_is_called_and_no_number_is_lost(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ATTENTIONS, "lying", f"{__name__}:{Lying.__name__}")
     root = study(model={"attention": {"kind": "lying", "heads": 2, "every": 2, "join": "convex"}})
     torch.manual_seed(0)
     saved(root, "resflow")
-    saved(root, "acf-dot")
-    monkeypatch.chdir(root)
-    monkeypatch.setattr("sys.argv", ["acf", "audit", "--experiment", "digits", "--images", "2", "--device", "cpu"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 1
-    message = capsys.readouterr().err
-    assert "resflow, seed 0, block scale 1, block 2 " in message
-    assert message.count("block scale") == 1
-    table, text = tables(root)
-    assert text == markdown(table)
-    ratios = {(m["variant"], b["name"]): b["ratio"] for m in table["models"] for b in m["blocks"]}
-    assert [place for place, ratio in ratios.items() if ratio > 1] == [("resflow", "scale 1, block 2")]
+    run = Run("digits", "resflow", 0)
+    told = r"resflow, seed 0: a proven bound is refuted: block scale 1, block 2 \(a gain of .*audit.json"
+    with pytest.raises(NotContractiveError, match=told):
+        analyse("audit", run, "cpu", root)
+    found = audited(root)
+    ratios = {block["name"]: block["ratio"] for block in found["found"]["blocks"]}
+    assert [name for name, ratio in ratios.items() if ratio > 1] == ["scale 1, block 2"]
+    shutil.rmtree(root / "analyses")  # as engines do with what a stage that failed has written
+    monkeypatch.setattr("acf.evaluation.analyses.audit.audit_blocks", None)
+    with pytest.raises(NotContractiveError, match=told):
+        analyse("audit", run, "cpu", root)
+    assert audited(root) == found
 
 
 def test_a_model_without_proof_is_named(study: Callable[..., Path]) -> None:
@@ -303,5 +224,16 @@ def test_a_model_without_proof_is_named(study: Callable[..., Path]) -> None:
     convolution = flow.residual_blocks()["scale 1, block 2"].branch[-1]
     convolution.weight.data.fill_(math.nan)
     save(flow, root / "models/digits/resflow/seed0")
-    with pytest.raises(NotContractiveError, match="resflow/seed0: block scale 1, block 2"):
-        audit_models("digits", images=2, device="cpu", root=root)
+    with pytest.raises(NotContractiveError, match="block scale 1, block 2"):
+        analyse("audit", Run("digits", "resflow", 0), "cpu", root)
+
+
+def test_the_stage_writes_what_the_audit_finds(trained: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(trained, tmp_path / "project", ignore=shutil.ignore_patterns("analyses"))
+    analyse("audit", Run("digits", "acf-l2", 0), "cpu", root)
+    content = json.loads((root / "analyses/digits/acf-l2/seed0/audit.json").read_text())
+    flow = load(root / "models/digits/acf-l2/seed0")
+    images = load_images("digits", "test", root / "data", 17)[:2]
+    assert content["found"]["images"] == 2
+    assert content["found"]["blocks"] == [asdict(block) for block in audit_blocks(flow, images, steps=1)]
+    assert content["refuted"] == ""
