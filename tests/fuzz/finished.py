@@ -21,6 +21,7 @@ from PIL import Image
 import acf
 from acf.data import load, verify
 from acf.data.download.downloads import HASHES, Downloads
+from acf.data.prepared.labels import read_labels
 from acf.errors import AcfError
 from acf.flows.record import read_record
 from acf.settings.config import model_config_from
@@ -109,6 +110,9 @@ def _known_hashes(root: Path) -> dict[str, str]:
 STORED = {
     "manifest": StoredFile("data/digits/manifest.json", lambda root: _tensors(root), json_damage),
     "images": StoredFile("data/digits/test.pth", _tensors, damaged, protected=True),
+    "labels": StoredFile(
+        "data/digits/labels.json", lambda root: read_labels("digits", root / "data").model_dump(), protected=True
+    ),
     "config": StoredFile(f"{MODEL}/config.json", _model, json_damage),
     "weights": StoredFile(f"{MODEL}/model.safetensors", _model, damaged, protected=True),
     "history": StoredFile(f"{MODEL}/history.csv", _report),

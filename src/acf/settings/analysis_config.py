@@ -70,7 +70,7 @@ class InterpolationConfig(AnalysisSection):
         default=4, description="Number of pairs that the picture shows, the first ones. This project's choice."
     )
     steps: Several = Field(
-        default=9, description="Number of points on a path, both images included. This project's choice."
+        default=9, le=1000, description="Number of points on a path, both images included. This project's choice."
     )
 
 
@@ -83,6 +83,7 @@ class NoiseConfig(AnalysisSection):
     sigmas: list[NotNegative] = Field(
         default=[0.0, 0.02, 0.05, 0.1, 0.2],
         min_length=2,
+        max_length=100,
         description="Standard deviations of the noise, 0 and others above it in rising order; pixel values lie in "
         "[0, 1). This project's choice.",
     )
@@ -96,6 +97,7 @@ class NoiseConfig(AnalysisSection):
     )
     neighbours: Positive = Field(
         default=1,
+        le=100,
         description="Number of nearest training images that vote on the class of a test image; in a tie the class of "
         "the nearest wins. This project's choice.",
     )

@@ -112,25 +112,7 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
         labels = source.labels(files)
         # An old manifest must not vouch for new tensors.
         _withdraw(source, root)
-        hashes: dict[Split, str] = {}
-        counts: dict[Split, int] = {}
-        for split in SPLITS:
-            path = tensor_path(source.name, split, root)
-            hashes[split], counts[split] = npy_to_pth(
-                arrays[split],
-                path,
-                shape=source.shape,
-                levels=source.levels,
-                count=source.counts[split],
-                origin=f"array of {split} images from {origin}",
-            )
-            if source.sha256 and hashes[split] != source.sha256[split]:
-                raise DataError(
-                    f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
-                    f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
-                )
-            arrays[split].unlink()
-            print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
+        hashes, counts = _convert(source, arrays, origin, root)
         manifest = _manifest(source, hashes, counts, labels_hash(labels.content()))
         if fault := labels.fault(manifest):
             raise DataError(f"the source of {source.name} has {fault}; its class does not read it rightly")
@@ -144,6 +126,32 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
         file.write(manifest.model_dump_json(indent=2).encode() + b"\n")
     print(f"wrote {manifest_path(source.name, root)}")
     return manifest
+
+
+def _convert(
+    source: ImageDataset, arrays: Mapping[Split, Path], origin: str, root: Path
+) -> tuple[dict[Split, str], dict[Split, int]]:
+    """Write the tensors, remove the arrays they are made of, and return hashes and numbers of images."""
+    hashes: dict[Split, str] = {}
+    counts: dict[Split, int] = {}
+    for split in SPLITS:
+        path = tensor_path(source.name, split, root)
+        hashes[split], counts[split] = npy_to_pth(
+            arrays[split],
+            path,
+            shape=source.shape,
+            levels=source.levels,
+            count=source.counts[split],
+            origin=f"array of {split} images from {origin}",
+        )
+        if source.sha256 and hashes[split] != source.sha256[split]:
+            raise DataError(
+                f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
+                f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
+            )
+        arrays[split].unlink()
+        print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
+    return hashes, counts
 
 
 def _serves(source: ImageDataset, root: Path) -> bool:
