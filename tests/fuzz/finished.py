@@ -114,6 +114,8 @@ STORED = {
     "history": StoredFile(f"{MODEL}/history.csv", _report),
     "metrics": StoredFile(f"{RESULTS}/metrics.json", _report, json_damage),
     "baselines": StoredFile("results/digits/baselines.json", _report, json_damage),
+    "test images": StoredFile("analyses/digits/resflow/seed0/images.csv", _report),
+    "baselines' images": StoredFile("analyses/digits/baselines.csv", _report),
     "samples": StoredFile(f"{SAMPLES}/samples.png", _report),
     "table": StoredFile("reports/digits/table.csv", lambda root: (index(root), check_readme(root))),
     "readme": StoredFile("README.md", check_readme),

@@ -78,9 +78,10 @@ def test_every_link_within_the_page_has_its_target(page):
 def test_the_page_holds_the_numbers_of_the_files(page):
     rows = {row[0]: row for row in page.tables[0]}
     assert rows["uniform"][1] == "4.0875 ± 0"
-    assert rows["gaussian"][1:5] == ["2.235 ± 0.035", "—", "2,144", "—"]
+    assert rows["gaussian"][1:5] == ["2.235 ± 0.035", "—", "—", "—"]
     assert rows["acf-l2"] == [
-        *("acf-l2", "1.930 ± 0.012", "0.305 ± 0.037", "84,600", "0.9700", "1.3e−6", "93 s", "800"),
+        *("acf-l2", "1.930 ± 0.012", "—", "0.305 ± 0.023", "0.1100 ± 0.0032", "0.1027 to 0.1173"),
+        *("84,600", "0.9700", "1.3e−6", "93 s", "800"),
         *("5.250", "−7.407", "4.087", "370", "cpu, Imaginary Processor 9000, 2 threads"),
     ]
     assert page.tables[1][1] == ["resflow", "0.9700", "scale1.block3", "14", "0.9000"]
@@ -103,7 +104,7 @@ def test_tables_keep_full_precision(project):
     assert float(rows["acf-dot"]["log_abs_det"]) == 2.03 - 9.33746284
     assert (rows["gaussian"]["certificate"], rows["gaussian"]["parameters"]) == ("", "2144")
     markdown = (project / "reports/digits/table.md").read_text()
-    assert "| acf-l2 | 1.930 ± 0.012 | 0.305 ± 0.037 | 84,600 |" in markdown
+    assert "| acf-l2 | 1.930 ± 0.012 | — | 0.305 ± 0.023 | 0.1100 ± 0.0032 | 0.1027 to 0.1173 | 84,600 |" in markdown
     assert "The standard error is over test images" in markdown
 
 
@@ -147,6 +148,8 @@ def test_the_terminal_shows_the_table_and_the_path(project, capsys):
     [
         ("results/digits/baselines.json", "acf baselines --experiment digits"),
         ("results/digits/acf-l2/seed0/metrics.json", "acf evaluate --experiment digits --variant acf-l2 --seed 0"),
+        ("analyses/digits/baselines.csv", "acf baselines --experiment digits"),
+        ("analyses/digits/acf-l2/seed0/images.csv", "acf evaluate --experiment digits --variant acf-l2 --seed 0"),
         ("models/digits/acf-dot/seed0/history.csv", "acf train --experiment digits --variant acf-dot --seed 0"),
         ("samples/digits/resflow/seed0/samples.png", "acf sample --experiment digits --variant resflow --seed 0"),
     ],

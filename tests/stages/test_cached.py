@@ -21,7 +21,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 @pytest.fixture
 def computation(tmp_path: Path) -> Computation:
     outputs = Outputs({"a": b"A", "b": b"B"}, loss="the next start goes on from step 4")
-    return Computation("train", {}, {}, tmp_path / "models", ("a", "b"), work=1, compute=lambda _: outputs)
+    return Computation("train", {}, {}, [tmp_path / "models" / name for name in "ab"], 1, lambda _: outputs)
 
 
 def test_outputs_wait_for_space(

@@ -24,8 +24,8 @@ MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.
 PICTURES = ("samples.png", "reconstructions.png", "temperatures.png", "nearest.png")
 SAMPLE_PICTURES = [f"samples/{RUN}/{name}" for name in PICTURES]
 SAMPLE_NUMBERS = f"samples/{RUN}/samples.json"
-METRICS_FILE = f"results/{RUN}/metrics.json"
-BASELINES_FILE = "results/{experiment}/baselines.json"
+METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
+BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
 FIGURES = "reports/{experiment}/figures"
 
@@ -124,7 +124,7 @@ def data_and_model_for(analysis):
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
-    per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_PICTURES, SAMPLE_NUMBERS]
+    per_run = [*MODEL_FILES, *METRICS_FILES, *SAMPLE_PICTURES, SAMPLE_NUMBERS]
     analysed = [
         file
         for analysis, run in STUDY.analysed(experiment)
@@ -132,7 +132,7 @@ def files_of(wildcards):
     ]
     return [
         *data_of(wildcards),
-        *expand(BASELINES_FILE, experiment=experiment),
+        *expand(BASELINE_FILES, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
         *analysed,
     ]

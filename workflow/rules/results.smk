@@ -3,7 +3,7 @@ rule evaluate:
         read("evaluate", data_and_model),
         stamp=stamp("evaluate"),
     output:
-        METRICS_FILE,
+        METRICS_FILES,
     log:
         "logs/evaluate/{experiment}/{variant}/seed{seed}.log",
     conda:
@@ -21,7 +21,7 @@ rule baselines:
         read("baselines", data_of),
         stamp=stamp("baselines"),
     output:
-        BASELINES_FILE,
+        BASELINE_FILES,
     log:
         "logs/baselines/{experiment}.log",
     conda:

@@ -104,8 +104,7 @@ def computation(
             **section.outside(manifest.shape),
             "weights": weights(model),
         },
-        folder=folder,
-        names=section.output_names(name),
+        paths=[folder / output for output in section.output_names(name)],
         work=work(settings, name, manifest.shape),
         compute=compute,
     )

@@ -82,11 +82,11 @@ class Current:
             case "train":
                 return [project.model(task.run) / name for name in (WEIGHTS, CONFIG, HISTORY)]
             case "evaluate":
-                return [project.metrics(task.run)]
+                return [project.metrics(task.run), project.images(task.run)]
             case "sample":
                 return [project.samples(task.run) / name for name in SAMPLE_FILES]
             case "baselines":
-                return [project.baselines(task.names[0])]
+                return [project.baselines(task.names[0]), project.baseline_images(task.names[0])]
             case "report":
                 return [project.report(task.names[0]) / name for name in REPORT_FILES]
             case name if name in ANALYSES:

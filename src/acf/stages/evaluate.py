@@ -1,5 +1,6 @@
 """The stage `evaluate`."""
 
+import hashlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from acf.data import read_manifest
 from acf.errors import DataError
 from acf.flows.record import CONFIG, weights_hash
+from acf.reporting.image_table import image_table
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device
@@ -16,7 +18,7 @@ from acf.runs.store import RunStore
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
-from acf.stages.project import Project
+from acf.stages.project import IMAGES, Project
 from acf.stages.trained import read_trained
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
-    """Measure a trained model and write results/<experiment>/<variant>/seed<seed>/metrics.json.
+    """Measure a trained model and write its metrics.json and images.csv.
+
+    The first has the means over test images and lies in results/<experiment>/<variant>/seed<seed>, the second has
+    every image and lies in the same place below analyses.
 
     Raises:
         NotContractiveError: a block is not proven contractive; names it, and nothing is written.
@@ -47,16 +52,15 @@ def computation(
     Raises:
         AcfError: bad configuration, missing data or model.
     """
-    experiment, variant, seed = run
-    settings = project.params.resolve(experiment, variant)
+    settings = project.params.resolve(run.experiment, run.variant)
     config = settings.evaluation
-    dataset = project.params.dataset(experiment)
+    dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
     model = project.model(run)
     record = read_trained(project, run)
     if None in (record.train_seconds, record.train_steps):
         raise DataError(f"{model / CONFIG} does not say how long it was trained; run: acf train {run.options}")
-    identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
+    identity = run.identity(dataset)
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
@@ -74,7 +78,8 @@ def computation(
         if len(images) < 2:
             raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(images)}")
         print(f"evaluate {run.folder.as_posix()}: {len(images)} images, {config.draws} draws", flush=True)
-        measured = evaluate_flow(flow, images, config)
+        measured, per_image = evaluate_flow(flow, images, config)
+        table = image_table(per_image)
         metrics = {
             **identity,
             **measured,
@@ -82,6 +87,7 @@ def computation(
             "train_steps": record.train_steps,
             "train_device": record.device,
             "train_recipe": record.recipe,
+            "images_sha256": hashlib.sha256(table).hexdigest(),
             "device": describe_device(place),
             "recipe": store.recipe,
             "versions": {"acf": version("acf"), "torch": torch.__version__},
@@ -92,15 +98,14 @@ def computation(
             f"worst Lipschitz bound {measured['certificate']['worst']:.4f}, "
             f"reconstruction error {measured['reconstruction_error']:.1e}"
         )
-        return Outputs({output.name: json_bytes(metrics)}, summary)
+        return Outputs({output.name: json_bytes(metrics), IMAGES: table}, summary)
 
     output = project.metrics(run)
     return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
         inputs={"test": manifest.sha256["test"], "weights": weights(model)},
-        folder=output.parent,
-        names=[output.name],
+        paths=[output, project.images(run)],
         work=work(settings, "evaluate", manifest.shape),
         compute=compute,
     )

@@ -8,6 +8,8 @@ from acf.settings.params import PARAMS_FILE, Params, Run
 
 HISTORY = "history.csv"
 """The table of a training, beside the model."""
+IMAGES, BASELINE_IMAGES = "images.csv", "baselines.csv"
+"""Tables of single test images, whose hash stands in metrics.json and in baselines.json."""
 SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
 TEMPERATURES, NEAREST = "temperatures.png", "nearest.png"
 """The pictures of a model."""
@@ -57,6 +59,14 @@ class Project:
     def baselines(self, experiment: str) -> Path:
         """File of what was measured of the baselines of an experiment."""
         return self.root / "results" / experiment / "baselines.json"
+
+    def images(self, run: Run) -> Path:
+        """Table of bits/dim of every test image under a model."""
+        return self.analyses(run) / IMAGES
+
+    def baseline_images(self, experiment: str) -> Path:
+        """Table of bits/dim of every test image under each baseline of an experiment."""
+        return self.root / "analyses" / experiment / BASELINE_IMAGES
 
     def samples(self, run: Run) -> Path:
         """Folder of the pictures of a model."""

@@ -1,7 +1,10 @@
 """The sections of a report on what the stage `sample` has drawn."""
 
+from dataclasses import replace
+
 from acf.errors import AcfError
 from acf.reporting.result_files import read_result
+from acf.reporting.results import Absent
 from acf.reporting.sampled_files import SamplesFile
 from acf.reporting.schemas import TrainedModel
 from acf.reporting.section import Section
@@ -11,19 +14,25 @@ from acf.stages.analysis_sections import read_picture
 from acf.stages.project import SAMPLE_FILES, SAMPLES_RECORD, Project
 
 
-def sampled_sections(project: Project, experiment: str) -> list[Section]:
-    """Return the sections on samples, temperatures, nearest training images and reconstructions.
+def sampled_sections(project: Project, experiment: str) -> tuple[list[Section], list[Absent]]:
+    """Return the sections on samples, temperatures, nearest training images and reconstructions, and what is not there.
 
-    The pictures are those of each variant's first seed, the numbers those of all.
-
-    Raises:
-        AcfError: a file is missing or damaged, or of another training than the model's; names it and the command that
-            writes it again.
+    The pictures are those of each variant's first seed that has any, the numbers those of all. The first section says
+    of which models they are missing or damaged.
     """
     models: dict[str, list[SampledModel]] = {variant: [] for variant in project.params.variants(experiment)}
+    absent: list[Absent] = []
     for run in project.params.runs(experiment):
-        models[run.variant].append(_read(project, run, pictured=not models[run.variant]))
-    return sample_sections(models)
+        if not (project.samples(run) / SAMPLES_RECORD).is_file():
+            absent.append(Absent(run, "sample", f"no samples; run: acf sample {run.options}"))
+            continue
+        try:
+            models[run.variant].append(_read(project, run, pictured=not models[run.variant]))
+        except AcfError as error:
+            absent.append(Absent(run, "sample", f"damaged: {error}"))
+    first, *others = sample_sections(models) or [Section("samples", "Samples")]
+    said = [f"{one.run.variant}, seed {one.run.seed}: {one.why}." for one in absent]
+    return [replace(first, notes=[*first.notes, *said]), *others], absent
 
 
 def _read(project: Project, run: Run, pictured: bool) -> SampledModel:

@@ -118,8 +118,7 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
         stage="train",
         settings={**training.identity, "model": model.model_dump(mode="json")},
         inputs={"train": manifest.sha256["train"]},
-        folder=project.model(run),
-        names=(WEIGHTS, CONFIG, HISTORY),
+        paths=[project.model(run) / name for name in (WEIGHTS, CONFIG, HISTORY)],
         work=work(settings, "train", manifest.shape),
         compute=training.compute,
     )

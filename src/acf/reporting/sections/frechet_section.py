@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from acf.reporting.schemas import NotNegative, Number, Stored
 from acf.reporting.section import Analysed, AnalysedModel, AnalysisPart, Section, Table
+from acf.reporting.style import Looks
 from acf.reporting.wording import ABSENT, count, with_error
 
 THRESHOLD = 3
@@ -44,7 +45,7 @@ class Frechet(Stored):
 Model = AnalysedModel[Frechet]
 
 
-def section_of(analysed: Analysed[Frechet], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Frechet], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return the table of distances, and sentences that compare them with the floor and with the bases."""
     models = {variant: found for variant, found in analysed.items() if found}
     if not models:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from acf.reporting.schemas import Number, Stored
 from acf.reporting.section import Analysed, AnalysisPart, Figure, Section
-from acf.reporting.style import draw_figure, looks
+from acf.reporting.style import Looks, draw_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,18 +29,17 @@ class Interpolation(Stored):
     paths: dict[str, Path]
 
 
-def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return bits/dim along the paths, mean over pairs, and the pictures."""
-    appearance = looks(list(analysed))
 
     def draw(axes: Axes) -> None:
         for variant, models in analysed.items():
             for model in models:
                 for kind, path in model.found.paths.items():
                     mean = [fmean(values) for values in zip(*path.bits_per_dim, strict=True)]
-                    style = "-" if kind == "linear" else "--"
-                    colour, marker = appearance[variant]
-                    axes.plot(path.t, mean, style, color=colour, marker=marker, ms=4, label=f"{variant}, {kind}")
+                    look, style = looks[variant], "-" if kind == "linear" else "--"
+                    label = f"{variant}, {kind}"
+                    axes.plot(path.t, mean, color=look.colour, marker=look.marker, linestyle=style, ms=4, label=label)
         axes.set(xlabel="place on the path", ylabel="bits/dim")
 
     curve = draw_figure(

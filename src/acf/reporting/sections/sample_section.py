@@ -69,7 +69,6 @@ def _samples(models: Models) -> Section:
             f"{len(found.nearest.samples.distances)} samples at temperature {temperature:g}, not selected, of the "
             "first training seed; the same place is the same latent noise for every model."
         ],
-        pixels=True,
     )
 
 
@@ -101,7 +100,6 @@ def _temperatures(models: Models) -> Section:
             "The spread is the standard deviation of a pixel's value, black 0 and white 1, over images; mean over "
             "pixels and training seeds.",
         ],
-        pixels=True,
     )
 
 
@@ -144,7 +142,6 @@ def _nearest(models: Models) -> Section:
             "test images. Copies are at distance 0. A blurred image is near to many others, so a small distance alone "
             "does not show a copy.",
         ],
-        pixels=True,
     )
 
 
@@ -177,7 +174,6 @@ def _reconstructions(models: Models) -> Section:
             "The proven error bounds the Euclidean distance of a block's solution from the exact one, for the input "
             "that the block received.",
         ],
-        pixels=True,
     )
 
 
