@@ -82,6 +82,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("defaults.evaluation.draws", 2, MEASURING),
         ("defaults.sampling.samples", 5, {"sample"}),
         ("defaults.analyses.interpolation.steps", 5, {"interpolation"}),
+        ("defaults.analyses.frechet.samples", 5, {"frechet"}),
         ("variants.acf-l2.model.attention.kind", "dot", {"train"}),
         ("experiments.digits.model.idim", 12, {"train"}),
         ("experiments.digits.training.steps", 5, {"train"}),
