@@ -147,8 +147,24 @@ def write_results(root: Path, seeds: list[int]) -> None:
             path, table = f"results/{run}/metrics.json", f"analyses/{run}/images.csv"
             write_with_images(root, path, metrics(variant, seed), table)
             write_analyses(root, variant, seed)
-            picture(samples / "samples.png", seed)
-            picture(samples / "reconstructions.png", seed + 1)
+            for number, name in enumerate(("samples", "reconstructions", "temperatures", "nearest")):
+                picture(samples / f"{name}.png", seed + number)
+            (samples / "samples.json").write_text(json.dumps(sampled(variant, seed)))
+
+
+def sampled(variant: str, seed: int) -> dict:
+    """What `acf sample` measured."""
+    distances = {"distances": [1.0 + 0.01 * i + 0.1 * seed for i in range(9)], "places": list(range(9))}
+    return {
+        **{key: metrics(variant, seed)[key] for key in ("experiment", "dataset", "variant", "seed")},
+        **{key: metrics(variant, seed)[key] for key in ("device", "train_recipe", "recipe", "versions")},
+        "settings": {},
+        "temperatures": [{"temperature": t, "mean": 0.3, "spread": 0.2 * t} for t in (1.0, 0.7)],
+        "test": {"mean": 0.3, "spread": 0.23},
+        "nearest": {"training_images": 1500, "samples": distances, "test": distances},
+        "reconstructions": {"largest": [2e-6], "mean": [3e-7], "changed": [0], "block_bound": [1e-3]},
+        "seconds": 1.5,
+    }
 
 
 FOUND = {
