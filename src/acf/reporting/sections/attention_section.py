@@ -183,7 +183,7 @@ def _curve(
         axes.axhline(1, color="0.5", lw=1)
         axes.set(xlabel="block with attention, in the order of the flow", ylabel=f"{what} / that of even weights")
         axes.set_ylim(bottom=-0.04)  # a head on one position has 0
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
 
     return draw_figure(
         f"attention-{what}",

@@ -130,7 +130,7 @@ def _ratios(models: Models, variants: Sequence[str]) -> Figure:
         axes.axhline(1, color="0.3", lw=1)
         axes.set(xlabel="block, in the order of the flow", ylabel="largest gain found / proven bound")
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
 
     return draw_figure(
         "audit-ratios",
@@ -153,7 +153,7 @@ def _against(variant: str, blocks: Sequence[AuditedBlock]) -> Figure:
                 axes.axvspan(place - 0.5, place + 0.5, color="0.92", lw=0, zorder=0)
         axes.set(xlabel="block, in the order of the flow", ylabel="l2 gain")
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
 
     return draw_figure(
         f"audit-{variant}",
