@@ -19,7 +19,7 @@ from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import SAMPLE_FILES, SAMPLES_RECORD, Project
-from acf.stages.trained import read_trained
+from acf.stages.trained import model_inputs, read_trained
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def computation(
         with leased_device(device) as place:
             return draw(place, store.recipe)
 
-    def draw(place: torch.device, recipe: str) -> Outputs:
+    def draw(place: "torch.device", recipe: str) -> Outputs:
         import torch
 
         from acf.data import load as load_images
@@ -95,7 +95,7 @@ def computation(
     return Computation(
         stage="sample",
         settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model},
-        inputs={**{split: manifest.sha256[split] for split in SPLITS}, "weights": weights(model)},
+        inputs={**{split: manifest.sha256[split] for split in SPLITS}, **model_inputs(record, weights(model))},
         paths=[folder / name for name in SAMPLE_FILES],
         work=work(settings, "sample", manifest.shape),
         compute=compute,
