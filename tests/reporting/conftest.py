@@ -125,6 +125,22 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std(ddof=1)
 
 
+def sampled(variant: str, seed: int) -> dict:
+    """What the stage `sample` measured."""
+    distances = [1.0 + 0.01 * place for place in range(40)]
+    both = {"distances": distances, "places": list(range(40))}
+    shared = ("experiment", "dataset", "variant", "seed", "device", "train_recipe", "recipe", "versions")
+    return {
+        **{key: metrics(variant, seed)[key] for key in shared},
+        "settings": {},
+        "temperatures": [{"temperature": t, "mean": 0.3, "spread": 0.21 * t} for t in (1.0, 0.7)],
+        "test": {"mean": 0.3, "spread": 0.23},
+        "nearest": {"training_images": 1500, "samples": both, "test": both},
+        "reconstructions": {"largest": [1e-6], "mean": [1e-7], "changed": [0], "block_bound": [1e-3]},
+        "seconds": 2.5,
+    }
+
+
 def write_results(root: Path, seeds: list[int]) -> None:
     baselines = {
         "uniform": {"bits_per_dim": 4.08746284, "bits_per_dim_se": 0.0, "parameters": 0},
@@ -147,8 +163,9 @@ def write_results(root: Path, seeds: list[int]) -> None:
             path, table = f"results/{run}/metrics.json", f"analyses/{run}/images.csv"
             write_with_images(root, path, metrics(variant, seed), table)
             write_analyses(root, variant, seed)
-            picture(samples / "samples.png", seed)
-            picture(samples / "reconstructions.png", seed + 1)
+            (samples / "samples.json").write_text(json.dumps(sampled(variant, seed)))
+            for place, name in enumerate(("samples", "reconstructions", "temperatures", "nearest")):
+                picture(samples / f"{name}.png", seed + place)
 
 
 FOUND = {
