@@ -125,6 +125,22 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std(ddof=1)
 
 
+def sampled(variant: str, seed: int) -> dict:
+    """What the stage `sample` measured."""
+    distances = [1.0 + 0.01 * place for place in range(40)]
+    both = {"distances": distances, "places": list(range(40))}
+    shared = ("experiment", "dataset", "variant", "seed", "device", "train_recipe", "recipe", "versions")
+    return {
+        **{key: metrics(variant, seed)[key] for key in shared},
+        "settings": {},
+        "temperatures": [{"temperature": t, "mean": 0.3, "spread": 0.21 * t} for t in (1.0, 0.7)],
+        "test": {"mean": 0.3, "spread": 0.23},
+        "nearest": {"training_images": 1500, "samples": both, "test": both},
+        "reconstructions": {"largest": [1e-6], "mean": [1e-7], "changed": [0], "block_bound": [1e-3]},
+        "seconds": 2.5,
+    }
+
+
 def write_results(root: Path, seeds: list[int]) -> None:
     baselines = {
         "uniform": {"bits_per_dim": 4.08746284, "bits_per_dim_se": 0.0, "parameters": 0},
@@ -147,24 +163,9 @@ def write_results(root: Path, seeds: list[int]) -> None:
             path, table = f"results/{run}/metrics.json", f"analyses/{run}/images.csv"
             write_with_images(root, path, metrics(variant, seed), table)
             write_analyses(root, variant, seed)
-            for number, name in enumerate(("samples", "reconstructions", "temperatures", "nearest")):
-                picture(samples / f"{name}.png", seed + number)
             (samples / "samples.json").write_text(json.dumps(sampled(variant, seed)))
-
-
-def sampled(variant: str, seed: int) -> dict:
-    """What `acf sample` measured."""
-    distances = {"distances": [1.0 + 0.01 * i + 0.1 * seed for i in range(9)], "places": list(range(9))}
-    return {
-        **{key: metrics(variant, seed)[key] for key in ("experiment", "dataset", "variant", "seed")},
-        **{key: metrics(variant, seed)[key] for key in ("device", "train_recipe", "recipe", "versions")},
-        "settings": {},
-        "temperatures": [{"temperature": t, "mean": 0.3, "spread": 0.2 * t} for t in (1.0, 0.7)],
-        "test": {"mean": 0.3, "spread": 0.23},
-        "nearest": {"training_images": 1500, "samples": distances, "test": distances},
-        "reconstructions": {"largest": [2e-6], "mean": [3e-7], "changed": [0], "block_bound": [1e-3]},
-        "seconds": 1.5,
-    }
+            for place, name in enumerate(("samples", "reconstructions", "temperatures", "nearest")):
+                picture(samples / f"{name}.png", seed + place)
 
 
 FOUND = {

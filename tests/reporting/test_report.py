@@ -89,7 +89,7 @@ def test_the_page_loads_nothing_from_elsewhere(page, reported):
             href = attributes["href"]
             beside = href.startswith("figures/") and (reported / "reports/digits" / href).is_file()
             assert beside or href.startswith(("#", "data:text/", "data:application/x-tex", "https://arxiv.org/abs/"))
-    assert len(images) == len(set(images)) == 4 + 2 * 3 + (1 + 3)
+    assert len(images) == len(set(images)) == len(list((reported / "reports/digits/figures").glob("*.png"))) > 20
     assert all(images)
     text = (reported / "reports/digits/index.html").read_text()
     assert not re.search(r"url\(|@import|fetch\(|import\(", text)
@@ -115,10 +115,11 @@ def test_the_page_holds_the_numbers_of_the_files(page):
     assert said.items() <= rows["gaussian"].items()
     said = {"bits/dim": "1.930 ± 0.012", "parameters": "84,600", "certificate": "0.9700"}
     assert said.items() <= rows["acf-l2"].items()
-    said = {"reconstruction error": "1.3e−6", "training time": "93 s", "steps": "800"}
+    said = {"reconstruction error": "1.3e−6", "training time": "93 s", "gain over base": "0.1100 ± 0.0032"}
     assert said.items() <= rows["acf-l2"].items()
     parts = {row["model"]: row for row in table_of(page, "parts of bits/dim")}["acf-l2"]
     assert (parts["log p(z)"], parts["log-determinant"], parts["dequantisation"]) == ("5.250", "−7.407", "4.087")
+    assert parts["steps"] == "800"
     assert parts["device"] == "cpu, Imaginary Processor 9000, 2 threads"
     bounds = table_of(page, "Proven bounds")[0]
     assert list(bounds.values()) == ["resflow", "0.9700", "scale1.block3", "14", "0.9000"]

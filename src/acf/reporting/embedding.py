@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from PIL import Image
@@ -44,7 +44,8 @@ class Embedded(NamedTuple):
 def embed(figures: Iterable[Figure]) -> Embedded:
     """Return the figures as data URIs of at most `FIGURES_LIMIT` bytes: drawings as SVG or PNG, pictures as PNG.
 
-    If that is too much, pictures that gain by it are reduced and stored as WebP, in steps until all fit.
+    If that is too much, pictures that take more than an equal share of the room, and gain by it, are reduced and stored
+    as WebP, in steps until all fit.
     """
     figures = list(figures)
     drawings = {figure.name: _drawing(figure) for figure in figures if figure.svg is not None}
@@ -53,8 +54,9 @@ def embed(figures: Iterable[Figure]) -> Embedded:
     whole = {figure.name: _uri("png", figure.png) for figure in pictures}
     if _size(whole.values()) <= room:
         return Embedded(drawings | whole, "")
+    large = {figure.name: figure.png for figure in pictures if len(whole[figure.name]) > room // len(pictures)}
     for step in STEPS:
-        smaller = {name: min(uri, _reduced(png, step), key=len) for name, uri, png in _named(pictures, whole)}
+        smaller = whole | {name: min(whole[name], _reduced(png, step), key=len) for name, png in large.items()}
         if _size(smaller.values()) <= room:
             changed = sum(smaller[name] != whole[name] for name in whole)
             text = (
@@ -68,10 +70,6 @@ def embed(figures: Iterable[Figure]) -> Embedded:
 def data_uri(kind: str, content: bytes) -> str:
     """Return the content of a file of the media type `kind` as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _named(pictures: Sequence[Figure], whole: dict[str, str]) -> list[tuple[str, str, bytes]]:
-    return [(figure.name, whole[figure.name], figure.png) for figure in pictures]
 
 
 def _uri(kind: str, content: bytes) -> str:

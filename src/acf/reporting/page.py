@@ -19,7 +19,7 @@ from acf.reporting.results import Results
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import FULL, Column, cells, count, headings
 
-DETAILS = {"each seed", "log p(z)", "log-determinant", "dequantisation", "evaluation images/s", "device"}
+DETAILS = {"each seed", "steps", "log p(z)", "log-determinant", "dequantisation", "evaluation images/s", "device"}
 """Headings of the columns that stand in a second table, so that the first one is no wider than a screen."""
 LINKED = re.compile(r"arXiv (\d{4}\.\d{4,5})|`([^`]+)`")
 NUMBER = re.compile(r"([−-]?[\d,]*\.?\d+)(?:e([−-]?\d+))?(?: (s|min|h)\b)?")
