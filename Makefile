@@ -2,7 +2,7 @@
 SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint bench dvc-without-git
+.PHONY: setup demo test lint lint-style lint-types lint-rules bench dvc-without-git
 setup: .venv/complete dvc-without-git
 
 # Snakemake, since DVC runs one stage after the other: as many models train at a time as there are cores.
@@ -13,8 +13,14 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: setup
-	ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow && snakemake --lint
+# `make -j lint` checks types and rules side by side.
+lint: lint-style lint-types lint-rules
+lint-style: setup
+	ruff check . && ruff format --check .
+lint-types: setup
+	mypy
+lint-rules: setup
+	snakefmt --check Snakefile workflow && snakemake --lint
 
 bench: demo
 	pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements.txt

@@ -1,7 +1,7 @@
-"""A folder with a tiny study on digits, prepared once."""
+"""A folder with a tiny study on digits, prepared once; no test leaves anything behind for another."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,18 @@ import pytest
 import torch
 import yaml
 
+from acf.runs.threads import wait_passively
+from tests.traces import changes, contents, process_state
+
+wait_passively()  # As the program does, also where a test calls it in this process.
 torch.set_num_threads(1)
+SEED = 0
 
 LONG = (
-    *("pipeline/", "bounds/test_attack.py", "flows/test_roulette.py", "stages/test_train.py"),
-    *("data/test_experiments.py", "data/test_images.py", "flows/test_logdet.py", "flows/test_bijections.py"),
+    *("pipeline/", "stages/test_processes.py", "data/test_experiments.py", "stages/test_train.py"),
+    *("bounds/test_attack.py", "flows/test_roulette.py", "data/test_damage.py", "fuzz/test_stored_files.py"),
+    *("data/test_killed.py", "data/test_refused.py", "data/test_images.py"),
+    *("flows/test_logdet.py", "flows/test_bijections.py"),
 )
 """Files that take longest, which go first: with one of them last, one of two workers would have nothing to do."""
 
@@ -21,6 +28,20 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, all else in order."""
     items.sort(key=lambda item: next((i for i, part in enumerate(LONG) if part in str(item.path)), len(LONG)))
+
+
+def pytest_collectstart() -> None:
+    """Let what a file draws when it is imported be independent of the files imported before."""
+    torch.manual_seed(SEED)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Start every test with the same random numbers, and fail one that leaves its process other than it was."""
+    torch.manual_seed(SEED)
+    before = process_state()
+    yield
+    assert not changes(before, process_state())
 
 
 MODEL = {
@@ -41,7 +62,9 @@ TRAINING = {
     "validate_every": 4,
 }
 ANALYSES: dict[str, Any] = {
-    "interpolation": {"pairs": 1, "steps": 3},
+    "interpolation": {"pairs": 2, "pictured_pairs": 1, "steps": 3},
+    "noise": {"sigmas": [0.0, 0.1], "images": 2, "train_images": 4},
+    "frechet": {"samples": 12, "features": 3, "fitted": 20, "bootstrap": 2},
     "attention": {"images": 3, "shown_images": 1, "queries": [[0.5, 0.5]]},
     "audit": {"images": 2, "steps": 1},
     "densities": {"images": 4, "others": ["noise"]},
@@ -51,13 +74,13 @@ EVALUATION = {"draws": 2, "images": 24, "batch_size": 16, "log_det": {"exact_ter
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with prepared digits."""
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder with prepared digits, to copy or read."""
     from acf.stages.prepare import prepare
 
     root = tmp_path_factory.mktemp("prepared") / "data"
     prepare("digits", root)
-    return root
+    yield from _unchanged(root)
 
 
 def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
@@ -68,7 +91,7 @@ def write_study(root: Path, digits: Path, **sections: dict[str, Any]) -> Path:
         "model": MODEL | sections.get("model", {}),
         "training": TRAINING | sections.get("training", {}),
         "evaluation": EVALUATION | sections.get("evaluation", {}),
-        "sampling": {"samples": 9, "reconstructions": 4},
+        "sampling": {"samples": 9, "columns": 3, "reconstructions": 4, "temperatures": [1.0, 0.7]},
         "analyses": ANALYSES,
         "reporting": {},
     }
@@ -101,10 +124,23 @@ def study(tmp_path: Path, digits: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """A project folder with acf-l2 trained for a few steps."""
+def trained_once(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Path]:
+    """What `trained` copies; no test uses it itself."""
     from acf.stages.train import train
 
     root = write_study(tmp_path_factory.mktemp("trained") / "study", digits)
     train("digits", "acf-l2", 0, "cpu", root)
-    return root
+    yield from _unchanged(root)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, trained_once: Path) -> Path:
+    """A project folder with acf-l2 trained for a few steps, one of each test file's own."""
+    return shutil.copytree(trained_once, tmp_path_factory.mktemp("copy") / "study")
+
+
+def _unchanged(root: Path) -> Iterator[Path]:
+    """Give a folder that all files of a session share, and fail at its end if a test has changed it."""
+    before = contents(root)
+    yield root
+    assert not changes(before, contents(root)), "a test has changed what other tests share"

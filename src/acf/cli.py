@@ -1,6 +1,7 @@
 """The command line `acf`: one thin command per stage, and a few to look around."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -159,14 +160,21 @@ def train(
     processes: Annotated[
         int, typer.Option(envvar="ACF_PROCESSES", help="Processes that share the work, a device each.", min=1, max=1024)
     ] = 1,
+    live: Annotated[
+        str, typer.Option(envvar="ACF_LIVE", help="Where to show curves while it trains: dvclive,tensorboard or one.")
+    ] = "",
+    live_folder: Annotated[Path, typer.Option(envvar="ACF_LIVE_FOLDER", help="Where the files of --live go.")] = Path(
+        ".acf/live"
+    ),
 ) -> None:
     """Train one variant; an interrupted run resumes from its last checkpoint.
 
     Under torchrun or srun, each process that they start is one of those that share the work.
     """
+    from acf.stages.live import Live
     from acf.stages.train import train as stage
 
-    stage(experiment, variant, seed, device, processes=processes)
+    stage(experiment, variant, seed, device, processes=processes, live=Live.of(live, live_folder))
 
 
 @app.command()

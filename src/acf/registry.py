@@ -1,7 +1,8 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, an optimiser or a data set is one new file and one line here. An analysis
-has two: what it measures, and its part of the report; its settings are a section of `settings/analysis_config.py`.
+Adding an attention, a branch, an activation, an optimiser, a sink for live curves or a data set is one new file and one
+line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
+`settings/analysis_config.py`.
 """
 
 from importlib import import_module
@@ -38,6 +39,11 @@ OPTIMISERS = {
     "muon": "acf.training.optimiser:muon",
 }
 
+SINKS = {
+    "dvclive": "acf.training.live.dvclive_sink:DVCLiveSink",
+    "tensorboard": "acf.training.live.tensorboard_sink:TensorBoardSink",
+}
+
 DATASETS = {
     "digits": "acf.data.sources.digits:Digits",
     "fashion-mnist": "acf.data.sources.fashion_mnist:FashionMNIST",
@@ -60,6 +66,8 @@ BASELINES = {
 # What is looked at in trained models, a stage each, in the order of the report; `AnalysesConfig` has their settings.
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
+    "noise": "acf.evaluation.analyses.gaussian_noise:gaussian_noise",
+    "frechet": "acf.evaluation.analyses.frechet:frechet",
     "attention": "acf.evaluation.analyses.attention:attention",
     "audit": "acf.evaluation.analyses.audit:audit",
     "densities": "acf.evaluation.analyses.log_likelihoods:densities",
@@ -68,6 +76,8 @@ ANALYSES = {
 # The part of the report on each of them.
 SECTIONS = {
     "interpolation": "acf.reporting.sections.interpolation_section:section",
+    "noise": "acf.reporting.sections.noise_section:section",
+    "frechet": "acf.reporting.sections.frechet_section:section",
     "attention": "acf.reporting.sections.attention_section:section",
     "audit": "acf.reporting.sections.audit_section:section",
     "densities": "acf.reporting.sections.densities_section:section",

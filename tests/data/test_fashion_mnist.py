@@ -9,24 +9,27 @@ import numpy as np
 import pytest
 
 from acf.data import load
-from acf.data.sources.fashion_mnist import FILES
+from acf.data.prepared.labels import read_labels
+from acf.data.sources.fashion_mnist import FILES, LABEL_FILES, NAMES
 from acf.errors import DataError
 from acf.stages.prepare import prepare
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_debian = pytest.mark.skipif(
-    not all((DEBIAN / name).is_file() for name in FILES.values()),
+    not all((DEBIAN / name).is_file() for name in (*FILES.values(), *LABEL_FILES.values())),
     reason=f"{DEBIAN} is absent (apt install dataset-fashion-mnist)",
 )
 # As published with the data (github.com/zalandoresearch/fashion-mnist), of the gzip files of 31 August 2017.
 PUBLISHED = {
     "train-images-idx3-ubyte.gz": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", 1504176606),
     "t10k-images-idx3-ubyte.gz": ("bef4ecab320f06d8554ea6380940ec79", 1504176627),
+    "train-labels-idx1-ubyte.gz": ("25c81989df183df01b3e8a0aad5dffbe", 1504176606),
+    "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", 1504176627),
 }
 
 
 @needs_debian
-@pytest.mark.parametrize("name", FILES.values())
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_debian_is_zalando(name):
     """With name and time back in the gzip header, Debian's file is the published one, byte for byte."""
     md5, time = PUBLISHED[name]
@@ -47,6 +50,11 @@ def test_real_images(tmp_path, monkeypatch, mirror):
         tensor = load("fashion-mnist", split, tmp_path)[:]
         assert tensor.shape == (manifest.counts[split], 1, 28, 28)
         assert np.array_equal(tensor.numpy().reshape(-1), np.frombuffer(raw, np.uint8, offset=16))
+    labels = read_labels("fashion-mnist", tmp_path)
+    assert labels.names == NAMES
+    assert [np.bincount(part).tolist() for part in (labels.train, labels.test)] == [[6000] * 10, [1000] * 10]
+    # What Zalando's README shows of the training images: an ankle boot, T-shirts, a dress.
+    assert [NAMES[label] for label in labels.train[:5]] == ["Ankle boot", *["T-shirt/top"] * 2, "Dress", "T-shirt/top"]
 
 
 def test_wrong_file_in_a_mirror(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ def test_manifest_round_trip(root):
         "bits",
         "counts",
         "sha256",
+        "labels",
         "source",
     }
     with pytest.raises(ValueError, match="frozen"):
@@ -45,6 +46,7 @@ def test_manifest_round_trip(root):
         ({"bits": 8}, "log2 of 17 levels"),
         ({"counts": {"train": 1500}}, "counts: .*no entry for test"),
         ({"sha256": {"train": "x", "test": "y"}}, "sha256.train"),
+        ({"labels": "x"}, "labels"),
         ({"shape": [1, 8]}, "shape"),
         ({"dataset": "other"}, "of data set 'other'"),
     ],

@@ -13,7 +13,7 @@ from acf.errors import ConfigError, DataError
 from acf.registry import DATASETS, resolve
 from acf.stages.prepare import prepare
 
-FILES = ("train.pth", "test.pth", "manifest.json")
+FILES = ("train.pth", "test.pth", "labels.json", "manifest.json")
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 2, 4, 3), dtype=np.uint8)
 
 

@@ -16,6 +16,8 @@ from acf.stages.prepare import prepare
 from tests.data.conftest import FileServer
 from tests.data.sources import CASES, cut, last, left_over, png, random_images, write_imagenet_npz, written
 
+FILES = ("train.pth", "test.pth", "labels.json", "manifest.json")
+
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"celebahq64"}))
 def test_images_arrive_as_they_are_in_the_source(name: str, project: Path) -> None:
@@ -24,7 +26,7 @@ def test_images_arrive_as_they_are_in_the_source(name: str, project: Path) -> No
     for split in ("train", "test"):
         assert np.array_equal(load(name, split, project / "data")[:].numpy(), CASES[name].images[split])
     assert verify(name, project / "data") == manifest
-    assert left_over(project / "data") == {f"{name}/{part}" for part in ("train.pth", "test.pth", "manifest.json")}
+    assert left_over(project / "data") == {f"{name}/{part}" for part in FILES}
 
 
 def test_both_forms_of_imagenet_give_the_same(project: Path) -> None:

@@ -21,8 +21,9 @@ from PIL import Image
 import acf
 from acf.data import load, verify
 from acf.data.download.downloads import HASHES, Downloads
+from acf.data.prepared.labels import read_labels
 from acf.errors import AcfError
-from acf.flows.storage import read_record
+from acf.flows.record import read_record
 from acf.settings.config import model_config_from
 from acf.settings.params import Params
 from acf.stages.baselines import baselines
@@ -109,12 +110,18 @@ def _known_hashes(root: Path) -> dict[str, str]:
 STORED = {
     "manifest": StoredFile("data/digits/manifest.json", lambda root: _tensors(root), json_damage),
     "images": StoredFile("data/digits/test.pth", _tensors, damaged, protected=True),
+    "labels": StoredFile(
+        "data/digits/labels.json", lambda root: read_labels("digits", root / "data").model_dump(), protected=True
+    ),
     "config": StoredFile(f"{MODEL}/config.json", _model, json_damage),
     "weights": StoredFile(f"{MODEL}/model.safetensors", _model, damaged, protected=True),
     "history": StoredFile(f"{MODEL}/history.csv", _report),
     "metrics": StoredFile(f"{RESULTS}/metrics.json", _report, json_damage),
     "baselines": StoredFile("results/digits/baselines.json", _report, json_damage),
+    "test images": StoredFile("analyses/digits/resflow/seed0/images.csv", _report),
+    "baselines' images": StoredFile("analyses/digits/baselines.csv", _report),
     "samples": StoredFile(f"{SAMPLES}/samples.png", _report),
+    "sampled": StoredFile(f"{SAMPLES}/samples.json", _report, json_damage),
     "table": StoredFile("reports/digits/table.csv", lambda root: (index(root), check_readme(root))),
     "readme": StoredFile("README.md", check_readme),
     "graph": StoredFile("dvc.yaml", check_graph),

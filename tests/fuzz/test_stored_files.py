@@ -21,10 +21,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out what takes long and reads no file: hashes of the code, computations, figures."""
-    monkeypatch.setattr("acf.stages.cached.code_hashes", no_code)
+    for stage in ("cached", "report", "index"):
+        monkeypatch.setattr(f"acf.stages.{stage}.code_hashes", no_code)
     monkeypatch.setattr(Computation, "restore_or_compute", lambda self, root: None)
-    for figure in ("ranking", "curves", "bounds"):
-        monkeypatch.setattr(f"acf.stages.report.{figure}", blank)
+    for place in ("acf.reporting.figures", "acf.reporting.sections.interpolation_section"):
+        monkeypatch.setattr(f"{place}.draw_figure", blank)
     with little_memory():
         yield
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import yaml
 
 from acf.stages.graph import write_graph
 from tests.conftest import ANALYSES
+from tests.pipeline import forks
 
 SOURCE = Path(__file__).parents[2]
 COPIED = (
@@ -26,6 +28,7 @@ COPIED = (
     ".gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
 )
 TIMES = ("evaluate_seconds", "images_per_second", "train_seconds", "recipe")
 """Keys of metrics.json with a time; `recipe` is among them since config.json, which it covers, has the seconds."""
@@ -61,6 +64,9 @@ STUDY = {
     },
 }
 
+ENGINES = ("dvc", "snakemake")
+PROGRAMS = (*ENGINES, "acf")
+
 ACF = f"""#!/bin/sh
 echo "$@" >> calls.txt
 exec {sys.executable} -m acf "$@"
@@ -68,36 +74,44 @@ exec {sys.executable} -m acf "$@"
 
 
 class Project:
-    """A copy whose own code runs (PYTHONPATH), and whose `acf` notes each call in calls.txt."""
+    """A copy whose own code runs (PYTHONPATH), and whose `acf` notes each call in calls.txt.
 
-    def __init__(self, root: Path, source: Path = SOURCE) -> None:
-        self.root = root
+    Args:
+        root: where the copy is made.
+        source: what is copied.
+        server: address of `forks.forking`, for programs that start in no time; by default each is started anew.
+    """
+
+    def __init__(self, root: Path, source: Path = SOURCE, server: str | None = None) -> None:
+        self.root, self._server = root, server
         for name in COPIED:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             if (source / name).is_dir():
-                shutil.copytree(source / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source / name, root / name)  # compiled modules too, of the same age as theirs
             else:
                 shutil.copy2(source / name, root / name)
-        (root / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        study = json.loads(json.dumps(STUDY))  # without what experiments share, which YAML would write as anchors
+        (root / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         write_graph(root)
         (root / "bin").mkdir()
-        (root / "bin" / "acf").write_text(ACF)
+        (root / "bin" / "acf").write_text(forks.client(server) if server else ACF)
         (root / "bin" / "acf").chmod(0o755)
         self._run("git", "init", "--quiet")
 
     def dvc(self, *experiments: str) -> list[str]:
         """Build reports by DVC, by default that on digits; return the calls of `acf` this took, sorted."""
         targets = [f"report@{name}" for name in experiments or ("digits",)]
-        return self._calls(sys.executable, "-m", "dvc", "repro", *targets)
+        return self._calls("dvc", "repro", *targets)
 
     def snakemake(self, *experiments: str) -> list[str]:
         """Build reports by Snakemake, by default that on digits; return the calls of `acf` this took, sorted."""
         targets = [f"reports/{name}/index.html" for name in experiments or ("digits",)]
-        return self._calls(sys.executable, "-m", "snakemake", "--cores", "2", "--", *targets)
+        return self._calls("snakemake", "--cores", "2", "--", *targets)
 
     def snakemake_report(self) -> Path:
         """Return the report that Snakemake makes of what it has built, unpacked."""
-        self._run(sys.executable, "-m", "snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        said = self._run("snakemake", "--report", "report.zip", "--", "reports/digits/index.html")
+        assert "warn" not in said.lower(), said
         shutil.unpack_archive(self.root / "report.zip", self.root / "report")
         return self.root / "report"
 
@@ -141,21 +155,22 @@ class Project:
     def copy(self, root: Path) -> Self:
         """Return a copy of the project with all that it has built, of the same age."""
         shutil.copytree(self.root, root, symlinks=True)
-        copy = object.__new__(type(self))
-        copy.root = root
-        return copy
+        return self._at(root)
 
     def commit(self) -> None:
         """Commit what git does not ignore."""
         self._run("git", "add", "--all")
         self._run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "-m", "test")
 
-    def clone(self, root: Path) -> "Project":
+    def clone(self, root: Path) -> Self:
         """Return a clone of what is committed, with no more than git has."""
         self._run("git", "clone", "--quiet", ".", str(root))
-        clone = object.__new__(Project)
-        clone.root = root
-        return clone
+        return self._at(root)
+
+    def _at(self, root: Path) -> Self:
+        other = object.__new__(type(self))
+        other.root, other._server = root, self._server
+        return other
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace the first `old` in a file."""
@@ -165,7 +180,7 @@ class Project:
 
     def output(self, *command: str) -> str:
         """Return what a command that succeeds prints; the engines are those of this environment."""
-        return self._run(*_of_environment(command))
+        return self._run(*command)
 
     def refused(self, *command: str) -> str:
         """Return what a command that fails prints."""
@@ -195,12 +210,25 @@ class Project:
         return {**os.environ, **places, "OMP_NUM_THREADS": "1", "ACF_DEVICE": "cpu"}
 
     def _run(self, *command: str) -> str:
-        result = subprocess.run(
-            command, cwd=self.root, env=self._environment, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        return result.stdout + result.stderr
+        if self._server and command[0] in PROGRAMS:
+            code, output = self._forked(*command)
+        else:
+            done = subprocess.run(
+                _of_environment(command), cwd=self.root, env=self._environment, check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            code, output = done.returncode, done.stdout
+        assert code == 0, output[-6000:]
+        return output
+
+    def _forked(self, program: str, *arguments: str) -> tuple[int, str]:
+        assert self._server is not None
+        with TemporaryFile("w+") as output, open(os.devnull) as nothing:
+            files = (nothing.fileno(), output.fileno(), output.fileno())
+            code = forks.call(self._server, program, arguments, self.root, self._environment, files)
+            output.seek(0)
+            return code, output.read()
 
 
 def _of_environment(command: tuple[str, ...]) -> tuple[str, ...]:
-    return (sys.executable, "-m", *command) if command[0] in ("dvc", "snakemake") else command
+    return (sys.executable, "-m", *command) if command[0] in ENGINES else command

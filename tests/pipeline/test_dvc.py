@@ -1,6 +1,10 @@
 """The real DVC: what runs again after a change, and what comes back without running; Snakemake after it."""
 
+import json
+import re
 import shutil
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,9 +16,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def dvc(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("dvc"))
+def dvc(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
+    project = Project(tmp_path_factory.mktemp("dvc"), server=server)
     assert project.dvc() == sorted(["code", *EVERYTHING])
+    project.commit()
     return project
 
 
@@ -30,11 +35,23 @@ def test_snakemake_notices_changed_settings_of_what_dvc_has_built(dvc: Project, 
         assert project.metrics("resflow")["draws"] == 2
 
 
-def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project) -> None:
+def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows what that changed, and live curves where the environment asks for them."""
+    monkeypatch.setenv("ACF_LIVE", "tensorboard" if find_spec("tensorboard") else "")
     before = dvc.metrics("acf-l2")
     with dvc.changed(RATE, 5e-3):
         assert dvc.dvc() == ONE_VARIANT
         assert dvc.metrics("acf-l2")["bits_per_dim"] != before["bits_per_dim"]
+        (change,) = json.loads(dvc.output("dvc", "metrics", "diff", "--json"))["diff"].values()
+        assert {key for key in change if key.endswith("bits_per_dim")} == {"digits.acf-l2.seed0.bits_per_dim"}
+        table = dvc.output("dvc", "exp", "show", "--only-changed", r"--drop=.*/|.*(_se|seconds)$|Created")
+        assert not {"fail", "WARN"} & set(re.findall("fail|WARN", table))
+        assert re.findall(r"\S*\.(?:bits_per_dim|learning_rate)(?!\S)", table) == [
+            "digits.acf-l2.seed0.bits_per_dim",
+            RATE,
+        ]
+    live = sorted(path.parent.parent for path in (dvc.root / ".acf/live").rglob("events.*"))
+    assert live == [dvc.root / ".acf/live/tensorboard/digits/acf-l2/seed0"] * bool(find_spec("tensorboard"))
     # DVC restores outputs that git tracks only where they are metrics or plots; `acf` restores these itself.
     assert dvc.dvc() == sorted([*calls("evaluate", "acf-l2"), "report --experiment digits"])
     assert dvc.metrics("acf-l2") == before
@@ -67,12 +84,35 @@ def test_two_experiments_on_one_data_set_prepare_it_once_by_dvc(dvc: Project) ->
 
 
 def test_dvc_shows_metrics_and_curves_without_a_failure(dvc: Project) -> None:
-    dvc.commit()
-    assert "results/digits/resflow/seed0/metrics.json" in dvc.output("dvc", "metrics", "show")
-    curve = "models/digits/resflow/seed0/history.csv"
-    for command in (["metrics", "diff"], ["plots", "show"], ["plots", "show", curve, "-x", "step"]):
-        assert "fail" not in dvc.output("dvc", *command)
-    assert "train_bits_per_dim" in dvc.text("dvc_plots/index.html")
+    """Of the experiment that was built; two others never were."""
+    said = {command: dvc.output("dvc", *command.split()) for command in ("metrics show", "metrics diff", "plots show")}
+    assert not [text for text in said.values() if "fail" in text.lower() or "warn" in text.lower()]
+    assert "digits.acf-l2.seed0.bits_per_dim" in said["metrics show"]
+    page = dvc.text("dvc_plots/index.html")
+    for words in ("Bits/dim while training", "training step", "training bits/dim", "validation bits/dim"):
+        assert words in page
+    assert set(re.findall('"variant": "(.*?)"', page)) == {"resflow", "acf-l2"}
+
+
+@pytest.mark.slow  # a worker of DVC's queue, and four stages in a workspace of its own
+def test_a_queued_experiment_measures_anew_and_trains_nothing(dvc: Project, tmp_path: Path) -> None:
+    project = dvc.copy(tmp_path / "copy")
+    try:
+        project.output("dvc", "exp", "run", "--queue", "--name", "two-draws", "-S", f"+{DRAWS}=2", "report@digits")
+        project.output("dvc", "queue", "start")
+        end = time.monotonic() + 600
+        while "Success" not in (status := project.output("dvc", "queue", "status")):
+            assert "Failed" not in status, project.output("dvc", "queue", "logs", "two-draws")
+            assert time.monotonic() < end, status
+            time.sleep(2)
+    finally:
+        project.output("dvc", "queue", "stop", "--kill")
+    ran = set(re.findall(r"^> acf (\w+)", project.output("dvc", "queue", "logs", "two-draws"), re.MULTILINE))
+    assert ran == {"evaluate", "baselines", "report"}
+    table = project.output("dvc", "exp", "show", "--only-changed", r"--drop=.*/|.*(_se|seconds)$|Created")
+    assert "two-draws" in table
+    assert "digits.acf-l2.seed0.bits_per_dim" in table
+    assert "fail" not in table
 
 
 def test_linked_data_and_runs_are_not_for_git(dvc: Project, tmp_path: Path) -> None:

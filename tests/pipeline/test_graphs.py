@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from acf.data import verify
+from acf.data.prepared.labels import Labels, labels_hash
 from acf.flows.build import build
 from acf.flows.storage import save
 from acf.registry import ANALYSES
@@ -82,6 +84,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("defaults.evaluation.draws", 2, MEASURING),
         ("defaults.sampling.samples", 5, {"sample"}),
         ("defaults.analyses.interpolation.steps", 5, {"interpolation"}),
+        ("defaults.analyses.noise.images", 5, {"noise"}),
+        ("defaults.analyses.frechet.samples", 5, {"frechet"}),
         ("variants.acf-l2.model.attention.kind", "dot", {"train"}),
         ("experiments.digits.model.idim", 12, {"train"}),
         ("experiments.digits.training.steps", 5, {"train"}),
@@ -167,3 +171,25 @@ def test_no_parameter_of_evaluation_reaches_training(dvc: dict[str, Stage]) -> N
         if command.startswith("acf train"):
             assert "evaluation" not in stage.parameters
             assert "sampling" not in stage.parameters
+
+
+def test_labels_count_for_the_analyses_that_read_them_and_for_nothing_else(
+    dvc: dict[str, Stage], code: dict[str, dict[str, str]], begun: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    (tmp_path / "models").symlink_to(begun / "models")
+    shutil.copytree(begun / "data", tmp_path / "data")
+    folder = tmp_path / "data/digits"
+    labels = json.loads((folder / "labels.json").read_text())
+    labels["test"][0] = (labels["test"][0] + 1) % 10
+    content = Labels.model_validate(labels).content()
+    (folder / "labels.json").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"labels": labels_hash(content)}))
+    verify("digits", tmp_path / "data")
+    before, after = (Current(AcfProject(root), code) for root in (begun, tmp_path))
+    of_run = [Task(stage, ("digits", "acf-l2", "0")) for stage in ("train", "evaluate", "sample", *ANALYSES)]
+    tasks = [*of_run, Task("baselines", ("digits",))]
+    assert {task.stage for task in tasks if before.expected(task) != after.expected(task)} == {"noise"}
+    reading = {command.split()[1] for command, stage in dvc.items() if "data/digits/labels.json" in stage.files}
+    assert reading == {"noise", "report"}

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ UP_TO_DATE = "Data and pipelines are up to date.\n"
 
 
 @pytest.fixture(scope="module")
-def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("snakemake"))
+def snakemake(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
+    project = Project(tmp_path_factory.mktemp("snakemake"), server=server)
     assert project.snakemake() == EVERYTHING
     return project
 
@@ -24,7 +25,7 @@ def test_dvc_takes_over_what_snakemake_has_built_and_shares_it_with_a_clone(snak
     """And neither engine has anything to do there, until the mathematics changes."""
     project = snakemake.copy(tmp_path / "moved")
     project.output("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
-    assert "recorded 10 stages" in project.output("acf", "sync")
+    assert f"recorded {1 + len(EVERYTHING)} stages" in project.output("acf", "sync")
     assert project.output("dvc", "status", "--with-deps", "report@digits") == UP_TO_DATE
     project.output("dvc", "push", "--with-deps", "report@digits")
     project.commit()
@@ -83,20 +84,28 @@ def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
 def test_snakemake_reports_pictures_and_figures_with_captions(snakemake: Project) -> None:
     files = list(snakemake.snakemake_report().rglob("*"))
     names = {path.name for path in files}
-    assert {"samples.png", "reconstructions.png", "ranking.png"} <= names
+    assert {"samples.png", "reconstructions.png", "ranking.png", "table.csv"} <= names
     text = "".join(path.read_text() for path in files if path.suffix in (".js", ".html"))
     assert "Figures of the experiment digits" in text
+    assert "Comparison of the models of the experiment digits" in text
+    assert all(f'"picture": "{name}"' in text for name in ("samples", "reconstructions"))
     assert "Pictures of variant acf-l2, seed 0, in the experiment" in text
 
 
 @pytest.mark.slow  # tests/pipeline/test_dvc.py has the same for DVC
-def test_snakemake_retrains_the_changed_variant_and_restores_it(snakemake: Project) -> None:
+def test_snakemake_retrains_the_changed_variant_and_restores_it(
+    snakemake: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows live curves where the environment asks for them."""
+    monkeypatch.setenv("ACF_LIVE", "tensorboard" if find_spec("tensorboard") else "")
     before = snakemake.metrics("acf-l2")
     log = "logs/train/digits/acf-l2/seed0.log"
     with snakemake.changed(RATE, 5e-3):
         assert snakemake.snakemake() == ONE_VARIANT
         assert "step 4/4" in snakemake.text(log)
         assert snakemake.metrics("acf-l2")["bits_per_dim"] != before["bits_per_dim"]
+    live = sorted(path.parent.parent for path in (snakemake.root / ".acf/live").rglob("events.*"))
+    assert live == [snakemake.root / ".acf/live/tensorboard/digits/acf-l2/seed0"] * bool(find_spec("tensorboard"))
     assert snakemake.snakemake() == ONE_VARIANT
     assert "restored model.safetensors" in snakemake.text(log)
     assert "step" not in snakemake.text(log)
@@ -112,8 +121,8 @@ def test_snakemake_evaluation_parameters_retrain_nothing(snakemake: Project) -> 
 
 
 @pytest.mark.slow
-def test_engines_measure_the_same(snakemake: Project, tmp_path: Path) -> None:
-    dvc = Project(tmp_path / "dvc")
+def test_engines_measure_the_same(snakemake: Project, server: str, tmp_path: Path) -> None:
+    dvc = Project(tmp_path / "dvc", server=server)
     assert dvc.dvc() == sorted(["code", *EVERYTHING])
     for variant in ("resflow", "acf-l2"):
         assert dvc.metrics(variant) == snakemake.metrics(variant)

@@ -1,5 +1,7 @@
 """A project folder with result files in the forms of docs/architecture.md, numbers invented for the tests."""
 
+import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -9,12 +11,18 @@ import pytest
 import yaml
 from PIL import Image
 
+from acf.registry import SECTIONS
+from acf.reporting.image_table import image_table
+from acf.reporting.page_parts import Figure
+
 VARIANTS = {
     "resflow": {},
     "acf-l2": {"model": {"attention": {"kind": "l2"}}},
     "acf-dot": {"model": {"attention": {"kind": "dot"}}},
 }
 IDENTITY = ("experiment", "dataset")
+OWN = 0.2
+"""Share of a model's own in how bits/dim differ between images; everything else is common to all models."""
 BITS = {"resflow": 2.04, "acf-l2": 1.93, "acf-dot": 2.03}
 
 
@@ -86,6 +94,37 @@ def picture(path: Path, seed: int) -> None:
     Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
 
 
+def write_with_images(root: Path, path: str, content: dict, images: str) -> None:
+    """Write results with their table of images, whose columns have the means and standard errors of the results.
+
+    Most of how images differ is common to all tables, some to the seeds of a variant, and the rest is a table's own.
+    """
+    N = content["test_images"]
+    columns = content.get("baselines", {"bits_per_dim": content})
+    common = standardised(np.random.default_rng(0).normal(size=N))
+    table = {}
+    for name, entry in columns.items():
+        variant, table_alone = (
+            np.random.default_rng(list(f"{place}{name}".encode())).normal(size=N)
+            for place in (Path(images).parents[1], images)
+        )
+        own = 0.9 * variant + 0.4 * table_alone
+        own = standardised(own - own @ common / N * common)
+        values = standardised(np.sqrt(1 - OWN**2) * common + OWN * own)
+        table[name] = entry["bits_per_dim"] + np.sqrt(N) * entry["bits_per_dim_se"] * values
+    if "baselines" not in content:
+        table |= {"log_prob_z": np.full(N, 5.25), "log_abs_det": table["bits_per_dim"] - 5.25 - 4.08746284}
+    csv = image_table(table)
+    (root / images).parent.mkdir(parents=True, exist_ok=True)
+    (root / images).write_bytes(csv)
+    (root / path).write_text(json.dumps(content | {"images_sha256": hashlib.sha256(csv).hexdigest()}))
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Return the values with mean 0 and standard deviation 1, as the standard error over images takes it."""
+    return (values - values.mean()) / values.std(ddof=1)
+
+
 def write_results(root: Path, seeds: list[int]) -> None:
     baselines = {
         "uniform": {"bits_per_dim": 4.08746284, "bits_per_dim_se": 0.0, "parameters": 0},
@@ -93,11 +132,8 @@ def write_results(root: Path, seeds: list[int]) -> None:
         "gaussian": {"bits_per_dim": 2.23456789, "bits_per_dim_se": 0.0345, "parameters": 2144},
     }
     (root / "results/digits").mkdir(parents=True)
-    (root / "results/digits/baselines.json").write_text(
-        json.dumps(
-            {"experiment": "digits", "dataset": "digits", "test_images": 297, "draws": 4, "baselines": baselines}
-        )
-    )
+    content = {"experiment": "digits", "dataset": "digits", "test_images": 297, "draws": 4, "baselines": baselines}
+    write_with_images(root, "results/digits/baselines.json", content, "analyses/digits/baselines.csv")
     for variant in VARIANTS:
         for seed in seeds:
             models, results, samples = (
@@ -107,15 +143,52 @@ def write_results(root: Path, seeds: list[int]) -> None:
                 folder.mkdir(parents=True)
             history(variant, seed).to_csv(models / "history.csv", index=False)
             (models / "config.json").write_text(json.dumps({"recipe": f"fedcba987654321{seed}", "model": {}}))
-            (results / "metrics.json").write_text(json.dumps(metrics(variant, seed)))
+            run = f"digits/{variant}/seed{seed}"
+            path, table = f"results/{run}/metrics.json", f"analyses/{run}/images.csv"
+            write_with_images(root, path, metrics(variant, seed), table)
             write_analyses(root, variant, seed)
-            picture(samples / "samples.png", seed)
-            picture(samples / "reconstructions.png", seed + 1)
+            for number, name in enumerate(("samples", "reconstructions", "temperatures", "nearest")):
+                picture(samples / f"{name}.png", seed + number)
+            (samples / "samples.json").write_text(json.dumps(sampled(variant, seed)))
+
+
+def sampled(variant: str, seed: int) -> dict:
+    """What `acf sample` measured."""
+    distances = {"distances": [1.0 + 0.01 * i + 0.1 * seed for i in range(9)], "places": list(range(9))}
+    return {
+        **{key: metrics(variant, seed)[key] for key in ("experiment", "dataset", "variant", "seed")},
+        **{key: metrics(variant, seed)[key] for key in ("device", "train_recipe", "recipe", "versions")},
+        "settings": {},
+        "temperatures": [{"temperature": t, "mean": 0.3, "spread": 0.2 * t} for t in (1.0, 0.7)],
+        "test": {"mean": 0.3, "spread": 0.23},
+        "nearest": {"training_images": 1500, "samples": distances, "test": distances},
+        "reconstructions": {"largest": [2e-6], "mean": [3e-7], "changed": [0], "block_bound": [1e-3]},
+        "seconds": 1.5,
+    }
 
 
 FOUND = {
     "interpolation": {
-        "paths": {kind: {"t": [0.0, 0.5, 1.0], "bits_per_dim": [[2.0, 2.5, 2.1]]} for kind in ("linear", "spherical")}
+        **{
+            kind: {"t": [0.0, 0.5, 1.0], "bits_per_dim": [[2.0, 2.5, 2.1], [2.2, 2.4, 2.0]], "outside": 0.01}
+            for kind in ("linear", "spherical")
+        },
+        "round_trip": 1e-4,
+        "inverse_bound": 1e-3,
+    },
+    "noise": {
+        "sigmas": [0.0, 0.1],
+        "bits_per_dim": [[2.0, 2.2, 1.9], [2.4, 2.7, 2.5]],
+        "neighbours": {
+            "train_images": 1500,
+            "latent": [[1, 0, 1], [0, 0, 1]],
+            "pixels": [[1, 1, 1], [1, 0, 1]],
+        },
+    },
+    "frechet": {
+        **{"distance": 0.41, "distance_se": 0.02, "floor": 0.11, "floor_se": 0.01, "bias": 0.1},
+        **{"samples": 1000, "train_images": 1000, "test_images": 297, "features": 32, "fitted_images": 1500},
+        **{"explained": 0.96, "fid": None, "fid_reason": "these images have 1 channel"},
     },
     "attention": {
         "images": 20,
@@ -158,7 +231,7 @@ FOUND = {
 
 def write_analyses(root: Path, variant: str, seed: int) -> None:
     folder = root / "analyses/digits" / variant / f"seed{seed}"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, found in FOUND.items():
         content = {
             "analysis": name,
@@ -176,6 +249,20 @@ def make_project(root: Path, seeds: list[int]) -> Path:
     write_params(root, seeds)
     write_results(root, seeds)
     return root
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing of figures, most of the time of a report, for tests that look at something else."""
+    content = io.BytesIO()
+    Image.new("L", (4, 4)).save(content, "PNG")
+
+    def blank(name: str, alt: str, caption: str, *_: object) -> Figure:
+        return Figure(name, alt, caption, content.getvalue(), b"<svg/>")
+
+    places = [SECTIONS[name].partition(":")[0] for name in SECTIONS]
+    for place in ["acf.reporting.figures", *places]:
+        monkeypatch.setattr(f"{place}.draw_figure", blank, raising=False)
 
 
 @pytest.fixture

@@ -1,148 +1,165 @@
-"""The sections of the report on attention, audits and likelihoods: what their sentences and tables say."""
+"""Sections on interpolation and noise: what they say, of invented numbers, and when they call a difference one."""
 
-import copy
-import json
-import math
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from acf.errors import AcfError
-from acf.reporting.analysis_files import part_of, require_found
-from acf.reporting.section import AnalysedModel, Section
+from acf.reporting.page_parts import AnalysedModel, Section
+from acf.reporting.sections.interpolation_section import Interpolation
+from acf.reporting.sections.interpolation_section import section as on_interpolation
+from acf.reporting.sections.noise_section import Noise
+from acf.reporting.sections.noise_section import section as on_noise
 from acf.settings.params import Run
-from tests.reporting.conftest import FOUND
+
+BASES = {"resflow": None, "acf-l2": "resflow", "acf-dot": "resflow"}
 
 
-def section_of(
-    name: str, found: dict[str, dict[str, Any] | None], bases: dict[str, str | None] | None = None
-) -> Section:
-    """The section of what was found of each variant; None where a variant has not been analysed."""
-    part = part_of(name)
-    analysed = {
-        variant: [AnalysedModel(Run("digits", variant, 0), part.form.model_validate(it), {})] if it else []
-        for variant, it in found.items()
+def models(make: Callable[[str, int], Any], seeds: int = 1) -> dict[str, list[AnalysedModel[Any]]]:
+    return {
+        variant: [AnalysedModel(Run("digits", variant, k), make(variant, k), {"neighbours": 1}) for k in range(seeds)]
+        for variant in BASES
     }
-    return part.section(analysed, bases or dict.fromkeys(found))
 
 
-def changed(name: str, **values: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(FOUND[name]), **values}
+def paths(variant: str, seed: int) -> Interpolation:
+    """Excesses halfway of 1 on average, 0.5 less under acf-l2 on great circles, with what all models share."""
+    generator = np.random.default_rng(0)
+    ends, shared = generator.normal(2, 1, (20, 2)), generator.normal(1, 0.5, 20)
+    own = np.random.default_rng(len(variant)).normal(0, 0.01, 20)
+    own -= own.mean()
+
+    def path(gain: float) -> dict[str, Any]:
+        middle = ends.mean(1) + shared + own - gain
+        bits = np.stack([ends[:, 0], middle, ends[:, 1]], axis=1)
+        return {"t": [0.0, 0.5, 1.0], "bits_per_dim": bits.tolist(), "outside": 0.02}
+
+    gain = 0.5 * (variant == "acf-l2")
+    found = {"linear": path(0), "spherical": path(gain), "round_trip": 1e-4, "inverse_bound": 2e-3}
+    return Interpolation.model_validate(found)
 
 
-def test_attention_is_said_to_be_local_selective_or_close_to_a_mean() -> None:
-    even, local = copy.deepcopy(FOUND["attention"]), copy.deepcopy(FOUND["attention"])
-    block = even["blocks"][0]
-    block["heads"] = [
-        {"distance": block["even_distance"], "distance_se": None, "entropy": block["even_entropy"], "entropy_se": None}
-    ]
-    local["blocks"][0]["heads"] = [
-        {"distance": 0.1, "distance_se": 0.01, "entropy": 0.2, "entropy_se": 0.02},
-        {"distance": 0.0, "distance_se": 0.0, "entropy": 0.0, "entropy_se": 0.0},
-    ]
-    local["blocks"][0]["maps"] = []
-    nothing = changed("attention", pictures=[], blocks=[])
-    silent = changed("attention", pictures=[], blocks=[], not_available=["scale 1, block 2"])
-    section = section_of("attention", {"plain": nothing, "even": even, "local": local, "silent": silent, "later": None})
-    by_variant = {sentence.split(":")[0].split(" ")[0]: sentence for sentence in section.sentences}
-    assert "of 1 heads in 1 blocks all close to a mean over tokens; mean distance 100.0 %" in by_variant["even"]
-    assert "of 2 heads in 1 blocks all selective, all local, 1 on the query" in by_variant["local"]
-    assert "entropy 0.0 % to 14.4 % of what even weights have" in by_variant["local"]
-    assert "weights of scale 1, block 2 are not available" in by_variant["silent"]
-    assert by_variant["plain"] == "plain has no attention."
-    assert [figure.name for figure in section.figures] == [
-        "attention-distance",
-        "attention-entropy",
-        "attention-maps-even",
-    ]
-    (table,) = section.tables
-    assert [row[:4] for row in table.rows] == [
-        ["even", "scale 1, block 2", "2 x 2", "1"],
-        ["local", "scale 1, block 2", "2 x 2", "1"],
-        ["local", "scale 1, block 2", "2 x 2", "2"],
-    ]
-    assert table.rows[0][5] == "100.0 %"
-    assert table.rows[1][4:] == ["0.100 ± 0.010", "11.7 %", "0.200 ± 0.020", "14.4 %"]
+def cell(section: Section, table: int, row: int, column: int) -> float:
+    text = section.tables[table].rows[row][column]
+    return float(text.split(" ±")[0].replace("\N{MINUS SIGN}", "-"))
 
 
-def test_of_flows_without_attention_the_section_says_so() -> None:
-    section = section_of("attention", {"a": changed("attention", blocks=[], pictures=[])})
-    assert (section.sentences, section.figures) == (["a has no attention."], ())
-    assert section_of("attention", {"a": None}).sentences == []
+def error(section: Section, row: int, column: int) -> float:
+    return float(section.tables[0].rows[row][column].split("± ")[1])
 
 
-def audited(ratio: float) -> dict[str, Any]:
-    found = copy.deepcopy(FOUND["audit"])
-    found["blocks"][1] |= {"found": 0.9 * ratio, "ratio": ratio}
-    return found
+def test_excess_halfway_is_paired_over_paths() -> None:
+    section = on_interpolation.section(models(paths), BASES)
+    said = " ".join(section.sentences)
+    expected = paths("resflow", 0).middle("spherical")
+    assert cell(section, 0, 0, 2) == pytest.approx(expected.mean(), abs=0.01)
+    assert cell(section, 0, 1, 3) == pytest.approx(-0.5, abs=0.001)
+    assert error(section, 1, 3) < 0.01 < error(section, 1, 2)
+    assert "The excess on great circles of acf-l2 is 0.50" in said
+    assert "bits/dim lower than that of resflow." in said
+    assert "The excess on straight lines of acf-l2 does not differ from that of resflow beyond the error" in said
+    assert "20 pairs of test images, of one training each" in said
+    assert "2.0%" in " ".join(section.notes)
 
 
-def test_the_audit_names_the_block_that_comes_closest() -> None:
-    section = section_of("audit", {"a": audited(0.75), "b": audited(0.8)})
-    assert section.sentences[0].startswith(
-        "No bound is refuted: of 4 blocks the largest found / bound is 0.8000 (b, scale 1"
-    )
-    assert [row[5] for row in section.tables[0].rows] == ["0.7500", "0.8000"]
-    assert [figure.name for figure in section.figures] == ["audit-ratios", "audit-a", "audit-b"]
+def test_the_middle_of_an_even_number_of_points() -> None:
+    path = {"t": [0.0, 1 / 3, 2 / 3, 1.0], "bits_per_dim": [[1.0, 3.0, 5.0, 4.0]] * 2, "outside": 0.0}
+    found = Interpolation.model_validate({"linear": path, "spherical": path, "round_trip": 0.0, "inverse_bound": 0.0})
+    assert found.middle("linear").tolist() == pytest.approx([1.5, 1.5])  # (3 - 2 + 5 - 3) / 2
 
 
-def test_a_refuted_bound_comes_first() -> None:
-    section = section_of("audit", {"a": audited(0.75), "b": audited(1.2)})
-    assert section.sentences[0].startswith("REFUTED: the proven bound 0.9 of b, scale 1, block 2, is wrong")
-    assert not any(sentence.startswith("No bound") for sentence in section.sentences)
+def noise(variant: str, seed: int, gain: float = 0.3, images: int = 50, labels: bool = True) -> Noise:
+    """A rise of 2 at 0.1 on average, `gain` less under acf-dot."""
+    shared = np.random.default_rng(0).normal(2, 0.5, images)
+    own = np.random.default_rng([len(variant), seed]).normal(0, 0.02, images)
+    own -= own.mean()
+    clean = np.random.default_rng(1).normal(2, 1, images)
+    hits = (np.arange(images) % 10 < 9 - 2 * (variant == "acf-l2")).astype(int).tolist()
+    neighbours = {"train_images": 1500, "latent": [[1] * images, hits], "pixels": [[1] * images] * 2}
+    found = {
+        "sigmas": [0.0, 0.1],
+        "bits_per_dim": [clean.tolist(), (clean + shared + own - gain * (variant == "acf-dot")).tolist()],
+        "neighbours": neighbours if labels else None,
+    }
+    return Noise.model_validate(found)
 
 
-def test_likelihoods_are_compared_with_the_base() -> None:
-    likelier = changed("densities", told_apart={"noise": {"auroc": 0.1, "se": 0.02}}, gap={"value": 0.5, "se": 0.1})
-    likelier["sets"]["test"] = {
-        "mean": 2.4,
-        "se": 0.1,
-        "bits_per_dim": [2.31, 2.49],
-    }  # 0.41 and 0.39 more than the base
-    section = section_of(
-        "densities", {"base": FOUND["densities"], "a": likelier, "b": None}, {"base": None, "a": "base"}
-    )
-    assert section.sentences == [
-        "base gives test images 0.10 ± 0.14 bits/dim more than training images, within two standard errors of none.",
-        "a gives test images 0.50 ± 0.10 bits/dim more than training images; that is 0.400 ± 0.010 more than of its "
-        "base base.",
-        "Likelihood tells test images from noise with an AUROC of 0.1000 to 1.0000 over the variants; under a they are "
-        "likelier than test images.",
-    ]
-    assert [row[0] for row in section.tables[0].rows] == ["base", "a"]
-    assert section.tables[0].rows[1][-1] == "0.100 ± 0.020"
-    assert [figure.name for figure in section.figures] == ["densities-base", "densities-a"]
+def test_the_claim_on_noise_is_answered_in_numbers() -> None:
+    section = on_noise.section(models(noise), BASES)
+    said = " ".join(section.sentences)
+    rise = noise("resflow", 0).rise(1)
+    assert cell(section, 0, 0, 2) == pytest.approx(rise.mean(), abs=0.01)
+    assert "raises bits/dim least under acf-dot" in said
+    assert "is ahead" not in said or "acf-dot is ahead of acf-l2" in said
+    assert "The rise at 0.1 of acf-dot is 0.30" in said
+    assert "bits/dim smaller than that of resflow" in said
+    assert "The rise at 0.1 of acf-l2 does not differ from that of resflow beyond the error" in said
+    assert "at 0.1, bits/dim rise less than under the base in 1 and more in 0 of 2 variants" in said
+    assert cell(section, 1, 1, 2) == pytest.approx(-0.3, abs=0.001)
+    assert "The accuracy at 0.1 of acf-l2 is 0.20" in said
+    assert "50 test images, of one training each" in said
+    assert section.tables[2].rows[-1] == ["pixels, no model", "1.0000 ± 0", "1.0000 ± 0"]
+    assert {figure.name for figure in section.figures} == {"noise-likelihood", "noise-neighbours"}
 
 
-def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where the numbers of a document are."""
-    if isinstance(content, dict | list):
-        entries = content.items() if isinstance(content, dict) else enumerate(content)
-        return [place for key, value in entries for place in places(value, (*path, key))]
-    return [path] if isinstance(content, int | float) else []
+def test_nothing_is_claimed_where_nothing_differs() -> None:
+    said = " ".join(on_noise.section(models(lambda v, k: noise(v, k, gain=0.0)), BASES).sentences)
+    assert "rise less than under the base in 0 and more in 0 of 2 variants" in said
+    assert "which is within the error" in said or "is ahead" not in said
 
 
-@pytest.mark.parametrize("name", ["attention", "audit", "densities"])
-def test_a_file_that_holds_no_number_is_not_written(name: str, tmp_path: Path) -> None:
-    require_found(name, FOUND[name], tmp_path)
-    assert places(FOUND[name])
-    for *path, last in places(FOUND[name]):
-        for wrong in (math.nan, math.inf, "1", [], True):
-            found = json.loads(json.dumps(FOUND[name]))
-            part = found
-            for key in path:
-                part = part[key]
-            part[last] = wrong
-            with pytest.raises(AcfError):
-                require_found(name, found, tmp_path)
+def test_trainings_that_differ_widen_the_error() -> None:
+    def scattered(variant: str, seed: int) -> Noise:
+        return noise(variant, seed, gain=0.3 + seed)
+
+    alike, apart = (on_noise.section(models(make, seeds=3), BASES) for make in (noise, scattered))
+    assert error(apart, 2, 2) > 3 * error(alike, 2, 2)
+    said = " ".join(apart.sentences)
+    assert "over 50 test images and over the trainings of 3 seeds" in said
+    assert "The rise at 0.1 of acf-dot does not differ from that of resflow beyond the error" in said
+
+
+def test_a_data_set_without_labels_has_no_neighbours() -> None:
+    section = on_noise.section(models(lambda v, k: noise(v, k, labels=False)), BASES)
+    assert (len(section.tables), len(section.figures)) == (2, 1)
+    assert "neighbours" not in " ".join([*section.sentences, *section.notes])
+
+
+def test_models_of_other_settings_are_not_compared() -> None:
+    def mixed(variant: str, seed: int) -> Noise:
+        return noise(variant, seed, images=40 if variant == "acf-dot" else 50)
+
+    with pytest.raises(AcfError, match=r"noise of digits/acf-dot/seed0 is of other settings .*; run: acf noise"):
+        on_noise.section(models(mixed), BASES)
+
+
+@pytest.mark.parametrize("part", [on_noise, on_interpolation])
+def test_no_models_no_words(part: Any) -> None:
+    assert part.section({variant: [] for variant in BASES}, BASES).sentences == ()
+
+
+def test_a_variant_without_models_is_left_out() -> None:
+    present = models(noise)
+    present["resflow"] = []
+    section = on_noise.section(present, BASES)
+    assert [row[0] for row in section.tables[0].rows] == ["acf-l2", "acf-dot"]
+    assert "resflow" not in " ".join(section.sentences)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"maps": [[[[[0.1, 0.2], [0.3]]]]]}, {"maps": [[[[[0.1]]], [[[0.1]]]]]}, {"queries": [[1]]}]
+    "change",
+    [
+        {"bits_per_dim": [[1.0, 2.0]]},
+        {"bits_per_dim": [[1.0, 2.0], [1.0]]},
+        {"bits_per_dim": [[1.0], [2.0]]},
+        {"neighbours": {"train_images": 3, "latent": [[1, 0], [2, 0]], "pixels": [[1, 0], [1, 0]]}},
+        {"neighbours": {"train_images": 3, "latent": [[1], [1]], "pixels": [[1], [1]]}},
+    ],
 )
-def test_maps_that_cannot_be_drawn_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
-    found = copy.deepcopy(FOUND["attention"])
-    found["blocks"][0] |= wrong
-    with pytest.raises(AcfError):
-        require_found("attention", found, tmp_path)
+def test_numbers_of_another_form_are_refused(change: dict[str, Any]) -> None:
+    sound = {"sigmas": [0.0, 0.1], "bits_per_dim": [[1.0, 2.0], [1.5, 2.5]], "neighbours": None}
+    Noise.model_validate(sound)
+    with pytest.raises(ValueError, match="Noise"):
+        Noise.model_validate(sound | change)

@@ -25,8 +25,8 @@ def reported(project):
 def test_the_table_is_written_between_the_markers_and_nothing_else_changes(reported):
     write_readme(reported)
     text = (reported / "README.md").read_text()
-    assert "| acf-l2 | 1.930 ± 0.012 | 84,600 | 0.9700 | 1.3e−6 | 93 s |\n" in text
-    assert "| gaussian | 2.235 ± 0.035 | 2,144 | — | — | — |\n" in text
+    assert "| acf-l2 | 1.930 ± 0.012 | 0.1100 ± 0.0032 | 84,600 | 0.9700 | 1.3e−6 | 93 s |\n" in text
+    assert "| gaussian | 2.235 ± 0.035 | — | 2,144 | — | — | — |\n" in text
     assert text.startswith("# Title\n\n<!-- results:digits -->\n")
     assert text.endswith("<!-- /results -->\n\nText after.\n")
     assert "old" not in text

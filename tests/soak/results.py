@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.numpy import load
 
 TIMED_KEYS = {"evaluate_seconds", "images_per_second", "train_seconds", "recipe", "sha256", "seconds", "device"}
+TIMED_KEYS |= {"images_sha256"}  # of a table that is compared itself, with other threads up to rounding
 """Keys and columns that differ: times; `recipe` in metrics.json and `sha256`, which cover config.json and its seconds;
 and the device's name, which has the number of threads, as many as the engine gives."""
 TIMED_HEADINGS = {
@@ -33,7 +34,9 @@ TIMED_PICTURE = "curves-seconds"
 
 def results(root: Path) -> dict[str, Any]:
     """Return all results of a project by path: bytes, texts, and what JSON and CSV files hold."""
-    paths = [path for top in ("models", "results", "samples", "reports") for path in (root / top).rglob("*.*")]
+    paths = [
+        path for top in ("models", "results", "analyses", "samples", "reports") for path in (root / top).rglob("*.*")
+    ]
     return {
         path.relative_to(root).as_posix(): _content(path)
         for path in sorted(paths)

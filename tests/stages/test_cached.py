@@ -1,5 +1,7 @@
-"""Finished outputs on a disk that is full: waited for, or refused with a word on what is lost."""
+"""Finished outputs: restored at once, and on a full disk waited for, or refused with a word on what is lost."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 @pytest.fixture
 def computation(tmp_path: Path) -> Computation:
     outputs = Outputs({"a": b"A", "b": b"B"}, loss="the next start goes on from step 4")
-    return Computation("train", {}, {}, tmp_path / "models", ("a", "b"), work=1, compute=lambda _: outputs)
+    return Computation("train", {}, {}, [tmp_path / "models" / name for name in "ab"], 1, lambda _: outputs)
 
 
 def test_outputs_wait_for_space(
@@ -93,3 +95,14 @@ def test_another_refusal_is_not_waited_for(
     with pytest.raises(UnwritableError, match="remove what is in its place; the next start goes on from") as caught:
         computation.restore_or_compute(tmp_path)
     assert not isinstance(caught.value, NoSpaceError)
+
+
+def test_what_is_restored_does_not_wait_for_torch(trained: Path) -> None:
+    script = (
+        "import sys; from acf.stages import baselines, evaluate; from acf.stages.train import train; "
+        "train('digits', 'acf-l2', 0, 'cpu'); print(*{'torch', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=trained, capture_output=True, text=True, check=True)
+    restored, loaded = done.stdout.splitlines()
+    assert restored.startswith("restored")
+    assert loaded == ""

@@ -14,14 +14,19 @@ import torch
 from PIL import Image
 
 import acf
+from acf.data import read_manifest
 from acf.errors import AcfError, DataError, NotContractiveError
 from acf.evaluation.grids import grey, tile
 from acf.evaluation.metrics import evaluate_flow
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.lipschitz import L2SelfAttention, NormalisedConv2d
 from acf.lipschitz.layer import LipschitzLayer
+from acf.reporting.image_table import read_image_table
 from acf.settings.config import EvaluationConfig
+from acf.settings.params import Run
 from acf.stages.evaluate import evaluate
+from acf.stages.project import Project
+from acf.stages.sample import computation as sample_computation
 from acf.stages.sample import sample
 
 REQUIRED = {
@@ -45,6 +50,15 @@ def test_metrics_hold_what_the_contract_names(trained: Path) -> None:
     path = trained / "results/digits/acf-l2/seed0/metrics.json"
     metrics = json.loads(path.read_text())
     assert metrics.keys() >= REQUIRED
+    table = path.parents[4] / "analyses/digits/acf-l2/seed0/images.csv"
+    means = {"bits_per_dim": metrics["bits_per_dim"]} | metrics["parts"]
+    del means["dequantisation"]
+    each = read_image_table(table, path, means, 24, metrics["images_sha256"], "")
+    for name, mean in means.items():
+        assert each[name].mean() == pytest.approx(mean, abs=1e-9)
+    assert each["bits_per_dim"].std(ddof=1) / math.sqrt(24) == pytest.approx(metrics["bits_per_dim_se"], abs=1e-9)
+    parts = each["log_prob_z"] + each["log_abs_det"] + metrics["parts"]["dequantisation"]
+    assert parts == pytest.approx(each["bits_per_dim"], abs=1e-9)
     assert metrics["test_images"] == 24
     assert metrics["draws"] == 2
     assert metrics["certificate"]["worst"] < 1
@@ -52,10 +66,11 @@ def test_metrics_hold_what_the_contract_names(trained: Path) -> None:
     assert sum(metrics["parts"].values()) == pytest.approx(metrics["bits_per_dim"], abs=1e-9)
     flow = acf.load(trained / "models/digits/acf-l2/seed0")
     assert metrics["parameters"] == sum(p.numel() for p in flow.parameters())
-    first = path.read_bytes()
-    path.unlink()
-    evaluate("digits", "acf-l2", 0, "cpu", trained)
-    assert path.read_bytes() == first
+    first = {file: file.read_bytes() for file in (path, table)}
+    for lost in first:
+        lost.unlink()
+        evaluate("digits", "acf-l2", 0, "cpu", trained)
+        assert {file: file.read_bytes() for file in first} == first
 
 
 def test_pictures_show_samples_and_reconstructions(trained: Path) -> None:
@@ -67,6 +82,21 @@ def test_pictures_show_samples_and_reconstructions(trained: Path) -> None:
     assert pairs.shape == (2 * 9 + 1, 4 * 9 + 1)
     assert (pairs[1:9] == pairs[10:18]).mean() > 0.99
     assert len(np.unique(pairs)) > 5
+    assert np.asarray(Image.open(folder / "temperatures.png")).shape == (2 * 9 + 1, 3 * 9 + 1)
+    assert np.asarray(Image.open(folder / "nearest.png")).shape == (2 * 9 + 1, 3 * 9 + 1)
+    record = json.loads((folder / "samples.json").read_text())
+    assert [row["temperature"] for row in record["temperatures"]] == [1.0, 0.7]
+    assert len(record["nearest"]["samples"]["distances"]) == 9
+    assert len(record["reconstructions"]["largest"]) == 4
+    with Image.open(folder / "nearest.png") as picture:
+        assert picture.info["recipe"] == record["recipe"]
+
+
+def test_training_images_count_for_the_pictures(trained: Path) -> None:
+    """The nearest ones are shown, so that pictures of other training images are not taken for current."""
+    parts = sample_computation(Project(trained), Run("digits", "acf-l2", 0)).parts({})
+    assert parts["inputs"].keys() == {"train", "test", "weights"}
+    assert parts["inputs"]["train"] == read_manifest("digits", trained / "data").sha256["train"]
 
 
 def test_same_latent_noise_same_samples(trained: Path) -> None:
@@ -96,7 +126,7 @@ class Expanding(LipschitzLayer):
 def test_evaluation_refuses_a_model_that_is_not_contractive(trained: Path) -> None:
     flow = acf.load(trained / "models/digits/acf-l2/seed0")
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-    assert evaluate_flow(flow, images, EvaluationConfig(batch_size=2))["certificate"]["worst"] < 1
+    assert evaluate_flow(flow, images, EvaluationConfig(batch_size=2)).metrics["certificate"]["worst"] < 1
     branch = flow.residual_blocks()["scale 1, block 1"].branch
     for layer in branch:
         if isinstance(layer, NormalisedConv2d):
@@ -175,8 +205,8 @@ def test_what_a_report_would_refuse_is_not_written(
         evaluate("digits", "acf-l2", 0, "cpu", root)
     path.write_text(json.dumps(record))
     measured = evaluate_flow(acf.load(path.parent), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), EvaluationConfig())
-    broken = measured | {"reconstruction_error": math.nan}
-    monkeypatch.setattr("acf.stages.evaluate.evaluate_flow", lambda *_: broken)
+    broken = measured._replace(metrics=measured.metrics | {"reconstruction_error": math.nan})
+    monkeypatch.setattr("acf.evaluation.metrics.evaluate_flow", lambda *_: broken)
     shutil.rmtree(root / ".acf")
     with pytest.raises(AcfError, match=r"metrics\.json is not written: .*reconstruction_error: .*finite"):
         evaluate("digits", "acf-l2", 0, "cpu", root)

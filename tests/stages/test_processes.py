@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.building_blocks.ranks import needs_gloo
+from tests.training.live.readers import READERS, require_same
 
 pytestmark = needs_gloo
 Study = Callable[..., Path]
 Finished = subprocess.CompletedProcess[str]
 TRAIN = ["train", "--experiment", "digits", "--variant", "resflow"]
-LONG = {"steps": 240, "validate_every": 5, "validation_images": 20}
+LONG = {"steps": 120, "validate_every": 5, "validation_images": 20}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "ACF_DEVICE": "cpu"}
 
 
@@ -61,7 +63,8 @@ def gone(processes: list[int], seconds: float = 30.0) -> bool:
 
 def test_the_result_of_two_processes_is_that_of_one(study: Study) -> None:
     two, one = study("two"), study("one")
-    result = acf(two, "--processes", "2")
+    sinks = [name for name in ["tensorboard"] if find_spec(name)]
+    result = acf(two, "--processes", "2", "--live", ",".join(sinks))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("parameters on") == 1
     assert result.stdout.count("wrote models/digits/resflow/seed0") == 1
@@ -71,6 +74,9 @@ def test_the_result_of_two_processes_is_that_of_one(study: Study) -> None:
     assert config[one]["recipe"] == config[two]["recipe"]
     assert config[two]["device"].startswith("2 x cpu")
     rows = [list(csv.DictReader((root / place / "history.csv").open())) for root in (one, two)]
+    for name in sinks:  # the first process alone has written
+        folder = two / ".acf/live" / name / "digits/resflow/seed0" / config[two]["recipe"]
+        require_same(READERS[name](folder), rows[1])
     for mine, other in zip(*rows, strict=True):
         assert (mine["step"], mine["images"]) == (other["step"], other["images"])
         # Adam makes rounding errors of the smallest gradients parts of a step.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import acf
 from acf.errors import ConfigError, DataError, StoppedError
-from acf.flows.storage import read_record
+from acf.flows.record import read_record
 from acf.stages.train import train
 from acf.training.validation import validation_bits_per_dim
 from tests.training.trainers import same

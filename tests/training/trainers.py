@@ -8,6 +8,7 @@ from torch import Tensor
 from acf.runs.ranks import ALONE, Ranks
 from acf.settings.config import ModelConfig, TrainingConfig
 from acf.training.batches import Batches
+from acf.training.history import Watch, nobody
 from acf.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -19,7 +20,13 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def trainer(folder: Path, model: dict[str, object] | None = None, ranks: Ranks = ALONE, **training: object) -> Trainer:
+def trainer(
+    folder: Path,
+    model: dict[str, object] | None = None,
+    ranks: Ranks = ALONE,
+    watch: Watch = nobody,
+    **training: object,
+) -> Trainer:
     config = {"blocks": [2], "idim": 8, "fc_blocks": 1, "fc_width": 8, "squeeze_first": True, "levels": 17}
     settings = {"steps": 8, "batch_size": 8, "warmup_steps": 2, "validation_images": 10, "validate_every": 4}
     images = torch.randint(0, 17, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -32,4 +39,5 @@ def trainer(folder: Path, model: dict[str, object] | None = None, ranks: Ranks =
         folder,
         "test",
         ranks,
+        watch,
     )

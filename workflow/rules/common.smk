@@ -20,12 +20,17 @@ MOST_THREADS = 4
 
 RUN = "{experiment}/{variant}/seed{seed}"
 DATA_FILES = [f"data/{{dataset}}/{name}" for name in ("train.pth", "test.pth", "manifest.json")]
+LABELS_FILE = "data/{dataset}/labels.json"
 MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.json", "history.csv")]
-SAMPLE_FILES = [f"samples/{RUN}/{name}" for name in ("samples.png", "reconstructions.png")]
-METRICS_FILE = f"results/{RUN}/metrics.json"
-BASELINES_FILE = "results/{experiment}/baselines.json"
-REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md")]
+PICTURES = ("samples.png", "reconstructions.png", "temperatures.png", "nearest.png")
+SAMPLE_PICTURES = [f"samples/{RUN}/{name}" for name in PICTURES]
+SAMPLE_NUMBERS = f"samples/{RUN}/samples.json"
+METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
+BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
+REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md", "table.tex")]
+TABLE = "reports/{experiment}/table.csv"
 FIGURES = "reports/{experiment}/figures"
+FOR_DVC = ["summaries/{experiment}.json", "curves/{experiment}.csv"]
 
 
 wildcard_constraints:
@@ -114,7 +119,8 @@ def data_and_model_for(analysis):
 
     def files(wildcards):
         section = getattr(STUDY.analyses(wildcards.experiment), analysis)
-        return [*data_and_model(wildcards), *expand(DATA_FILES, dataset=section.other_datasets)]
+        labels = expand(LABELS_FILE, dataset=STUDY.dataset(wildcards.experiment)) if section.reads_labels else []
+        return [*data_and_model(wildcards), *labels, *expand(DATA_FILES, dataset=section.other_datasets)]
 
     return files
 
@@ -122,7 +128,7 @@ def data_and_model_for(analysis):
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
-    per_run = [*MODEL_FILES, METRICS_FILE, *SAMPLE_FILES]
+    per_run = [*MODEL_FILES, *METRICS_FILES, *SAMPLE_PICTURES, SAMPLE_NUMBERS]
     analysed = [
         file
         for analysis, run in STUDY.analysed(experiment)
@@ -130,7 +136,8 @@ def files_of(wildcards):
     ]
     return [
         *data_of(wildcards),
-        *expand(BASELINES_FILE, experiment=experiment),
+        *expand(LABELS_FILE, dataset=STUDY.dataset(experiment)),
+        *expand(BASELINE_FILES, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
         *analysed,
     ]

@@ -3,6 +3,7 @@ rule prepare:
         stamp=stamp("prepare"),
     output:
         DATA_FILES,
+        LABELS_FILE,
     log:
         "logs/prepare/{dataset}.log",
     conda:

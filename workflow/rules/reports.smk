@@ -8,7 +8,15 @@ rule report:
         read("report", files_of),
         stamp=stamp("report"),
     output:
-        REPORT_FILES,
+        [file for file in REPORT_FILES if file != TABLE],
+        FOR_DVC,
+        report(
+            TABLE,
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory="{experiment}",
+            labels={"table": "comparison"},
+        ),
         report(
             directory(FIGURES),
             patterns=["{figure}.png"],

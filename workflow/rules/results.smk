@@ -3,7 +3,7 @@ rule evaluate:
         read("evaluate", data_and_model),
         stamp=stamp("evaluate"),
     output:
-        METRICS_FILE,
+        METRICS_FILES,
     log:
         "logs/evaluate/{experiment}/{variant}/seed{seed}.log",
     conda:
@@ -21,7 +21,7 @@ rule baselines:
         read("baselines", data_of),
         stamp=stamp("baselines"),
     output:
-        BASELINES_FILE,
+        BASELINE_FILES,
     log:
         "logs/baselines/{experiment}.log",
     conda:
@@ -36,13 +36,17 @@ rule sample:
         read("sample", data_and_model),
         stamp=stamp("sample"),
     output:
-        report(
-            SAMPLE_FILES,
-            caption="../report/samples.rst",
-            category="Samples",
-            subcategory="{experiment}",
-            labels={"variant": "{variant}", "seed": "{seed}"},
-        ),
+        SAMPLE_NUMBERS,
+        *[
+            report(
+                file,
+                caption="../report/samples.rst",
+                category="Samples",
+                subcategory="{experiment}",
+                labels={"picture": Path(file).stem, "variant": "{variant}", "seed": "{seed}"},
+            )
+            for file in SAMPLE_PICTURES
+        ],
     log:
         "logs/sample/{experiment}/{variant}/seed{seed}.log",
     conda:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from acf.data.download.downloads import DOWNLOADS
+from acf.data.prepared.labels import labels_path
 from acf.data.prepared.manifest import ROOT, SPLITS, manifest_path, read_manifest
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.image_dataset import ImageDataset
@@ -69,16 +70,16 @@ def _entry(name: str, root: Path) -> Entry:
 
 
 def _state(source: ImageDataset, root: Path) -> tuple[State, tuple[int, int] | None]:
-    tensors = [tensor_path(source.name, split, root) for split in SPLITS]
+    files = [*(tensor_path(source.name, split, root) for split in SPLITS), labels_path(source.name, root)]
     try:
         manifest = read_manifest(source.name, root)
     except DataError:
         manifest = None
-    if manifest and all(path.is_file() for path in tensors):
+    if manifest and all(path.is_file() for path in files):
         return "ready", (manifest.counts["train"], manifest.counts["test"])
     downloads = root / DOWNLOADS / source.name
     fetched = [path for path in downloads.glob("*") if path.name != "lock"] if downloads.is_dir() else []
-    if fetched or manifest_path(source.name, root).exists() or any(path.exists() for path in tensors):
+    if fetched or manifest_path(source.name, root).exists() or any(path.exists() for path in files):
         return "partial", None
     return ("manual" if source.manual else "missing"), None
 

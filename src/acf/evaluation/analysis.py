@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from acf.data.prepared.labels import Labels
 from acf.data.prepared.tensors import Images
 from acf.settings.config import EvaluationConfig
 
@@ -23,12 +24,14 @@ class Analysed:
         test: test images.
         others: images of the data sets that the settings of the analysis name, with the flow's shape and levels.
         evaluation: how likelihoods are measured: batch size and seed.
+        labels: of the images, for an analysis that reads them; empty where there are none.
     """
 
     train: Images
     test: Images
     evaluation: EvaluationConfig
     others: Mapping[str, Images] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
 
 
 @dataclass(frozen=True)

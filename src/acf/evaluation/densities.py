@@ -153,7 +153,9 @@ def _flattened_pieces(images: Images) -> Iterator[Tensor]:
         yield piece.flatten(1)
 
 
-def measure_baselines(dataset: str, train: Images, test: Images, config: EvaluationConfig) -> dict[str, Any]:
+def measure_baselines(
+    dataset: str, train: Images, test: Images, config: EvaluationConfig
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Fit every registered baseline to `train` and measure its bits/dim on `test`, with its standard error.
 
     Args:
@@ -164,7 +166,8 @@ def measure_baselines(dataset: str, train: Images, test: Images, config: Evaluat
 
     Returns:
         `test_images` and `draws` (numbers), `baselines` (by name: `bits_per_dim`, `bits_per_dim_se`, `parameters`) and
-        `not_available` (by name of a baseline that cannot be fitted: the reason).
+        `not_available` (by name of a baseline that cannot be fitted: the reason); and, by name of a baseline, the
+        bits/dim of each test image, (N,) in float64, as means over draws.
 
     Raises:
         DataError: fewer than two test images.
@@ -179,16 +182,17 @@ def measure_baselines(dataset: str, train: Images, test: Images, config: Evaluat
             densities[name] = resolve(BASELINES, name, "baseline").fit(train)
         except DataError as error:
             absent[name] = str(error)
-    bits = density_bits(densities, test, levels, config)
+    below = density_bits(densities, test, levels, config)
     entries = {
         name: {
-            "bits_per_dim": bits[name].mean().item() + math.log2(levels),
-            "bits_per_dim_se": bits[name].std().item() / math.sqrt(len(test)),
+            "bits_per_dim": below[name].mean().item() + math.log2(levels),
+            "bits_per_dim_se": below[name].std().item() / math.sqrt(len(test)),
             "parameters": density.parameters,
         }
         for name, density in densities.items()
     }
-    return {"test_images": len(test), "draws": config.draws, "baselines": entries, "not_available": absent}
+    measured = {"test_images": len(test), "draws": config.draws, "baselines": entries, "not_available": absent}
+    return measured, {name: bits + math.log2(levels) for name, bits in below.items()}
 
 
 def density_bits(

@@ -70,6 +70,11 @@ class Likelihood:
         """Sum of the three terms, (draws, images)."""
         return self.log_prob_z + self.log_abs_det + self.dequantisation
 
+    def per_image(self) -> dict[str, Tensor]:
+        """Return `bits_per_dim`, `log_prob_z` and `log_abs_det` of each image, (images,), as means over its draws."""
+        terms = {"bits_per_dim": self.bits_per_dim, "log_prob_z": self.log_prob_z, "log_abs_det": self.log_abs_det}
+        return {name: values.mean(0) for name, values in terms.items()}
+
     def summary(self) -> dict[str, object]:
         """Return means and standard errors over draws and images, under the keys of metrics.json.
 

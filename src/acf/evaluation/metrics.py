@@ -1,7 +1,7 @@
 """The measurements that make up metrics.json: certificate, likelihood and reconstruction error of a flow."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,16 +14,22 @@ from acf.flows.flow import Flow, certify
 from acf.settings.config import EvaluationConfig
 
 
-def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig) -> dict[str, Any]:
+class Evaluation(NamedTuple):
+    """What was measured of a flow."""
+
+    metrics: dict[str, Any]
+    """A part of metrics.json; docs/architecture.md describes its keys."""
+    per_image: dict[str, Tensor]
+    """Bits/dim and its parts of each image, in the order of the images (`Likelihood.per_image`)."""
+
+
+def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig) -> Evaluation:
     """Certify `flow`, then measure its bits/dim and reconstruction error on `images`.
 
     Args:
         flow: left in evaluation mode, with the estimator of log-determinants of `config`.
         images: uint8 (N, C, H, W).
         config: number of draws per image, images at a time, seed of the noise, and the estimator.
-
-    Returns:
-        A part of metrics.json; docs/architecture.md describes its keys.
 
     Raises:
         NotContractiveError: a block is not proven contractive; names it.
@@ -45,7 +51,7 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
     noise.manual_seed(config.seed)
     batches = dequantised(images, flow.config.levels, noise, config.batch_size)
-    return likelihood.summary() | {
+    metrics = likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),
         "reconstruction_error": largest_reconstruction_error(flow, batches),
@@ -56,3 +62,4 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
         "evaluate_seconds": round(seconds, 3),
         "images_per_second": round(config.draws * len(images) / seconds, 2),
     }
+    return Evaluation(metrics, likelihood.per_image())

@@ -98,13 +98,16 @@ class Flow(nn.Module):
 
     def _noise(self, x: Tensor) -> Noise:
         """Return where the random numbers of a pass over x come from."""
-        if self._wrapped and self.training and torch.is_grad_enabled():
-            require_no_bypass()
+        self._require_no_bypass()
         if self.training and in_data_parallel_call():
             if self._rank_noise is None:
                 self._rank_noise = RankNoise.agreed(x.device)
             return self._rank_noise
         return SharedNoise(BatchShare(0, len(x), len(x)))
+
+    def _require_no_bypass(self) -> None:
+        if self._wrapped and self.training and torch.is_grad_enabled():
+            require_no_bypass()
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
@@ -115,8 +118,7 @@ class Flow(nn.Module):
     def transform(self, x: Tensor) -> Tensor:
         """Return z = f(x) (B, C*H*W) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
-        if self._wrapped and self.training and torch.is_grad_enabled():
-            require_no_bypass()
+        self._require_no_bypass()
         with autocast_off(x.device.type):
             z = self.bijection.transform(self.logit.transform(x))
         refuse_backward_in_autocast(z)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from acf.errors import InputError
 from acf.flows.logdet import RouletteEstimator
-from acf.runs.ranks import BatchShare
+from acf.runs.ranks import BatchShare, several_ranks
 
 BYPASSED = (
     "this flow is wrapped by DistributedDataParallel, which averages gradients over the processes in calls of the "
@@ -101,9 +101,7 @@ class RankNoise:
 
 def in_data_parallel_call() -> bool:
     """Return whether a wrapped model is being called on several ranks, as all of them do together."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return False
-    return DistributedDataParallel._active_ddp_module is not None
+    return several_ranks() and DistributedDataParallel._active_ddp_module is not None
 
 
 def require_no_bypass() -> None:
@@ -112,6 +110,5 @@ def require_no_bypass() -> None:
     Raises:
         InputError: it is called directly, where several ranks train it.
     """
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    if several and not in_data_parallel_call():
+    if several_ranks() and not in_data_parallel_call():
         raise InputError(BYPASSED)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.errors import InputError
+from acf.runs.ranks import several_ranks
 
 
 class StartedByFirstBatch(nn.Module):
@@ -53,7 +54,7 @@ class StartedByFirstBatch(nn.Module):
 
 def samples_of_all_ranks(x: Tensor) -> int:
     """Return the number of samples of the batch x (B, ...), and of those of all other ranks."""
-    if not _distributed():
+    if not several_ranks():
         return len(x)
     return int(_by_rank(torch.tensor([float(len(x))], dtype=torch.float64, device=x.device)).sum())
 
@@ -64,7 +65,7 @@ def mean_of_all_ranks(mean: Tensor, samples: int) -> Tensor:
     Raises:
         InputError: it is not finite, on every rank.
     """
-    if _distributed():
+    if several_ranks():
         counts, means = _by_rank_with_count(samples, mean)
         mean = ((counts * means).sum(0) / counts.sum()).to(mean.dtype)
     _require_finite(mean)
@@ -77,7 +78,7 @@ def std_mean_of_all_ranks(std: Tensor, mean: Tensor, count: int) -> tuple[Tensor
     Raises:
         InputError: one of them is not finite, on every rank.
     """
-    if _distributed():
+    if several_ranks():
         counts, rows = _by_rank_with_count(count, torch.stack([std, mean]))
         stds, means = rows.unbind(1)
         counts, total = counts[..., 0], counts.sum()
@@ -86,10 +87,6 @@ def std_mean_of_all_ranks(std: Tensor, mean: Tensor, count: int) -> tuple[Tensor
         std, mean = spread.sqrt().to(std.dtype), overall.to(mean.dtype)
     _require_finite(std, mean)
     return std, mean
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _by_rank_with_count(count: int, values: Tensor) -> tuple[Tensor, Tensor]:

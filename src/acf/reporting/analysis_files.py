@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from acf.errors import AcfError
 from acf.registry import SECTIONS, resolve
+from acf.reporting.page_parts import AnalysisPart
 from acf.reporting.result_files import form_fault, read_result, require_form
 from acf.reporting.schemas import Name, NotNegative, Stored
-from acf.reporting.section import AnalysisPart
 from acf.settings.params import Run
 
 Form = TypeVar("Form", bound=BaseModel)

@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from acf.errors import AcfError
+from acf.reporting.paired_differences import Difference
+from acf.reporting.pairing import Pairing
 from acf.reporting.result_files import parse_table, read_table
 from acf.reporting.results import Results
 from acf.reporting.schemas import Metrics, Row
@@ -19,7 +21,10 @@ from acf.reporting.schemas import Metrics, Row
 def comparison(results: Results) -> pd.DataFrame:
     """Return the table, whose columns are the fields of `Row`; what a row has no value for is None.
 
-    `gain` is the reference baseline's bits/dim minus the row's (positive: the row is better).
+    `gain` is the reference baseline's bits/dim minus the row's (positive: the row is better), `base_gain` that of the
+    variant's base; their errors are those of paired images (`paired_differences.py`), and they are None where the two
+    rows were not measured on the same images. The interval of `base_gain` is one of as many as there are `comparisons`
+    in the experiment, which all hold at once with the level `LEVEL`. Variants without results have no row.
     """
     rows = [
         {
@@ -35,11 +40,15 @@ def comparison(results: Results) -> pd.DataFrame:
         }
         for name, baseline in results.baselines.baselines.items()
     ]
-    rows += [_flow(variant, seeds) for variant, seeds in results.metrics.items()]
-    reference = next(row for row in rows if row["row"] == results.reference)
+    rows += [_flow(variant, seeds) for variant, seeds in results.metrics.items() if seeds]
+    pairing = Pairing(results)
+    over_bases = pairing.gains_over_bases(results.bases)
     for row in rows:
-        if row is not reference:
-            row["gain"], row["gain_se"] = difference(reference, row)
+        name = str(row["row"])
+        if name != results.reference and (gain := pairing.gain(results.reference, name)):
+            row |= {"gain": gain.mean, "gain_se": gain.se}
+        if name in over_bases:
+            row |= _over_base(str(results.bases[name]), over_bases[name], len(over_bases))
     return _table(Row.model_validate(row) for row in rows)
 
 
@@ -69,8 +78,8 @@ def _checked(rows: list[Row], place: Path | str, command: str) -> pd.DataFrame:
     names = [row.row for row in rows]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise AcfError(f"{place} has several rows of {', '.join(twice)}; run: {command}")
-    if {row.kind for row in rows} != {"baseline", "flow"}:
-        raise AcfError(f"{place} has only rows of one kind, {rows[0].kind}; run: {command}")
+    if not any(row.kind == "baseline" for row in rows):
+        raise AcfError(f"{place} has no baselines; run: {command}")
     return _table(rows)
 
 
@@ -79,14 +88,18 @@ def _table(rows: Iterable[Row]) -> pd.DataFrame:
     return table.astype({"bits_per_dim": float, "bits_per_dim_se": float})
 
 
-def difference(one: Any, other: Any) -> tuple[float, float]:
-    """Return bits/dim of `one` minus that of `other`, and its standard error, for two rows of the table.
-
-    The rows' errors are combined as if independent, each the larger of the ones over images and over seeds:
-    two seeds that happen to agree prove little. Both rows see the same test images, so this is cautious.
-    """
-    errors = [max(row["bits_per_dim_se"], row["bits_per_dim_se_images"]) for row in (one, other)]
-    return one["bits_per_dim"] - other["bits_per_dim"], math.hypot(*errors)
+def _over_base(base: str, gain: Difference, comparisons: int) -> dict[str, Any]:
+    low, high = gain.interval(comparisons)
+    return {
+        "base": base,
+        "base_gain": gain.mean,
+        "base_gain_se": gain.se,
+        "base_gain_low": low,
+        "base_gain_high": high,
+        "base_gain_over": gain.over,
+        "base_gain_training_df": gain.training_df,
+        "comparisons": comparisons,
+    }
 
 
 def _flow(variant: str, seeds: list[Metrics]) -> dict[str, Any]:
@@ -101,6 +114,7 @@ def _flow(variant: str, seeds: list[Metrics]) -> dict[str, Any]:
         "bits_per_dim_se": stdev(bits) / math.sqrt(len(bits)) if several else over_images,
         "se_over": "seeds" if several else "images",
         "bits_per_dim_se_images": over_images,
+        "bits_per_dim_of_seeds": "; ".join(f"{metrics.seed}: {metrics.bits_per_dim!r}" for metrics in seeds),
         **{part: fmean(getattr(m.parts, part) for m in seeds) for part in type(seeds[0].parts).model_fields},
         "parameters": max(metrics.parameters for metrics in seeds),
         "certificate": max(metrics.certificate.worst for metrics in seeds),

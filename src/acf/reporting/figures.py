@@ -1,16 +1,17 @@
-"""The figures of a report as the content of PNG files, in a size that is legible on a phone."""
+"""The figures of a report, in a size that is legible on a phone."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from acf.reporting.page_parts import Figure
 from acf.reporting.results import Results
-from acf.reporting.style import BASELINE_COLOUR, draw_figure, looks
+from acf.reporting.style import BASELINE_COLOUR, Looks, draw_figure
 from acf.reporting.wording import with_error
 
 if TYPE_CHECKING:
@@ -18,91 +19,128 @@ if TYPE_CHECKING:
 
 SPAN = 20
 """Rows of history.csv over which training bits/dim is smoothed (exponential moving average)."""
+POINTS = 400
+"""Points of a curve that are drawn at most."""
 TARGET = 512
 """Longer side, in pixels, that small grids are enlarged to or past."""
 
 
-def _figure(height: float, draw: Callable[[Axes], None]) -> bytes:
-    return draw_figure("figure", "", "", height, draw).png
-
-
-def _looks(results: Results) -> dict[str, tuple[tuple[float, float, float], str]]:
-    return looks(list(results.metrics))
-
-
-def curves(results: Results, axis: str, label: str) -> bytes:
+def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) -> Figure:
     """Draw bits/dim in training against the column `axis` of the histories, one colour per variant.
 
-    The frame is fitted to the later steps and the baseline of the gains; the first steps may lie above it.
+    The frame is fitted to the later steps; the first ones may lie above it, and so may a baseline.
     """
 
     def draw(axes: Axes) -> None:
         seen = []
-        for variant, (colour, marker) in _looks(results).items():
-            for number, history in enumerate(results.histories[variant]):
+        for variant, histories in results.histories.items():
+            look = looks[variant]
+            for number, history in enumerate(histories):
                 smooth = history["train_bits_per_dim"].ewm(span=SPAN).mean()
-                axes.plot(history[axis], smooth, color=colour, lw=0.9, alpha=0.55)
+                drawn = np.unique(np.linspace(0, len(history) - 1, min(POINTS, len(history))).round().astype(int))
+                axes.plot(history[axis].iloc[drawn], smooth.iloc[drawn], lw=0.9, alpha=0.7, **look.line)
                 checked = history.dropna(subset=["validation_bits_per_dim"])
                 axes.errorbar(
                     checked[axis],
                     checked["validation_bits_per_dim"],
                     yerr=checked["validation_se"],
-                    color=colour,
-                    marker=marker,
-                    markersize=4.5,
+                    markersize=5,
                     lw=0,
                     elinewidth=1.2,
+                    ecolor=look.colour,
                     label=variant if number == 0 else None,
+                    **look.points,
                 )
                 seen += [smooth.iloc[len(smooth) // 4 :], checked["validation_bits_per_dim"].iloc[1:]]
+        shown = pd.concat(seen).dropna()
+        margin = 0.06 * (shown.max() - shown.min()) or 0.01
+        low, high = shown.min() - margin, shown.max() + margin
         reference = results.baselines.baselines[results.reference].bits_per_dim
-        axes.axhline(reference, color=BASELINE_COLOUR, ls="--", lw=1.2, label=f"{results.reference}, test")
-        shown = pd.concat([*seen, pd.Series([reference])])
-        margin = 0.06 * (shown.max() - shown.min())
-        axes.set(xlabel=label, ylabel="bits/dim", ylim=(shown.min() - margin, shown.max() + margin))
+        if low < reference < high:
+            axes.axhline(reference, color=BASELINE_COLOUR, ls="--", lw=1.2, label=f"{results.reference}, test")
+        axes.set(xlabel=label, ylabel="bits/dim", ylim=(low, high))
         axes.set_xlim(left=0)
 
-    return _figure(3.6, draw)
+    alt = f"bits/dim against {label}: {', '.join(v for v, h in results.histories.items() if h)}"
+    return draw_figure(f"curves-{axis.rstrip('s')}s", alt, caption, 3.6, draw)
 
 
-def ranking(table: pd.DataFrame, results: Results) -> bytes:
-    """Draw bits/dim with its standard error for all rows, the best on top."""
-    looks = _looks(results)
+def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
+    """Draw bits/dim with its standard error for all rows, the best on top.
+
+    The axis shows the flows and the best baseline; a row that lies beyond has its number at the edge, with an arrow.
+    """
     table = table.sort_values("bits_per_dim", ascending=False)
+    low, high = _frame(table)
 
     def draw(axes: Axes) -> None:
+        axes.set_xlim(low, high)
         for height, (_, row) in enumerate(table.iterrows()):
-            colour, marker = looks.get(row["row"], (BASELINE_COLOUR, "o"))
+            look = looks.get(row["row"])
             value, error = row["bits_per_dim"], row["bits_per_dim_se"]
+            colour = look.colour if look else BASELINE_COLOUR
+            if value > high:
+                axes.annotate(
+                    f"{with_error(value, error)} →",
+                    (high, height),
+                    (-4, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize="small",
+                    backgroundcolor="white",
+                    color=BASELINE_COLOUR,
+                )
+                continue
+            marker = look.marker if look else "o"
             axes.errorbar(value, height, xerr=error, color=colour, marker=marker, markersize=7, capsize=4)
             label = with_error(value, error)
             axes.annotate(label, (value, height), (0, 6), textcoords="offset points", ha="center", fontsize="small")
         axes.set_yticks(range(len(table)), list(table["row"]))
         axes.set(xlabel="bits/dim on test images (lower is better)", ylim=(-0.5, len(table) - 0.3))
-        axes.margins(x=0.2)
         axes.grid(visible=False, axis="x")
 
-    return _figure(0.8 + 0.42 * len(table), draw)
+    beyond = list(table["row"][table["bits_per_dim"] > high])
+    caption = "Test bits/dim ± one standard error, the best on top."
+    if beyond:
+        caption += f" Beyond the axis: {', '.join(beyond)}."
+    each = (f"{row['row']} {with_error(row['bits_per_dim'], row['bits_per_dim_se'])}" for _, row in table.iterrows())
+    alt = f"test bits/dim with standard errors: {', '.join(each)}"
+    return draw_figure("ranking", alt, caption, 0.8 + 0.42 * len(table), draw)
 
 
-def bounds(results: Results) -> bytes:
+def _frame(table: pd.DataFrame) -> tuple[float, float]:
+    """Return the limits of an axis that shows the flows and the best baseline; all rows where there is no flow."""
+    flows, baselines = (table[table["kind"] == kind] for kind in ("flow", "baseline"))
+    shown = pd.concat([flows, baselines.nsmallest(1, "bits_per_dim")]) if len(flows) else baselines
+    low = (shown["bits_per_dim"] - shown["bits_per_dim_se"]).min()
+    high = (shown["bits_per_dim"] + shown["bits_per_dim_se"]).max()
+    margin = 0.2 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def bounds(results: Results, looks: Looks) -> Figure:
     """Draw the proven Lipschitz bound of every block of every flow, in the order of the blocks."""
+    shown = {variant: runs for variant, runs in results.metrics.items() if runs}
 
     def draw(axes: Axes) -> None:
-        for place, (variant, (colour, marker)) in enumerate(_looks(results).items()):
-            aside = 0.12 * (place - (len(results.metrics) - 1) / 2)
-            for number, metrics in enumerate(results.metrics[variant]):
+        for place, (variant, runs) in enumerate(shown.items()):
+            look = looks[variant]
+            aside = 0.5 * ((place + 0.5) / len(shown) - 0.5)
+            for number, metrics in enumerate(runs):
                 upper = [block.upper for block in metrics.certificate.blocks]
                 label = variant if number == 0 else None
                 numbers = [block + 1 + aside for block in range(len(upper))]
-                axes.plot(numbers, upper, color=colour, marker=marker, markersize=4, lw=0.6, label=label)
+                axes.plot(numbers, upper, markersize=4.5, lw=0.6, label=label, **(look.line | look.points))
         axes.axhline(1, color="black", lw=1.2)
         axes.annotate("1: no longer provably invertible", (1, 1), (0, 3), textcoords="offset points", fontsize="small")
         axes.locator_params(axis="x", integer=True)
         low, high = axes.get_ylim()
         axes.set(xlabel="block", ylabel="proven bound of the branch", ylim=(low, high + 0.08 * (high - low)))
 
-    return _figure(3.2, draw)
+    alt = f"proven Lipschitz bound of every block, all below 1: {', '.join(shown)}"
+    caption = "Proven bound of every block, in the order of the flow; one line per training seed."
+    return draw_figure("bounds", alt, caption, 3.2, draw)
 
 
 def enlarge(content: bytes) -> bytes:

@@ -1,23 +1,29 @@
-"""The HTML page of one experiment: self-contained, no scripts, no requests."""
+"""The HTML page of one experiment: self-contained, without requests, and whole without its script."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from acf.reporting.figures import SPAN
-from acf.reporting.published_figures import MARKS, published
+from acf.reporting.analysis_files import AnalysisFile
+from acf.reporting.embedding import data_uri, embed
+from acf.reporting.origins import facts, run_tables
+from acf.reporting.page_parts import Figure, Section
 from acf.reporting.results import Results
-from acf.reporting.schemas import Metrics
-from acf.reporting.section import Section
 from acf.reporting.verdict import notes, verdict
-from acf.reporting.wording import ABSENT, FULL, bound, cells, count, duration, headings, rate, scientific
-from acf.settings.params import Run
+from acf.reporting.wording import FULL, Column, cells, count, headings
+
+DETAILS = {"each seed", "log p(z)", "log-determinant", "dequantisation", "evaluation images/s", "device"}
+"""Headings of the columns that stand in a second table, so that the first one is no wider than a screen."""
+LINKED = re.compile(r"arXiv (\d{4}\.\d{4,5})|`([^`]+)`")
+NUMBER = re.compile(r"([−-]?[\d,]*\.?\d+)(?:e([−-]?\d+))?(?: (s|min|h)\b)?")
+SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,115 +36,112 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"linked": linked, "sort_key": sort_key}
     return environment.get_template(template).render(**values).lstrip()
 
 
-def report_page(
-    table: pd.DataFrame, results: Results, figures: Mapping[str, bytes], recipe: str, sections: Sequence[Section] = ()
-) -> str:
-    """Return the page; `figures` are the contents of PNG files by name, `recipe` is what the page says of itself."""
-    seeds = [metrics.seed for metrics in next(iter(results.metrics.values()))]
-    entries = published(results.dataset)
+def linked(text: str) -> Markup:
+    """Return the text for HTML, with links to what is on arXiv, and with `code` as code."""
+    escaped = str(escape(text))
+    link = '<a href="https://arxiv.org/abs/{0}">arXiv {0}</a>'
+    return Markup(LINKED.sub(lambda m: link.format(m[1]) if m[1] else f"<code>{m[2]}</code>", escaped))
+
+
+def sort_key(text: str) -> str:
+    """Return the number that a cell begins with, times in seconds, by which a column is sorted; "" for other cells."""
+    found = NUMBER.match(text)
+    if not found:
+        return ""
+    digits, exponent, unit = found.groups()
+    power = (exponent or "0").replace("−", "-")
+    value = float(digits.replace(",", "").replace("−", "-")) * 10.0 ** int(power) * SECONDS.get(unit, 1)
+    return repr(value)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page is made of.
+
+    Attributes:
+        table: the comparison table.
+        results: what was measured.
+        ranking: the figure of the table.
+        sections: the parts between the table and the origin of the numbers.
+        analysed: files of the analyses that the sections are made from.
+        seeds: those that params.yaml names.
+        commands: that make the report.
+        commit: of the code and the settings.
+        recipe: what the page says of itself.
+        tables: content of the files beside the page with the table, by ending.
+    """
+
+    table: pd.DataFrame
+    results: Results
+    ranking: Figure
+    sections: Sequence[Section]
+    analysed: Sequence[AnalysisFile]
+    seeds: Sequence[int]
+    commands: str
+    commit: str
+    recipe: str
+    tables: Mapping[str, bytes]
+
+
+def report_page(content: Content) -> str:
+    """Return the page, of at most `PAGE_LIMIT` bytes as far as its figures make it large."""
+    table, results = content.table, content.results
+    first, *others = verdict(table, results)
+    embedded = embed([content.ranking, *(figure for section in content.sections for figure in section.figures)])
+    main, details = _columns()
+    flows = table[table["kind"] == "flow"]
     return render(
         "report.html.j2",
-        recipe=recipe,
+        recipe=content.recipe,
         experiment=results.experiment,
-        compared=_compared(results, seeds),
-        verdict=verdict(table, results),
-        headings=headings(FULL),
-        rows=cells(table, FULL),
+        compared=_compared(results, content.seeds),
+        headline=first,
+        verdict=others,
+        main=(headings(main), cells(table, main)),
+        details=(headings(details), cells(flows, details)),
+        baselines=list(results.baselines.baselines),
         best=table["row"][table["bits_per_dim"].argmin()],
+        absent=_absent(results, content.seeds),
+        downloads=[(ending, data_uri(_TYPES[ending], content.tables[ending])) for ending in content.tables],
         notes=notes(table, results),
-        figures={name: _data_uri(content) for name, content in figures.items()},
-        sections=sections,
-        span=SPAN,
-        reference=results.reference,
-        variants=list(results.metrics),
-        first_seed=seeds[0],
-        certificates=[_certificate(variant, runs) for variant, runs in results.metrics.items()],
-        published=entries,
-        published_rows=[[value or ABSENT for value in entry] for entry in entries],
-        links=[(entry.model, entry.source.removeprefix("arXiv ")) for entry in entries],
-        marks=MARKS,
-        facts=_facts(results, seeds),
-        run_rows=[_run(metrics) for metrics in results.runs],
-        commands=_commands(results),
+        ranking=content.ranking,
+        sections=content.sections,
+        sources=embedded.sources,
+        commit=content.commit,
+        facts=facts(results, content.seeds),
+        run_tables=run_tables(results, content.analysed),
+        commands=content.commands,
+        figure_note=embedded.note,
     )
 
 
-def _data_uri(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+_TYPES = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
 
 
-def _compared(results: Results, seeds: list[int]) -> str:
+def _columns() -> tuple[list[Column], list[Column]]:
+    """Return the columns of the table that is seen first, and those of the second one, each with the models' names."""
+
+    def chosen(wanted: Callable[[str], bool]) -> list[Column]:
+        return [FULL[0], *(column for column in FULL[1:] if wanted(column[0]))]
+
+    return chosen(lambda heading: heading not in DETAILS), chosen(lambda heading: heading in DETAILS)
+
+
+def _absent(results: Results, seeds: Sequence[int]) -> list[tuple[str, str]]:
+    """Return the name of each run that is not in the table, and why."""
+    several = len(seeds) > 1
+    return [
+        (f"{one.run.variant}, seed {one.run.seed}" if several else one.run.variant, one.why) for one in results.absent
+    ]
+
+
+def _compared(results: Results, seeds: Sequence[int]) -> str:
     trainings = "one training each" if len(seeds) == 1 else f"{len(seeds)} trainings each"
     return (
         f"Data set {results.dataset}. {', '.join(results.metrics)} ({trainings}) against densities fitted without a "
         f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test images."
     )
-
-
-def _certificate(variant: str, runs: list[Metrics]) -> list[str]:
-    worst = max((metrics.certificate for metrics in runs), key=lambda certificate: certificate.worst)
-    smallest = min(block.upper for metrics in runs for block in metrics.certificate.blocks)
-    return [variant, bound(worst.worst), worst.worst_block, count(len(worst.blocks)), bound(smallest)]
-
-
-def _run(metrics: Metrics) -> list[str]:
-    draws = metrics.bits_per_dim_se_draws
-    return [
-        metrics.variant,
-        str(metrics.seed),
-        duration(metrics.train_seconds),
-        count(metrics.train_steps),
-        duration(metrics.evaluate_seconds),
-        rate(metrics.images_per_second),
-        ABSENT if draws is None else scientific(draws),
-        metrics.train_recipe or ABSENT,
-        metrics.recipe,
-    ]
-
-
-def _facts(results: Results, seeds: list[int]) -> list[tuple[str, str]]:
-    runs = results.runs
-    return [
-        ("Device of training", _same(metrics.train_device or "not available" for metrics in runs)),
-        ("Device of evaluation", _same(metrics.device for metrics in runs)),
-        ("Versions", _same(", ".join(f"{k} {v}" for k, v in metrics.versions.items()) for metrics in runs)),
-        ("Training seeds", ", ".join(map(str, seeds))),
-        ("Test images", _same(count(metrics.test_images) for metrics in runs)),
-        (
-            "Draws of the dequantisation noise and of the estimator",
-            _same(str(metrics.draws) for metrics in runs),
-        ),
-        (
-            "Estimator of the log-determinant in evaluation",
-            _same(_settings(metrics.estimator) for metrics in runs),
-        ),
-        (
-            "Images of the reconstruction error",
-            _same(count(metrics.reconstruction_images) for metrics in runs),
-        ),
-        ("Baselines", f"{count(results.baselines.test_images)} test images, {results.baselines.draws} draws"),
-    ]
-
-
-def _same(values: Any) -> str:
-    """Return the one value, or all that occur in order of first use."""
-    return "; ".join(dict.fromkeys(values))
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in settings.items()
-    )
-
-
-def _commands(results: Results) -> str:
-    experiment = f"--experiment {results.experiment}"
-    runs = [Run(results.experiment, metrics.variant, metrics.seed).options for metrics in results.runs]
-    lines = [f"acf prepare --dataset {results.dataset}", f"acf baselines {experiment}"]
-    lines += [f"acf {stage} {run}" for run in runs for stage in ("train", "evaluate", "sample")]
-    lines += [f"acf report {experiment}"]
-    return "\n".join([f"dvc repro report@{results.experiment}", "", "# which runs", *lines])

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from acf.errors import AcfError
 from acf.registry import BASELINES
 from acf.reporting.result_files import read_table
-from acf.reporting.schemas import Baselines, HistoryRow, Metrics
+from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
 from acf.settings.params import Run
+
+
+class Absent(NamedTuple):
+    """Something of a run that a report has to do without.
+
+    Attributes:
+        run: the run.
+        stage: what was to make it: `train`, `evaluate`, `sample` or an analysis.
+        why: "not trained", "not evaluated" or what is damaged, and the command that makes it.
+    """
+
+    run: Run
+    stage: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -23,12 +41,19 @@ class Results:
     dataset: str
     baselines: Baselines
     metrics: dict[str, list[Metrics]]
-    """Per variant, in the order of `params.yaml`, one per seed."""
+    """Per variant, in the order of `params.yaml`, one per seed that has been evaluated; none may have been."""
+    images: dict[tuple[str, int], NDArray[np.float64]]
+    """Per variant and seed of `metrics`, bits/dim of every test image (images,)."""
+    baseline_images: dict[str, NDArray[np.float64]]
+    """The same per baseline."""
     histories: dict[str, list[pd.DataFrame]]
-    pictured: dict[str, Run]
-    """Per variant, the run whose samples are shown: the one of its first seed."""
+    """Per variant, one for each of `metrics`."""
     bases: dict[str, str | None]
     """Per variant with attention, the one without on the same branch; None where there is none."""
+    trained: Mapping[tuple[str, int], TrainedModel] = field(default_factory=dict)
+    """Per variant and seed of `metrics`, how the model was trained."""
+    absent: Sequence[Absent] = ()
+    """Runs that are not in `metrics`, and why."""
 
     @property
     def reference(self) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
+from acf.errors import shown
+
 LARGEST = 1e15
 """Beyond any measurement; sums and differences of smaller numbers stay finite."""
 
@@ -20,6 +22,8 @@ Count = Annotated[int, Field(ge=0, le=int(LARGEST))]
 Bound = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 """A proven Lipschitz bound: `acf evaluate` measures no flow that has none below 1."""
 Name = Annotated[str, Field(min_length=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 of a file."""
 
 
 class Stored(BaseModel):
@@ -87,7 +91,14 @@ class Metrics(Stored):
     recipe: str
     train_device: str | None = None
     train_recipe: str | None = None
+    images_sha256: Digest | None = None
+    """Of the table of single images; None in files of earlier versions, which wrote none."""
     versions: dict[str, str]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means of the columns of the table of single images."""
+        return {"bits_per_dim": self.bits_per_dim} | self.parts.model_dump(exclude={"dequantisation"})
 
     @model_validator(mode="after")
     def _parts_add_up(self) -> Self:
@@ -116,6 +127,13 @@ class Baselines(Stored):
     not_available: dict[str, str] = {}
     """Baselines that cannot be fitted to the data set, with the reason."""
     recipe: str | None = None
+    images_sha256: Digest | None = None
+    """As in `Metrics`."""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means of the columns of the table of single images."""
+        return {name: entry.bits_per_dim for name, entry in self.baselines.items()}
 
 
 def _finite(model: dict[str, Any]) -> dict[str, Any]:
@@ -141,13 +159,32 @@ class TrainedModel(Stored):
     train_steps: Count | None = None
     weights_step: Count | None = None
     device: str | None = None
+    versions: dict[str, str] | None = None
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 Cell = TypeVar("Cell")
 OrEmpty: TypeAlias = Annotated[Cell | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
 """A cell of a table, None where it is empty."""
+
+
+def _of_seeds(cell: str) -> str:
+    for entry in cell.split("; "):
+        seed, _, value = entry.partition(": ")
+        if not (seed.removeprefix("-").isdecimal() and abs(float(value)) <= LARGEST):
+            raise ValueError(f"{shown(entry)} is not a seed and its bits/dim")
+    return cell
+
+
+OfSeeds = Annotated[str, AfterValidator(_of_seeds)]
+"""Each seed and its bits/dim, `0: 1.98; 1: 1.99`."""
+OVER_BASE = (
+    *("base", "base_gain", "base_gain_se", "base_gain_low", "base_gain_high", "base_gain_over"),
+    *("base_gain_training_df", "comparisons"),
+)
+"""Columns of a variant that was compared with its base."""
 MEASURED_OF_FLOWS = (
+    "bits_per_dim_of_seeds",
     *("seeds", "log_prob_z", "log_abs_det", "dequantisation", "certificate", "reconstruction_error"),
     *("train_seconds", "train_steps", "images_per_second"),
 )
@@ -165,8 +202,17 @@ class Row(BaseModel):
     bits_per_dim_se: NotNegative
     se_over: Literal["images", "seeds"]
     bits_per_dim_se_images: NotNegative
+    bits_per_dim_of_seeds: OrEmpty[OfSeeds] = None
     gain: OrEmpty[Number] = None
     gain_se: OrEmpty[NotNegative] = None
+    base: OrEmpty[Name] = None
+    base_gain: OrEmpty[Number] = None
+    base_gain_se: OrEmpty[NotNegative] = None
+    base_gain_low: OrEmpty[Number] = None
+    base_gain_high: OrEmpty[Number] = None
+    base_gain_over: OrEmpty[Literal["images", "images and seeds"]] = None
+    base_gain_training_df: OrEmpty[Count] = None
+    comparisons: OrEmpty[PositiveInt] = None
     log_prob_z: OrEmpty[Number] = None
     log_abs_det: OrEmpty[Number] = None
     dequantisation: OrEmpty[Number] = None
@@ -184,6 +230,11 @@ class Row(BaseModel):
     def _complete(self) -> Self:
         if (self.gain is None) != (self.gain_se is None):
             raise ValueError("a gain and its standard error go together")
+        if len({getattr(self, name) is None for name in OVER_BASE}) > 1:
+            raise ValueError(f"{', '.join(OVER_BASE)} go together")
+        ends = [end for end in (self.base_gain_low, self.base_gain, self.base_gain_high) if end is not None]
+        if ends != sorted(ends):
+            raise ValueError(f"the interval of base_gain does not hold {self.base_gain}")
         if self.kind == "flow" and (absent := [name for name in MEASURED_OF_FLOWS if getattr(self, name) is None]):
             raise ValueError(f"a flow has no {', '.join(absent)}")
         return self
@@ -196,6 +247,7 @@ class HistoryRow(BaseModel):
 
     step: PositiveInt
     seconds: NotNegative
+    images: Count
     train_bits_per_dim: Number
     validation_bits_per_dim: OrEmpty[Number]
     validation_se: OrEmpty[NotNegative]

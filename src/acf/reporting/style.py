@@ -1,21 +1,68 @@
-"""How all figures look: one colour and marker per variant, one size, the same whatever matplotlibrc a person has."""
+"""How all figures look: one colour, marker and line per variant, one size, whatever matplotlibrc a person has."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from acf.reporting.section import Figure
+from acf.reporting.page_parts import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = "osD^vPX*"
+PALETTE = (
+    *("#4503bc", "#19a0ae", "#ff477a", "#737f00", "#b51c78"),
+    *("#ad74ff", "#5f5500", "#7903ff", "#69002a", "#4b1071"),
+)
+"""Colours with a contrast of at least 3 to white, as far apart as such colours can be for eyes of all kinds."""
+MARKERS = "osD^vPX*<>"
+DASHES = ((), (5, 1.5), (1, 1), (5, 1.5, 1, 1.5), (8, 1, 2, 1))
+"""Lengths of dashes and gaps, in widths of the line; the first line is solid."""
 BASELINE_COLOUR = "0.45"
 WIDTH = 4.6  # inches
+LEGEND_LINE = 0.2  # inches
+
+
+class Look(NamedTuple):
+    """How a variant is drawn, in every figure of every experiment; markers and lines tell variants apart in grey."""
+
+    colour: str
+    marker: str
+    dashes: tuple[float, ...]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for a line without markers."""
+        return {"color": self.colour, "linestyle": (0, self.dashes) if self.dashes else "-"}
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for markers; white edges keep those that overlap apart."""
+        return {"color": self.colour, "marker": self.marker, "markeredgecolor": "white", "markeredgewidth": 0.5}
+
+
+Looks: TypeAlias = Mapping[str, Look]
+"""Per variant."""
+
+
+def looks(variants: Sequence[str]) -> dict[str, Look]:
+    """Return how each variant is drawn.
+
+    Args:
+        variants: all keys under `variants` in params.yaml, whichever an experiment has, so that a variant looks the
+            same in all reports. Looks stay what they are if variants are added at the end.
+    """
+    return {name: _look(place) for place, name in enumerate(variants)}
+
+
+def _look(place: int) -> Look:
+    turn = place // len(PALETTE)  # other combinations for more variants than colours
+    return Look(
+        PALETTE[place % len(PALETTE)], MARKERS[(place + turn) % len(MARKERS)], DASHES[(place + 2 * turn) % len(DASHES)]
+    )
 
 
 @cache
@@ -35,14 +82,13 @@ def _seaborn() -> Any:
             os.environ["MPLBACKEND"] = backend
 
 
-def looks(variants: Sequence[str]) -> dict[str, tuple[tuple[float, float, float], str]]:
-    """Return the colour and the marker of each variant, in every figure of an experiment."""
-    palette = _seaborn().color_palette("colorblind", len(variants))
-    return {variant: (palette[i], MARKERS[i % len(MARKERS)]) for i, variant in enumerate(variants)}
-
-
 def draw_figure(name: str, alt: str, caption: str, height: float, draw: Callable[[Axes], None]) -> Figure:
-    """Return the figure of what `draw` draws on axes of `height` inches."""
+    """Return the figure of what `draw` draws, as PNG and as SVG with text that is text.
+
+    `height` is in inches, for the axes and the first two lines of the legend; more lines make the figure higher.
+
+    The ground is white: figures go into papers, and a page shows the same figure as its files in light and dark.
+    """
     sns = _seaborn()
     from matplotlib import style
     from matplotlib.figure import Figure as Canvas
@@ -58,6 +104,7 @@ def draw_figure(name: str, alt: str, caption: str, height: float, draw: Callable
         if labels := axes.get_legend_handles_labels()[1]:
             # Inches of a marker with its margins, and of a letter at this size.
             columns = max(1, min(4, int(WIDTH / (0.55 + 0.075 * max(map(len, labels))))))
+            figure.set_figheight(height + LEGEND_LINE * max(0, -(-len(labels) // columns) - 2))
             figure.legend(loc="outside upper center", ncols=columns, fontsize="small", frameon=False)
         for kind, fields in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
             content = io.BytesIO()

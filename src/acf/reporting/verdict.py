@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
-from acf.reporting.comparison import difference
+from acf.reporting.headline import against_base, as_sizes, headline
+from acf.reporting.paired_differences import LEVEL
+from acf.reporting.pairing import Pairing
 from acf.reporting.results import Results
-from acf.reporting.wording import count, with_error
+from acf.reporting.wording import count, join, with_error
 
 THRESHOLD = 3
-"""Differences of more standard errors than this count as real."""
+"""Differences from baselines of more standard errors than this count as real."""
+Rows = Mapping[str, pd.Series]
 
 
 def verdict(table: pd.DataFrame, results: Results) -> list[str]:
-    """Return sentences: flows against baselines, attention against its base, unequal conditions.
+    """Return sentences: which variant is better than its base, flows against baselines, the others, unequal conditions.
 
     The baselines are the one that gains are counted from and, where another one is better, that one too.
     """
-    rows = {row["row"]: row for _, row in table.iterrows()}
-    flows = table[table["kind"] == "flow"]
+    rows: Rows = {row["row"]: row for _, row in table.iterrows()}
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
-    pairs = [(rows[variant], rows[base]) for variant, base in results.bases.items() if base]
+    sentence, named = headline(rows, results.bases)
+    pairs = [
+        (rows[variant], rows[base])
+        for variant, base in results.bases.items()
+        if base is not None and {variant, base} <= rows.keys()
+    ]
     return [
-        *(_against_baseline(flows, rows[name]) for name in dict.fromkeys([results.reference, best])),
+        sentence,
+        *(_against_baseline(rows, name, results) for name in dict.fromkeys([results.reference, best])),
         *(f"The {name} baseline is not available: {why}." for name, why in results.baselines.not_available.items()),
-        *(_against_base(variant, base) for variant, base in pairs),
-        *(_sizes(variant, base) for variant, base in pairs if variant["parameters"] != base["parameters"]),
+        *(against_base(variant, base) for variant, base in pairs if variant["row"] != named),
+        *(as_sizes(variant, base) for variant, base in pairs if variant["parameters"] != base["parameters"]),
         *_unequal(table),
     ]
 
@@ -35,52 +45,63 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
     flows = table[table["kind"] == "flow"]
     lines = ["bits/dim on test images, lower is better, ± one standard error."]
     if (flows["se_over"] == "seeds").any():
+        numbers = sorted(set(flows["seeds"]))
+        seeds = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
         lines.append(
-            f"Flows: mean over {flows['seeds'].iloc[0]} seeds, standard error between the seeds; "
-            "baselines: standard error over test images."
+            f"Flows: mean over {seeds} seeds, standard error between the seeds; baselines: standard error over test "
+            "images."
         )
     else:
         lines.append("The standard error is over test images (one seed: differences between trainings are not in it).")
     return [
         *lines,
-        f"Gain is the {results.reference} baseline's bits/dim minus the row's. The two errors are combined as if "
-        "independent, each the larger of the ones over images and over seeds; all rows see the same "
-        "test images, so this is cautious (a paired error is not available).",
+        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of the variant "
+        "without attention on the same branch minus the row's. All rows see the same test images with the same noise, "
+        "so both are paired over images, and so are their standard errors.",
+        *_on_intervals(flows),
         "log p(z), log-determinant and dequantisation add up to bits/dim.",
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",
         "The reconstruction error is the largest absolute difference between a test image and inverse(forward(image)).",
     ]
 
 
-def _against_baseline(flows: pd.DataFrame, baseline: pd.Series) -> str:
-    gains = [difference(baseline, flow) for _, flow in flows.iterrows()]
-    wins = pd.Series([gain > THRESHOLD * error for gain, error in gains], index=flows.index)
-    bits = with_error(baseline["bits_per_dim"], baseline["bits_per_dim_se"])
-    beyond = f"the {baseline['row']} baseline ({bits} bits/dim) by more than {THRESHOLD} standard errors"
-    if not wins.any():
-        return f"No flow beats {beyond}."
-    names = _join(flows["row"][wins])
-    beat = "beats" if wins.sum() == 1 else "beat"
-    if not wins.all():
-        return f"{names} {beat} {beyond}; {_join(flows['row'][~wins])} not."
-    return f"{names if len(flows) < 3 else f'All {len(flows)} flows'} {beat} {beyond}."
+def _on_intervals(flows: pd.DataFrame) -> list[str]:
+    compared = flows[flows["base_gain"].notna()]
+    if compared.empty:
+        return []
+    number, level = len(compared), f"{LEVEL:.0%}".replace("%", " %")
+    together = f" (Bonferroni, {number} comparisons)" if number > 1 else ""
+    over = "test images only: another training of the same flow may differ by more, which one seed cannot tell"
+    if (compared["base_gain_over"] != "images").all():
+        df = int(compared["base_gain_training_df"].max())
+        over = (
+            "test images and over trainings, whose variance is taken as the same for all variants and estimated with "
+            f"{df} degree{'s' * (df > 1)} of freedom"
+        )
+    return [
+        f"{'All' if number > 1 else 'The'} interval{'s' * (number > 1)} of gains over bases hold{'s' * (number == 1)} "
+        f"{'at once ' * (number > 1)}with {level}{together}, over {over}."
+    ]
 
 
-def _against_base(variant: pd.Series, base: pd.Series) -> str:
-    gain, error = difference(base, variant)
-    amount = f"{with_error(abs(gain), error)} bits/dim"
-    if abs(gain) <= THRESHOLD * error:
-        direction = "lower" if gain > 0 else "higher"
-        return f"{variant['row']} does not differ from {base['row']} beyond the noise ({amount} {direction})."
-    better = "better" if gain > 0 else "worse"
-    return f"{variant['row']} is {better} than {base['row']} beyond the noise, by {amount}."
-
-
-def _sizes(variant: pd.Series, base: pd.Series) -> str:
-    ratio = variant["parameters"] / base["parameters"] - 1
-    relation = f"{abs(ratio):.1%} {'more' if ratio > 0 else 'fewer'} than {base['row']}"
-    own, other = count(variant["parameters"]), count(base["parameters"])
-    return f"{variant['row']} has {own} parameters, {relation} ({other})."
+def _against_baseline(rows: Rows, name: str, results: Results) -> str:
+    pairing = Pairing(results)
+    variants = [variant for variant in results.metrics if variant in rows]
+    gains = {variant: pairing.gain(name, variant) for variant in variants}
+    bits = with_error(rows[name]["bits_per_dim"], rows[name]["bits_per_dim_se"])
+    if not variants:
+        return f"No flow is measured yet; the {name} baseline has {bits} bits/dim."
+    beyond = f"the {name} baseline ({bits} bits/dim) by more than {THRESHOLD} standard errors"
+    wins = [variant for variant, gain in gains.items() if gain and gain.mean > THRESHOLD * gain.se]
+    others = [variant for variant, gain in gains.items() if gain and variant not in wins]
+    unknown = [variant for variant, gain in gains.items() if gain is None]
+    apart = f" {join(unknown)} cannot be compared with it: not measured on the same images." if unknown else ""
+    if not wins:
+        return f"No flow beats {beyond}.{apart}"
+    beat = "beats" if len(wins) == 1 else "beat"
+    if others:
+        return f"{join(wins)} {beat} {beyond}; {join(others)} not.{apart}"
+    return f"{join(wins) if len(wins) < 3 or unknown else f'All {len(wins)} flows'} {beat} {beyond}.{apart}"
 
 
 def _unequal(table: pd.DataFrame) -> list[str]:
@@ -96,8 +117,3 @@ def _unequal(table: pd.DataFrame) -> list[str]:
             each = ", ".join(f"{name} {count(n)}" for name, n in zip(compared["row"], compared[column], strict=True))
             sentences.append(f"The rows differ in {what}: {each}.")
     return sentences
-
-
-def _join(names: pd.Series) -> str:
-    *most, last = list(names)
-    return f"{', '.join(most)} and {last}" if most else last

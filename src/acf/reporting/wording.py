@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -31,9 +31,27 @@ def with_error(value: float, error: float) -> str:
     if not (math.isfinite(value) and 0 <= error < math.inf):
         raise ValueError(f"{value} ± {error} is no measurement")
     if error < 1e-12:
-        return f"{_minus(f'{value:.4f}')} ± 0"
-    decimals = max(1 - math.floor(math.log10(error)), 0)
+        return f"{_minus(f'{value:.{_decimals(error)}f}')} ± 0"
+    decimals = _decimals(error)
     return f"{_minus(f'{value:.{decimals}f}')} ± {error:.{decimals}f}"
+
+
+def interval(low: float, high: float, error: float) -> str:
+    """Return the ends of an interval with the decimals that `with_error` gives a value with this standard error."""
+    if pd.isna(low):
+        return ABSENT
+    return f"{decimal(low, _decimals(error))} to {decimal(high, _decimals(error))}"
+
+
+def each_seed(values: str | None, error: float) -> str:
+    """Return the values of a cell of `bits_per_dim_of_seeds` with the decimals of their standard error."""
+    numbers = [] if pd.isna(values) else [float(value.partition(": ")[2]) for value in str(values).split("; ")]
+    return ", ".join(decimal(number, _decimals(error)) for number in numbers) if len(numbers) > 1 else ABSENT
+
+
+def _decimals(error: float) -> int:
+    """Return how many decimals show two significant digits of an error, 4 for one that is rounding."""
+    return 4 if error < 1e-12 else max(1 - math.floor(math.log10(error)), 0)
 
 
 def decimal(value: float, decimals: int = 3) -> str:
@@ -95,6 +113,12 @@ def printable(text: str, encoding: str) -> str:
     return text
 
 
+def join(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def _minus(number: str) -> str:
     return number.replace("-", "−")
 
@@ -102,6 +126,12 @@ def _minus(number: str) -> str:
 NAME: Column = ("model", lambda row: str(row["row"]))
 BITS: Column = ("bits/dim", lambda row: with_error(row["bits_per_dim"], row["bits_per_dim_se"]))
 GAIN: Column = ("gain", lambda row: with_error(row["gain"], row["gain_se"]))
+BASE_GAIN: Column = ("gain over base", lambda row: with_error(row["base_gain"], row["base_gain_se"]))
+INTERVAL: Column = (
+    "95 % interval",
+    lambda row: interval(row["base_gain_low"], row["base_gain_high"], row["base_gain_se"]),
+)
+EACH_SEED: Column = ("each seed", lambda row: each_seed(row["bits_per_dim_of_seeds"], row["bits_per_dim_se"]))
 PARTS: list[Column] = [
     ("log p(z)", lambda row: decimal(row["log_prob_z"])),
     ("log-determinant", lambda row: decimal(row["log_abs_det"])),
@@ -117,9 +147,10 @@ MEASURED: list[Column] = [
     ("device", lambda row: text(row["device"])),
 ]
 
-FULL = [NAME, BITS, GAIN, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING, STEPS, *PARTS, *MEASURED]
-TERMINAL = [NAME, BITS, GAIN, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING]
-README = [NAME, BITS, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING]
+COMPARED = [NAME, BITS, EACH_SEED, GAIN, BASE_GAIN, INTERVAL]
+FULL = [*COMPARED, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING, STEPS, *PARTS, *MEASURED]
+TERMINAL = [NAME, BITS, GAIN, BASE_GAIN, PARAMETERS, CERTIFICATE, TRAINING]
+README = [NAME, BITS, BASE_GAIN, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING]
 
 
 def cells(table: pd.DataFrame, columns: list[Column]) -> list[list[str]]:
@@ -134,6 +165,10 @@ def headings(columns: list[Column]) -> list[str]:
 
 def markdown(table: pd.DataFrame, columns: list[Column]) -> str:
     """Return the table in markdown, numbers to the right."""
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    lines = [headings(columns), rule, *cells(table, columns)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(headings(columns), cells(table, columns))
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return texts as a table in markdown, all columns but the first to the right."""
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [heads, rule, *rows])

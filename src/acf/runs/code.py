@@ -23,7 +23,10 @@ CODE: dict[str, tuple[str, ...]] = {
         name: ("stages/analyse.py", *_MEASURING, f"{place.partition(':')[0].removeprefix('acf.').replace('.', '/')}.py")
         for name, place in ANALYSES.items()
     },
-    "report": ("stages/report.py", "reporting"),
+    "report": (
+        *("stages/report.py", "stages/experiment_results.py", "stages/analysis_sections.py"),
+        *("stages/sample_sections.py", "reporting"),
+    ),
     "index": ("stages/index.py", "reporting"),
 }
 """Files and folders of the package that bound what each stage depends on, as docs/architecture.md lists them.

@@ -77,8 +77,7 @@ class Ranks:
         if self.number == 1:
             return list(values)
         largest = torch.tensor(values, device="cpu")
-        with told_of_lost_ranks():
-            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
         return [int(value) for value in largest]
 
     def from_first(self, value: Any = None) -> Any:
@@ -88,8 +87,7 @@ class Ranks:
         if self.number == 1:
             return value
         values = [value]
-        with told_of_lost_ranks():
-            dist.broadcast_object_list(values, src=0, group=self.control)
+        dist.broadcast_object_list(values, src=0, group=self.control)
         return values[0]
 
     def of_all(self, value: Any) -> list[Any]:
@@ -99,8 +97,7 @@ class Ranks:
         if self.number == 1:
             return [value]
         values = [None] * self.number
-        with told_of_lost_ranks():
-            dist.all_gather_object(values, value, group=self.control)
+        dist.all_gather_object(values, value, group=self.control)
         return values
 
     def add_up(self, tensors: Sequence["Tensor"]) -> None:
@@ -117,8 +114,7 @@ class Ranks:
         for dtype in dict.fromkeys(t.dtype for t in tensors):
             alike = [t for t in tensors if t.dtype == dtype]
             flat = torch.cat([t.flatten() for t in alike])
-            with told_of_lost_ranks():
-                dist.all_reduce(flat)
+            dist.all_reduce(flat)
             parts = flat.split([t.numel() for t in alike])
             torch._foreach_copy_(alike, [part.view_as(t) for part, t in zip(parts, alike, strict=True)])
 
@@ -134,8 +130,7 @@ class Ranks:
             return None
         norms = torch.stack([t.detach().double().norm() for t in tensors.values()])
         both = torch.cat([norms, -norms]).nan_to_num(0.0)  # what is not finite is found by other means
-        with told_of_lost_ranks():
-            dist.all_reduce(both, dist.ReduceOp.MAX)
+        dist.all_reduce(both, dist.ReduceOp.MAX)
         highest, lowest = both.chunk(2)
         differing = (highest != -lowest).nonzero().flatten().tolist()
         return list(tensors)[differing[0]] if differing else None
@@ -243,6 +238,13 @@ def _first_host(nodes: str) -> str:
         return names.stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         raise ConfigError(f"scontrol cannot tell the first of the nodes {nodes}; set MASTER_ADDR to its name") from None
+
+
+def several_ranks() -> bool:
+    """Whether torch.distributed runs with several processes, whoever has started it."""
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager

@@ -122,9 +122,11 @@ class RunStore:
         for path, content in contents.items():
             assert content is not None
             write_atomically(path, content)
-        names = ", ".join(path.name for path in outputs)
-        where = f"{outputs[0].parent} from {self.folder}"
-        print(f"restored {names} to {where} (delete that folder and these files to compute it again)", flush=True)
+        folders = dict.fromkeys(path.parent for path in outputs)
+        named = {folder: ", ".join(path.name for path in outputs if path.parent == folder) for folder in folders}
+        where = " and ".join(f"{names} to {folder}" for folder, names in named.items())
+        again = "delete that folder and these files to compute it again"
+        print(f"restored {where} from {self.folder} ({again})", flush=True)
         return True
 
     @property

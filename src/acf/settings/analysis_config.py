@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 from typing_extensions import override
 
 from acf.registry import DATASETS
-from acf.settings.section import Natural, Positive, Section, Several, one_of
+from acf.runs.inception_weights import inception_state
+from acf.settings.section import Natural, Positive, Section, Several, Temperature, one_of
 
 AT_ONCE = 64
 """Images that an analysis of many sends through the flow together."""
 MADE = ("noise", "shuffled")
 """Sets of images that are made and not read."""
 
+NotNegative = Annotated[float, Field(ge=0, le=1e3)]
 Place = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -25,6 +29,8 @@ class AnalysisSection(Section):
     """Whether the models of all seeds are analysed, or of each variant that of the first."""
     has_picture: ClassVar[bool] = False
     """Whether it writes a picture beside its numbers."""
+    reads_labels: ClassVar[bool] = False
+    """Whether it reads the labels of the experiment's data set."""
 
     @classmethod
     def output_names(cls, name: str) -> list[str]:
@@ -32,14 +38,22 @@ class AnalysisSection(Section):
         return [f"{name}.json", f"{name}.png"] if cls.has_picture else [f"{name}.json"]
 
     @property
-    def images_at_once(self) -> int:
-        """Number of images that pass through the flow together, at most."""
-        raise NotImplementedError
+    def images_at_once(self) -> int | None:
+        """Number of images that pass through the flow together, at most; None for evaluation's batches."""
+        return None
 
     @property
     def other_datasets(self) -> tuple[str, ...]:
         """Data sets that it reads beside the experiment's own."""
         return ()
+
+    def outside(self, shape: Sequence[int]) -> Mapping[str, str]:
+        """Return what it depends on beside settings, data, model and code, by name: hashes and versions.
+
+        Args:
+            shape: (C, H, W) of an image.
+        """
+        return {}
 
 
 class InterpolationConfig(AnalysisSection):
@@ -47,17 +61,102 @@ class InterpolationConfig(AnalysisSection):
 
     has_picture: ClassVar[bool] = True
 
-    pairs: Positive = Field(
-        default=4, description="Number of pairs: test images 1 and 2, 3 and 4, and so on. This project's choice."
+    pairs: Several = Field(
+        default=32,
+        description="Number of pairs of test images whose paths are measured: images 1 and 2, 3 and 4, and so on, as "
+        "far as there are any. This project's choice.",
+    )
+    pictured_pairs: Positive = Field(
+        default=4, description="Number of pairs that the picture shows, the first ones. This project's choice."
     )
     steps: Several = Field(
-        default=9, description="Number of points on a path, both images included. This project's choice."
+        default=9, le=1000, description="Number of points on a path, both images included. This project's choice."
+    )
+
+
+class NoiseConfig(AnalysisSection):
+    """Additive white Gaussian noise: bits/dim of noisy test images, and whose neighbours they are."""
+
+    every_seed: ClassVar[bool] = True
+    reads_labels: ClassVar[bool] = True
+
+    sigmas: list[NotNegative] = Field(
+        default=[0.0, 0.02, 0.05, 0.1, 0.2],
+        min_length=2,
+        max_length=100,
+        description="Standard deviations of the noise, 0 and others above it in rising order; pixel values lie in "
+        "[0, 1). This project's choice.",
+    )
+    images: Several = Field(
+        default=1000, description="Number of test images, the first of the test set. This project's choice."
+    )
+    train_images: Positive = Field(
+        default=10000,
+        description="Number of training images, the first ones, among which the neighbours of a noisy test image are "
+        "sought, where the data set has labels. This project's choice.",
+    )
+    neighbours: Positive = Field(
+        default=1,
+        le=100,
+        description="Number of nearest training images that vote on the class of a test image; in a tie the class of "
+        "the nearest wins. This project's choice.",
+    )
+
+    @field_validator("sigmas")
+    @classmethod
+    def _rising_from_zero(cls, sigmas: list[float]) -> list[float]:
+        if sigmas[0] != 0 or any(one >= other for one, other in pairwise(sigmas)):
+            raise ValueError("has to begin with 0 and to rise")
+        return sigmas
+
+
+class FrechetConfig(AnalysisSection):
+    """Fréchet distance of samples to test images, on features of the training images, and FID."""
+
+    every_seed: ClassVar[bool] = True
+
+    samples: Several = Field(
+        default=1000,
+        description="Number of samples, and of test and training images that they are compared with (the first test "
+        "images, or all if there are not as many). Distances grow as sets get smaller; published FIDs use 10,000 or "
+        "50,000 samples. This project's choice.",
+    )
+    temperature: Temperature = Field(
+        default=1.0, description="Factor on the standard normal noise that samples start from. This project's choice."
+    )
+    features: Positive = Field(
+        default=32,
+        description="Number of principal components of training images that are the features. This project's choice.",
+    )
+    fitted: Several = Field(
+        default=5000,
+        description="Number of training images, drawn at random, that the principal components are fitted to; all if "
+        "there are not as many. They lie in memory at once, 8 bytes a value. This project's choice.",
+    )
+    bootstrap: Several = Field(
+        default=100,
+        description="Number of draws with replacement that the standard error is computed from. This project's choice.",
+    )
+    fid: bool = Field(
+        default=True,
+        description="Whether FID (arXiv 1706.08500) is computed of colour images, where torch-fidelity "
+        "(`pip install 'acf[fid]'`) and its weights are there: in torch.hub's folder, or where the environment "
+        "variable ACF_INCEPTION says. Nothing is downloaded. Snakemake computes again when they come; of DVC it is "
+        "asked for with `--force`.",
+    )
+    batch_size: Positive = Field(
+        default=200,
+        description="Number of samples that are drawn together. This project's choice; memory grows with it.",
     )
 
     @property
     def images_at_once(self) -> int:
-        """All points of all paths of one kind."""
-        return self.pairs * self.steps
+        """Samples that are drawn together."""
+        return self.batch_size
+
+    @override
+    def outside(self, shape: Sequence[int]) -> Mapping[str, str]:
+        return inception_state() if self.fid and shape[0] == 3 else {}
 
 
 class AttentionMapsConfig(AnalysisSection):
@@ -148,6 +247,12 @@ class AnalysesConfig(Section):
 
     interpolation: InterpolationConfig = Field(
         default=InterpolationConfig(), description="Images between test images, and their likelihood."
+    )
+    noise: NoiseConfig = Field(
+        default=NoiseConfig(), description="How a model takes additive white Gaussian noise on test images."
+    )
+    frechet: FrechetConfig = Field(
+        default=FrechetConfig(), description="Distance of the law of samples to that of test images."
     )
     attention: AttentionMapsConfig = Field(
         default=AttentionMapsConfig(), description="Weights of attention, how far they reach and how even they are."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from acf.settings.log_det_config import EvaluationLogDetConfig
-from acf.settings.section import Positive, Section, Seed, Several
+from acf.settings.section import Positive, Section, Seed, Several, Temperature
 
 
 class EvaluationConfig(Section):
@@ -37,20 +37,29 @@ class EvaluationConfig(Section):
 
 
 class SamplingConfig(Section):
-    """The pictures of one model: a grid of samples and a grid of reconstructions."""
+    """The pictures of one model: samples, at several temperatures and above training images, and reconstructions."""
 
-    samples: Positive = Field(default=64, description="Number of images in the grid of samples. This project's choice.")
+    samples: Positive = Field(
+        default=64,
+        description="Number of images in the grid of samples, and of test images whose distances to the training "
+        "images are compared with theirs. This project's choice.",
+    )
+    columns: Positive = Field(
+        default=10,
+        description="Number of samples, the first ones, that are shown at every temperature, and above their nearest "
+        "training images. This project's choice.",
+    )
     reconstructions: Positive = Field(
         default=16,
         description="Number of test images, the first of the test set, shown above what the inverse makes of their "
         "latent vectors. This project's choice.",
     )
-    temperature: float = Field(
-        default=1.0,
-        gt=0,
-        description="Factor on the standard normal noise that samples start from; 1 samples from the model's own "
-        "density, a smaller factor draws closer to the mode, as arXiv 1807.03039 does. The default is this "
-        "project's choice.",
+    temperatures: list[Temperature] = Field(
+        default=[1.0, 0.9, 0.8, 0.7],
+        min_length=1,
+        description="Factors on the standard normal noise that samples start from; 1 samples from the model's own "
+        "density, a smaller factor draws closer to the mode, as arXiv 1807.03039 does. The grid of samples, and those "
+        "compared with training images, are of the first. The default is this project's choice.",
     )
     seed: Seed = Field(
         default=0,

@@ -33,6 +33,7 @@ Several = Annotated[int, Field(ge=2, lt=MOST), INTEGRAL]
 Blocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS), INTEGRAL]
 Terms = Annotated[int, Field(ge=0, le=MOST_TERMS), INTEGRAL]
 Levels = Annotated[int, Field(ge=2, le=256), INTEGRAL]
+Temperature = Annotated[float, Field(gt=0, le=1e3)]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS), INTEGRAL]
 
 

@@ -19,7 +19,10 @@ def work(settings: RunConfig, stage: str, shape: Sequence[int]) -> int:
         "evaluate": settings.evaluation.batch_size,
         "sample": settings.sampling.samples,
     }
-    count = images[stage] if stage in images else getattr(settings.analyses, stage).images_at_once
+    if stage in images:
+        count = images[stage]
+    else:
+        count = getattr(settings.analyses, stage).images_at_once or settings.evaluation.batch_size
     return count * largest_map(settings.model, shape)
 
 

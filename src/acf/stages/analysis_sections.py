@@ -1,36 +1,62 @@
 """The sections of a report on what the analyses found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from acf.errors import AcfError
 from acf.registry import SECTIONS
-from acf.reporting.analysis_files import part_of, read_analysis
+from acf.reporting.analysis_files import AnalysisFile, part_of, read_analysis
 from acf.reporting.figures import enlarge
+from acf.reporting.page_parts import AnalysedModel, Section
 from acf.reporting.result_files import read_result
+from acf.reporting.results import Absent
 from acf.reporting.schemas import TrainedModel
-from acf.reporting.section import AnalysedModel, Section
+from acf.reporting.style import Looks
 from acf.settings.analysis_config import AnalysisSection
 from acf.settings.params import Run
 from acf.stages.project import Project
 
 
-def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str | None]) -> list[Section]:
-    """Return the section of each analysis of an experiment, in the order of the registry.
+class Analyses(NamedTuple):
+    """What a report shows of the analyses.
 
-    Raises:
-        AcfError: a file is missing or damaged; names it and the command that writes it again.
+    Attributes:
+        sections: one per analysis, in the order of the registry.
+        files: those that the sections are made from.
+        absent: the analyses of models that are missing or damaged, and why.
     """
+
+    sections: Sequence[Section]
+    files: Sequence[AnalysisFile]
+    absent: Sequence[Absent]
+
+
+def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str | None], looks: Looks) -> Analyses:
+    """Return the section of each analysis of an experiment; one that some models have not says so in a note."""
     analysed = project.params.analysed(experiment)
     settings = dict(project.params.analyses(experiment))
-    sections = []
+    sections: list[Section] = []
+    files: list[AnalysisFile] = []
+    absent: list[Absent] = []
     for name in SECTIONS:
+        part = part_of(name)  # outside the loop below: a section that cannot be imported is no damaged file
         models: dict[str, list[AnalysedModel]] = {variant: [] for variant in project.params.variants(experiment)}
-        for other, run in analysed:
-            if other == name:
-                models[run.variant].append(_read(project, name, run, settings[name]))
-        sections.append(part_of(name).section(models, bases))
-    return sections
+        without: list[Absent] = []
+        for run in (run for other, run in analysed if other == name):
+            try:
+                model, file = _read(project, name, run, settings[name])
+            except AcfError as error:
+                without.append(_absent(project, name, run, error))
+                continue
+            models[run.variant].append(model)
+            files.append(file)
+        title = name.replace("_", " ").capitalize()
+        found = part.section(models, bases, looks) if any(models.values()) else Section(name, title)
+        sections.append(replace(found, notes=[*found.notes, *(_note(one) for one in without)]))
+        absent += without
+    return Analyses(sections, files, absent)
 
 
 def read_picture(path: Path, remedy: str) -> bytes:
@@ -47,7 +73,7 @@ def read_picture(path: Path, remedy: str) -> bytes:
         raise AcfError(f"{path} is damaged ({error}); {remedy}") from None
 
 
-def _read(project: Project, name: str, run: Run, section: AnalysisSection) -> AnalysedModel:
+def _read(project: Project, name: str, run: Run, section: AnalysisSection) -> tuple[AnalysedModel, AnalysisFile]:
     dataset = project.params.dataset(run.experiment)
     model = read_result(project.training_record(run), TrainedModel, run.identity(dataset), f"acf train {run.options}")
     folder = project.analyses(run)
@@ -55,4 +81,16 @@ def _read(project: Project, name: str, run: Run, section: AnalysisSection) -> An
     picture = None
     if section.has_picture:
         picture = read_picture(folder / f"{name}.png", f"run: acf {name} {run.options}")
-    return AnalysedModel(run, part_of(name).form.model_validate(content.found), content.settings, picture)
+    return AnalysedModel(run, part_of(name).form.model_validate(content.found), content.settings, picture), content
+
+
+def _absent(project: Project, name: str, run: Run, error: AcfError) -> Absent:
+    if not project.training_record(run).is_file():
+        return Absent(run, name, f"not trained; run: acf train {run.options}")
+    if not (project.analyses(run) / f"{name}.json").is_file():
+        return Absent(run, name, f"not analysed; run: acf {name} {run.options}")
+    return Absent(run, name, f"damaged: {error}")
+
+
+def _note(absent: Absent) -> str:
+    return f"{absent.run.variant}, seed {absent.run.seed}: {absent.why}."

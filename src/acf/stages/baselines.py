@@ -1,20 +1,23 @@
 """The stage `baselines`: bits/dim of the densities that a flow has to beat."""
 
+import hashlib
 from pathlib import Path
 
-from acf.data import load, read_manifest
+from acf.data import read_manifest
 from acf.data.prepared.manifest import SPLITS
-from acf.evaluation.densities import measure_baselines
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Baselines
 from acf.runs.store import RunStore
 from acf.settings.work import covariance
 from acf.stages.cached import Computation, Outputs, json_bytes
-from acf.stages.project import Project
+from acf.stages.project import BASELINE_IMAGES, Project
 
 
 def baselines(experiment: str, root: Path = Path(".")) -> None:
-    """Write results/<experiment>/baselines.json: test bits/dim of every baseline, with its standard error.
+    """Measure test bits/dim of every baseline and write two files.
+
+    results/<experiment>/baselines.json has means with their standard errors, analyses/<experiment>/baselines.csv every
+    test image.
 
     A baseline that cannot be fitted is named under `not_available`, with the reason.
 
@@ -38,21 +41,27 @@ def computation(project: Project, experiment: str) -> Computation:
     identity = {"experiment": experiment, "dataset": dataset}
 
     def compute(store: RunStore) -> Outputs:
+        from acf.data import load
+        from acf.evaluation.densities import measure_baselines
+        from acf.reporting.image_table import image_table
+
         train, test = (load(dataset, split, project.data, levels) for split in SPLITS)
-        measured = measure_baselines(dataset, train, test, config)
+        measured, per_image = measure_baselines(dataset, train, test, config)
+        table = image_table(per_image)
         shown = [f"{name} {entry['bits_per_dim']:.4f}" for name, entry in measured["baselines"].items()]
         absent = [f"; {name} is not available: {reason}" for name, reason in measured["not_available"].items()]
-        content = {**identity, **measured, "recipe": store.recipe}
+        digest = hashlib.sha256(table).hexdigest()
+        content = {**identity, **measured, "images_sha256": digest, "recipe": store.recipe}
         require_form(content, Baselines, output)
-        return Outputs({output.name: json_bytes(content)}, f"{', '.join(shown)} bits/dim{''.join(absent)}")
+        files = {output.name: json_bytes(content), BASELINE_IMAGES: table}
+        return Outputs(files, f"{', '.join(shown)} bits/dim{''.join(absent)}")
 
     output = project.baselines(experiment)
     return Computation(
         stage="baselines",
         settings={**identity, "levels": levels, "evaluation": config.model_dump(mode="json")},
         inputs={split: manifest.sha256[split] for split in SPLITS},
-        folder=output.parent,
-        names=[output.name],
+        paths=[output, project.baseline_images(experiment)],
         work=covariance(manifest.shape),
         compute=compute,
     )

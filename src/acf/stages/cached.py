@@ -22,7 +22,7 @@ class Outputs:
     """What a computation hands over to be written.
 
     Attributes:
-        files: content of each output file, by name.
+        files: content of each output file, by its name.
         summary: what to say after "wrote <place>"; may be empty.
         loss: what to say where the files cannot be written and are not computed again in seconds; may be empty.
     """
@@ -40,8 +40,7 @@ class Computation:
         stage: a key of `acf.runs.recipe.CODE`.
         settings: resolved settings that the outputs depend on.
         inputs: content hash of each input.
-        folder: where the outputs belong.
-        names: file names of the outputs.
+        paths: where the outputs belong, in one folder or several; no two have the same name.
         work: number of values in the largest tensor, which decides how many threads compute (`acf.runs.threads`). The
             outputs depend on them by rounding errors only.
         compute: returns the outputs; checkpoints may go to the folder of the run store it is given.
@@ -50,8 +49,7 @@ class Computation:
     stage: str
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
-    folder: Path
-    names: Sequence[str]
+    paths: Sequence[Path]
     work: int
     compute: Callable[[RunStore], Outputs]
 
@@ -85,7 +83,7 @@ class Computation:
             with paying_threads(self.work):
                 outputs = self.compute(store)
             self._write(outputs)
-            print(f"wrote {self._place}{outputs.summary and ': ' + outputs.summary}", flush=True)
+            print(f"wrote {self.place}{outputs.summary and ': ' + outputs.summary}", flush=True)
             self._keep(store)
 
     def restore(self, root: Path) -> bool:
@@ -98,12 +96,10 @@ class Computation:
             return self._restored_or_in_place(store)
 
     @property
-    def _paths(self) -> list[Path]:
-        return [self.folder / name for name in self.names]
-
-    @property
-    def _place(self) -> Path:
-        return self._paths[0] if len(self.names) == 1 else self.folder
+    def place(self) -> str:
+        """Where the outputs belong, in words: the file if there is one, else their folder or folders."""
+        folders = dict.fromkeys(path.parent for path in self.paths)
+        return str(self.paths[0]) if len(self.paths) == 1 else " and ".join(map(str, folders))
 
     @contextmanager
     def _locked(self, root: Path) -> Iterator[RunStore]:
@@ -116,25 +112,24 @@ class Computation:
             yield store
 
     def _restored_or_in_place(self, store: RunStore) -> bool:
-        if store.restore(self._paths):
+        if store.restore(self.paths):
             return True
-        if recorded_recipe(self._paths, whole=True) != store.recipe:
+        if recorded_recipe(self.paths, whole=True) != store.recipe:
             return False
-        print(f"{self._place} is of this recipe already", flush=True)
+        print(f"{self.place} is of this recipe already", flush=True)
         self._keep(store)
         return True
 
     def _keep(self, store: RunStore) -> None:
         try:
-            store.keep(self._paths)
+            store.keep(self.paths)
         except UnwritableError as error:
-            print(f"{error}; {self._place} cannot be restored from {store.folder}", flush=True)
+            print(f"{error}; {self.place} cannot be restored from {store.folder}", flush=True)
 
     def _write(self, outputs: Outputs) -> None:
         try:
-            for name in self.names:
-                path, content = self.folder / name, outputs.files[name]
-                when_there_is_space(partial(write_atomically, path, content))
+            for path in self.paths:
+                when_there_is_space(partial(write_atomically, path, outputs.files[path.name]))
         except UnwritableError as error:
             raise UnwritableError(f"{error}{outputs.loss and '; ' + outputs.loss}") from None
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acf.data import read_manifest
+from acf.data.prepared.labels import labels_path
 from acf.data.prepared.manifest import SPLITS, manifest_path
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, WEIGHTS, recorded_weights_hash
+from acf.flows.record import CONFIG, WEIGHTS, recorded_weights_hash
 from acf.registry import ANALYSES
 from acf.runs.recipe import all_code_hashes, recipe_name
 from acf.settings.analysis_config import AnalysisSection
@@ -19,11 +20,11 @@ from acf.stages.conversions import is_conversion
 from acf.stages.index import index_recipe
 from acf.stages.named_recipes import computation_of
 from acf.stages.prepare import describes
-from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.project import HISTORY, SAMPLE_FILES, Project
 from acf.stages.recorded import recorded_recipe
 from acf.stages.report import report_recipe
 
-REPORT_FILES = ("index.html", "table.csv", "table.md", "figures")
+REPORT_FILES = ("index.html", "table.csv", "table.md", "table.tex", "figures")
 
 
 class Task(NamedTuple):
@@ -78,17 +79,19 @@ class Current:
             case "prepare":
                 dataset = task.names[0]
                 tensors = [tensor_path(dataset, split, project.data) for split in SPLITS]
-                return [*tensors, manifest_path(dataset, project.data)]
+                return [*tensors, labels_path(dataset, project.data), manifest_path(dataset, project.data)]
             case "train":
                 return [project.model(task.run) / name for name in (WEIGHTS, CONFIG, HISTORY)]
             case "evaluate":
-                return [project.metrics(task.run)]
+                return [project.metrics(task.run), project.images(task.run)]
             case "sample":
-                return [project.samples(task.run) / name for name in (SAMPLES, RECONSTRUCTIONS)]
+                return [project.samples(task.run) / name for name in SAMPLE_FILES]
             case "baselines":
-                return [project.baselines(task.names[0])]
+                return [project.baselines(task.names[0]), project.baseline_images(task.names[0])]
             case "report":
-                return [project.report(task.names[0]) / name for name in REPORT_FILES]
+                name = task.names[0]
+                report = [project.report(name) / file for file in REPORT_FILES]
+                return [*report, project.summary(name), project.curves(name)]
             case name if name in ANALYSES:
                 section: AnalysisSection = getattr(project.params.analyses(task.run.experiment), name)
                 return [project.analyses(task.run) / file for file in section.output_names(name)]

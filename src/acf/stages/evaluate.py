@@ -1,16 +1,14 @@
 """The stage `evaluate`."""
 
+import hashlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.errors import DataError
-from acf.evaluation.metrics import evaluate_flow
-from acf.flows.storage import CONFIG, load, weights_hash
+from acf.flows.record import CONFIG, weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device
@@ -19,12 +17,18 @@ from acf.runs.store import RunStore
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
-from acf.stages.project import Project
-from acf.stages.trained import read_trained
+from acf.stages.project import IMAGES, Project
+from acf.stages.trained import model_inputs, read_trained
+
+if TYPE_CHECKING:
+    import torch
 
 
 def evaluate(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
-    """Measure a trained model and write results/<experiment>/<variant>/seed<seed>/metrics.json.
+    """Measure a trained model and write its metrics.json and images.csv.
+
+    The first has the means over test images and lies in results/<experiment>/<variant>/seed<seed>, the second has
+    every image and lies in the same place below analyses.
 
     Raises:
         NotContractiveError: a block is not proven contractive; names it, and nothing is written.
@@ -47,28 +51,35 @@ def computation(
     Raises:
         AcfError: bad configuration, missing data or model.
     """
-    experiment, variant, seed = run
-    settings = project.params.resolve(experiment, variant)
+    settings = project.params.resolve(run.experiment, run.variant)
     config = settings.evaluation
-    dataset = project.params.dataset(experiment)
+    dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
     model = project.model(run)
     record = read_trained(project, run)
     if None in (record.train_seconds, record.train_steps):
         raise DataError(f"{model / CONFIG} does not say how long it was trained; run: acf train {run.options}")
-    identity = {"experiment": experiment, "dataset": dataset, "variant": variant, "seed": seed}
+    identity = run.identity(dataset)
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
             return measure(store, place)
 
-    def measure(store: RunStore, place: torch.device) -> Outputs:
+    def measure(store: RunStore, place: "torch.device") -> Outputs:
+        import torch
+
+        from acf.data import load as load_images
+        from acf.evaluation.metrics import evaluate_flow
+        from acf.flows.storage import load
+        from acf.reporting.image_table import image_table
+
         flow = load(model, place)
         images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:
             raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(images)}")
         print(f"evaluate {run.folder.as_posix()}: {len(images)} images, {config.draws} draws", flush=True)
-        measured = evaluate_flow(flow, images, config)
+        measured, per_image = evaluate_flow(flow, images, config)
+        table = image_table(per_image)
         metrics = {
             **identity,
             **measured,
@@ -76,6 +87,7 @@ def computation(
             "train_steps": record.train_steps,
             "train_device": record.device,
             "train_recipe": record.recipe,
+            "images_sha256": hashlib.sha256(table).hexdigest(),
             "device": describe_device(place),
             "recipe": store.recipe,
             "versions": {"acf": version("acf"), "torch": torch.__version__},
@@ -86,15 +98,14 @@ def computation(
             f"worst Lipschitz bound {measured['certificate']['worst']:.4f}, "
             f"reconstruction error {measured['reconstruction_error']:.1e}"
         )
-        return Outputs({output.name: json_bytes(metrics)}, summary)
+        return Outputs({output.name: json_bytes(metrics), IMAGES: table}, summary)
 
     output = project.metrics(run)
     return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
-        inputs={"test": manifest.sha256["test"], "weights": weights(model)},
-        folder=output.parent,
-        names=[output.name],
+        inputs={"test": manifest.sha256["test"], **model_inputs(record, weights(model))},
+        paths=[output, project.images(run)],
         work=work(settings, "evaluate", manifest.shape),
         compute=compute,
     )

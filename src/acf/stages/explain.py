@@ -111,7 +111,7 @@ class _Explanation:
             where = f", which was at {at} at its last checkpoint" if reached else ""
             return f"{title} would wait: another process is at work on {named}{where}.", False
         ago = f"{duration(stored.age)} ago"
-        if stored.kept and set(stored.kept) == set(self._computation.names):
+        if stored.kept and set(stored.kept) == {path.name for path in self._computation.paths}:
             if damaged := stored.damaged_outputs():
                 what = f"of {named}, finished {ago}, {', '.join(damaged)} is damaged in the run store"
                 return f"{title} would be computed again: {what}.", False
@@ -145,11 +145,10 @@ class _Explanation:
 
     def _in_place(self) -> str:
         """Say of which recipe the outputs in their places are."""
-        folder = self._computation.folder
-        there = [name for name in self._computation.names if (folder / name).is_file()]
-        place = f"{folder / there[0]}" if len(self._computation.names) == 1 and there else f"{folder}"
-        if len(there) < len(self._computation.names):
-            return f"{'Some' if there else 'All'} of its outputs are missing in {folder}."
+        paths, place = self._computation.paths, self._computation.place
+        if absent := [path for path in paths if not path.is_file()]:
+            folders = " and ".join(dict.fromkeys(str(path.parent) for path in absent))
+            return f"{'Some' if len(absent) < len(paths) else 'All'} of its outputs are missing in {folders}."
         found = self._recipe_in_place()
         if found is None:
             return f"Of which recipe the outputs in {place} are is not known."
@@ -165,10 +164,10 @@ class _Explanation:
         return f"The outputs in {place} are not of this recipe but of {what}."
 
     def _recipe_in_place(self) -> str | None:
-        folder, names = self._computation.folder, self._computation.names
+        paths = {path.name: path for path in self._computation.paths}
         if self._stage in RECORDS:
-            return _recorded(folder / RECORDS[self._stage])
-        hashes = {name: file_hash(folder / name) for name in names}
+            return _recorded(paths[RECORDS[self._stage]])
+        hashes = {name: file_hash(path) for name, path in paths.items()}
         candidates = [read_stored(self._project.root / RUNS / self._recipe), *self._alike]
         return next((stored.recipe for stored in candidates if stored.kept == hashes), None)
 
@@ -195,7 +194,7 @@ class _Explanation:
         stage = f"{self._stage}-{experiment}@{variant}-{seed}"
         if self._stage == "baselines":
             stage = f"baselines@{experiment}"
-        output = (self._computation.folder / self._computation.names[0]).relative_to(self._project.root).as_posix()
+        output = self._computation.paths[0].relative_to(self._project.root).as_posix()
         return f"`dvc status {stage}` and `snakemake --dry-run {output}` say what the engines would do."
 
 

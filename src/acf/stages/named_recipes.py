@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from acf.errors import AcfError, ConfigError, DataError
-from acf.flows.storage import CONFIG, WEIGHTS, weights_hash
+from acf.flows.record import CONFIG, WEIGHTS, weights_hash
 from acf.registry import ANALYSES
 from acf.runs.recipe import code_hashes, recipe_name
 from acf.runs.store import OUTPUTS, RUNS

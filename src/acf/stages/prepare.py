@@ -1,4 +1,4 @@
-"""The stage `prepare`: from a data set's source to `data/<dataset>/{train,test}.pth` and its manifest."""
+"""The stage `prepare`: from a data set's source to `data/<dataset>/{train,test}.pth`, its labels and its manifest."""
 
 import math
 import shutil
@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from acf.data.download.downloads import DOWNLOADS, HASHES, Downloads
 from acf.data.formats.convert import npy_to_pth
+from acf.data.prepared.labels import Labels, labels_hash, labels_path
 from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
 from acf.data.prepared.tensors import tensor_path, verify
 from acf.data.sources.image_dataset import ImageDataset
@@ -22,10 +23,11 @@ from acf.stages.conversions import note_conversion
 
 
 def prepare(dataset: str, root: Path = ROOT) -> Manifest:
-    """Make `root/<dataset>/{train,test}.pth` and `manifest.json`, unless they are there and whole.
+    """Make `root/<dataset>/{train,test}.pth`, `labels.json` and `manifest.json`, unless they are there and whole.
 
     Fetched files are kept in `root/.downloads/<dataset>/`. The manifest is written last, so its presence says
-    that the tensors are complete. A second process preparing the same data set waits for the first.
+    that the tensors and labels are complete. A second process preparing the same data set waits for the first.
+    What an earlier version has prepared, without labels, stays in place until the source has been read again.
 
     Raises:
         ConfigError: unknown data set, or its class cannot be used.
@@ -67,13 +69,16 @@ def _only_one(path: Path, dataset: str) -> Iterator[bool]:
 
 
 def _present(source: ImageDataset, root: Path) -> Manifest | None:
-    """Return the manifest if all three files are there, whole, and what the code would write today."""
+    """Return the manifest if all files are there, whole, and what the code would write today."""
     if not manifest_path(source.name, root).exists():
         return None
     try:
         manifest = verify(source.name, root)
     except DataError as error:
         print(f"{error.args[0].partition('; run')[0]}: preparing again")
+        return None
+    if without_labels(source, manifest):
+        print(f"{root / source.name} was prepared by an earlier version, which kept no labels: preparing again")
         return None
     if not describes(source, manifest):
         print(f"{manifest_path(source.name, root)} is of another version of the data set: preparing again")
@@ -84,9 +89,13 @@ def _present(source: ImageDataset, root: Path) -> Manifest | None:
 
 def describes(source: ImageDataset, manifest: Manifest) -> bool:
     """Whether a manifest is one that the class of its data set could have today."""
-    return manifest == _manifest(source, source.sha256 or manifest.sha256, manifest.counts) and _possible(
-        source, manifest.counts
-    )
+    expected = _manifest(source, source.sha256 or manifest.sha256, manifest.counts, manifest.labels)
+    return manifest.labels is not None and manifest == expected and _possible(source, manifest.counts)
+
+
+def without_labels(source: ImageDataset, manifest: Manifest) -> bool:
+    """Whether a manifest lacks nothing but the labels, which earlier versions did not keep."""
+    return manifest.labels is None and describes(source, manifest.model_copy(update={"labels": "0" * 64}))
 
 
 def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
@@ -94,41 +103,79 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
     with writing(scratch):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-    with writing(manifest_path(source.name, root)):
-        # An old manifest must not vouch for new tensors.
-        manifest_path(source.name, root).unlink(missing_ok=True)
     files = Downloads(source.name, downloads, root.parent / HASHES)
+    if not _serves(source, root):
+        _withdraw(source, root)
     try:
         arrays = source.export(files, scratch)
-        hashes: dict[Split, str] = {}
-        counts: dict[Split, int] = {}
-        for split in SPLITS:
-            path = tensor_path(source.name, split, root)
-            hashes[split], counts[split] = npy_to_pth(
-                arrays[split],
-                path,
-                shape=source.shape,
-                levels=source.levels,
-                count=source.counts[split],
-                origin=f"array of {split} images from {', '.join(map(str, files.used)) or source.source}",
-            )
-            if source.sha256 and hashes[split] != source.sha256[split]:
-                raise DataError(
-                    f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
-                    f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
-                )
-            arrays[split].unlink()
-            print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
+        origin = ", ".join(map(str, files.used)) or source.source
+        labels = source.labels(files)
+        # An old manifest must not vouch for new tensors.
+        _withdraw(source, root)
+        hashes, counts = _convert(source, arrays, origin, root)
+        manifest = _manifest(source, hashes, counts, labels_hash(labels.content()))
+        if fault := labels.fault(manifest):
+            raise DataError(f"the source of {source.name} has {fault}; its class does not read it rightly")
     except DataError as error:
         raise files.blame(error) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     files.record()
-    manifest = _manifest(source, hashes, counts)
+    _write_labels(labels, labels_path(source.name, root))
     with replacing(manifest_path(source.name, root)) as file:
         file.write(manifest.model_dump_json(indent=2).encode() + b"\n")
     print(f"wrote {manifest_path(source.name, root)}")
     return manifest
+
+
+def _convert(
+    source: ImageDataset, arrays: Mapping[Split, Path], origin: str, root: Path
+) -> tuple[dict[Split, str], dict[Split, int]]:
+    """Write the tensors, remove the arrays they are made of, and return hashes and numbers of images."""
+    hashes: dict[Split, str] = {}
+    counts: dict[Split, int] = {}
+    for split in SPLITS:
+        path = tensor_path(source.name, split, root)
+        hashes[split], counts[split] = npy_to_pth(
+            arrays[split],
+            path,
+            shape=source.shape,
+            levels=source.levels,
+            count=source.counts[split],
+            origin=f"array of {split} images from {origin}",
+        )
+        if source.sha256 and hashes[split] != source.sha256[split]:
+            raise DataError(
+                f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
+                f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
+            )
+        arrays[split].unlink()
+        print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
+    return hashes, counts
+
+
+def _serves(source: ImageDataset, root: Path) -> bool:
+    """Whether prepared data that lack nothing but labels are in place, which serve all that needs none."""
+    try:
+        return without_labels(source, verify(source.name, root))
+    except DataError:
+        return False
+
+
+def _withdraw(source: ImageDataset, root: Path) -> None:
+    """Remove the manifest, which vouches for the tensors, and the labels."""
+    for path in (manifest_path(source.name, root), labels_path(source.name, root)):
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+
+def _write_labels(labels: Labels, path: Path) -> None:
+    with replacing(path) as file:
+        file.write(labels.content())
+    if labels.train is None:
+        print(f"wrote {path}: the source has no labels")
+    else:
+        print(f"wrote {path}: {len(set(labels.train))} classes")
 
 
 def _possible(source: ImageDataset, counts: Mapping[Split, int]) -> bool:
@@ -139,7 +186,9 @@ def _possible(source: ImageDataset, counts: Mapping[Split, int]) -> bool:
     return True
 
 
-def _manifest(source: ImageDataset, hashes: Mapping[Split, str], counts: Mapping[Split, int]) -> Manifest:
+def _manifest(
+    source: ImageDataset, hashes: Mapping[Split, str], counts: Mapping[Split, int], labels: str | None
+) -> Manifest:
     return Manifest(
         dataset=source.name,
         shape=source.shape,
@@ -147,5 +196,6 @@ def _manifest(source: ImageDataset, hashes: Mapping[Split, str], counts: Mapping
         bits=math.log2(source.levels),
         counts=dict(counts),
         sha256=dict(hashes),
+        labels=labels,
         source=source.source,
     )

@@ -8,8 +8,14 @@ from acf.settings.params import PARAMS_FILE, Params, Run
 
 HISTORY = "history.csv"
 """The table of a training, beside the model."""
+IMAGES, BASELINE_IMAGES = "images.csv", "baselines.csv"
+"""Tables of single test images, whose hash stands in metrics.json and in baselines.json."""
 SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+TEMPERATURES, NEAREST = "temperatures.png", "nearest.png"
 """The pictures of a model."""
+SAMPLES_RECORD = "samples.json"
+"""What was measured of them."""
+SAMPLE_FILES = (SAMPLES, RECONSTRUCTIONS, TEMPERATURES, NEAREST, SAMPLES_RECORD)
 
 
 class Project:
@@ -54,6 +60,14 @@ class Project:
         """File of what was measured of the baselines of an experiment."""
         return self.root / "results" / experiment / "baselines.json"
 
+    def images(self, run: Run) -> Path:
+        """Table of bits/dim of every test image under a model."""
+        return self.analyses(run) / IMAGES
+
+    def baseline_images(self, experiment: str) -> Path:
+        """Table of bits/dim of every test image under each baseline of an experiment."""
+        return self.root / "analyses" / experiment / BASELINE_IMAGES
+
     def samples(self, run: Run) -> Path:
         """Folder of the pictures of a model."""
         return self.root / "samples" / run.folder
@@ -65,6 +79,14 @@ class Project:
     def report(self, experiment: str) -> Path:
         """Folder of the report on an experiment."""
         return self.root / "reports" / experiment
+
+    def summary(self, experiment: str) -> Path:
+        """File with few numbers of every model of an experiment, for DVC."""
+        return self.root / "summaries" / f"{experiment}.json"
+
+    def curves(self, experiment: str) -> Path:
+        """Table of the training curves of an experiment, for DVC."""
+        return self.root / "curves" / f"{experiment}.csv"
 
     @property
     def index(self) -> Path:

@@ -9,19 +9,24 @@ from PIL import Image
 from pydantic import BaseModel
 
 from acf.errors import AcfError
-from acf.flows.storage import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
+from acf.flows.record import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
 from acf.registry import ANALYSES
 from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
+from acf.reporting.sampled_files import SamplesFile
 from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
-from acf.stages.project import HISTORY
+from acf.runs.recipe import file_hash
+from acf.stages.project import BASELINE_IMAGES, HISTORY, IMAGES, SAMPLES_RECORD
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     CONFIG: TrainedModel,
     "metrics.json": Metrics,
     "baselines.json": Baselines,
+    SAMPLES_RECORD: SamplesFile,
     **{f"{name}.json": AnalysisFile for name in ANALYSES},
 }
+VOUCHED = {IMAGES: "metrics.json", BASELINE_IMAGES: "baselines.json"}
+"""Tables, each with the output of the same call that has its hash, `images_sha256`."""
 IN_PAGE = re.compile(r'<meta name="recipe" content="(\w+)">')
 HEAD = 1000
 """Characters of a page in which it says its recipe."""
@@ -38,14 +43,18 @@ def recorded_recipe(paths: Sequence[Path], whole: bool = False) -> str | None:
         None if a file is missing or damaged, if they say different recipes, or none.
     """
     try:
-        said = {_said(path, whole) for path in paths} - {""}
+        said = {_said(path, whole, paths) for path in paths} - {""}
     except (AcfError, OSError, ValueError, SyntaxError, KeyError):  # pillow's readers raise SyntaxError, too
         return None
     return said.pop() if len(said) == 1 else None
 
 
-def _said(path: Path, whole: bool) -> str | None:
+def _said(path: Path, whole: bool, paths: Sequence[Path]) -> str | None:
     """Return what one file says; "" for a file that is vouched for by the others."""
+    if path.name in VOUCHED:
+        (voucher,) = (other for other in paths if other.name == VOUCHED[path.name])
+        record = read_result(voucher, SCHEMAS[voucher.name], {}, "acf")
+        return "" if file_hash(path) == getattr(record, "images_sha256", None) else None
     if path.name in SCHEMAS:
         if path.name == CONFIG:
             read_record(path.parent)

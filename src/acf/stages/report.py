@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from acf.errors import AcfError, ConfigError
-from acf.registry import BASELINES
+from acf.data.sources.registered import dataset_source
 from acf.reporting.comparison import comparison
-from acf.reporting.figures import bounds, curves, ranking
-from acf.reporting.page import report_page
-from acf.reporting.result_files import read_result
-from acf.reporting.results import Results, read_history
-from acf.reporting.schemas import Baselines, Metrics, TrainedModel
+from acf.reporting.figures import ranking
+from acf.reporting.for_dvc import curves_table, summary
+from acf.reporting.latex import tabular
+from acf.reporting.origins import commands
+from acf.reporting.page import Content, report_page
+from acf.reporting.page_parts import Section
+from acf.reporting.parts import certificates, training
+from acf.reporting.published_figures import published_section
+from acf.reporting.results import Absent, Results
+from acf.reporting.sections.convergence_section import convergence_section
+from acf.reporting.style import Looks, looks
 from acf.reporting.verdict import notes, verdict
-from acf.reporting.wording import FULL, TERMINAL, cells, headings, markdown, printable
+from acf.reporting.wording import ABSENT, FULL, TERMINAL, cells, headings, markdown_table, printable
+from acf.runs.commit import code_commit
+from acf.runs.files import write_atomically
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
-from acf.settings.params import Params, Run
-from acf.stages.analysis_sections import analysis_sections, read_picture
+from acf.stages.analysis_sections import analysis_sections
 from acf.stages.code_notes import note_code
-from acf.stages.project import HISTORY, RECONSTRUCTIONS, SAMPLES, Project
+from acf.stages.experiment_results import bases, needed_files, read_results
+from acf.stages.project import Project
+from acf.stages.sample_sections import sampled_sections
 
 PLAIN_WIDTH = 120
-SHOWN_MISSING = 8
 
 
 def report(experiment: str, root: Path = Path(".")) -> None:
-    """Write reports/<experiment>/{index.html,table.csv,table.md,figures/*.png} and print the table.
+    """Write reports/<experiment>/{index.html,table.csv,table.md,table.tex,figures/} and print the table.
 
-    Everything is made before anything is written: a report that fails leaves the earlier one as it was.
+    What DVC shows goes to summaries/<experiment>.json and curves/<experiment>.csv.
+
+    Everything is made before anything is written: a report that fails leaves the earlier one as it was. What is not
+    trained, not evaluated or damaged is named in the report and on the terminal.
 
     Raises:
-        ConfigError: no such experiment, or result files are missing; the message names their commands.
-        AcfError: a result file does not have the form of docs/architecture.md, or a file cannot be written.
+        ConfigError: no such experiment, or not even its baselines are there; the message names the commands.
+        AcfError: the baselines' files do not have the form of docs/architecture.md, or a file cannot be written.
     """
     project = Project(root)
     hashes = code_hashes("report")
@@ -45,23 +55,41 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     results = read_results(project, experiment)
     made_of = report_recipe(project, experiment, hashes)
     table = comparison(results)
-    figures = _figures(project, table, results)
-    sections = analysis_sections(project, experiment, results.bases)
-    figures |= {figure.name: figure.png for section in sections for figure in section.figures}
-    bullets = "".join(f"- {note}\n" for note in notes(table, results))
-    files = {
-        "table.csv": table.to_csv(index=False).encode(),
-        "table.md": f"{markdown(table, FULL)}\n{bullets}".encode(),
-        **{f"figures/{name}.png": content for name, content in figures.items()},
-        "index.html": report_page(table, results, figures, made_of, sections).encode(),
-    }
+    appearance = looks(list(project.params.raw["variants"]))
+    analyses = analysis_sections(project, experiment, results.bases, appearance)
+    sampled, unseen = sampled_sections(project, experiment)
+    shown = _sections(project, table, results, appearance, [*sampled, *analyses.sections])
+    best = ranking(table, results, appearance)
+    tables = _tables(table, results)
+    content = Content(
+        table=table,
+        results=results,
+        ranking=best,
+        sections=shown,
+        analysed=analyses.files,
+        seeds=project.params.seeds(experiment),
+        commands=commands(
+            experiment, results.dataset, project.params.runs(experiment), project.params.analysed(experiment)
+        ),
+        commit=code_commit(project.root),
+        recipe=made_of,
+        tables=tables,
+    )
+    files = {f"table.{ending}": text for ending, text in tables.items()}
+    for figure in [best, *(figure for section in shown for figure in section.figures)]:
+        files |= {f"figures/{figure.name}.png": figure.png}
+        files |= {f"figures/{figure.name}.svg": figure.svg} if figure.svg is not None else {}
+    files["index.html"] = report_page(content).encode()
     folder = project.report(experiment)
+    for_dvc = {project.summary(experiment): summary(results), project.curves(experiment): curves_table(results)}
     replace_folder(folder, files, project.lock(f"report-{experiment}"))
-    _print(table, results, folder / "index.html")
+    for path, text in for_dvc.items():
+        write_atomically(path, text)
+    _print(table, results, [*results.absent, *unseen, *analyses.absent], folder / "index.html")
 
 
 def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) -> str:
-    """Return the recipe of a report, whose page carries it.
+    """Return the recipe of a report, whose page carries it; files that are missing count as missing.
 
     Args:
         project: where the files are that it is made from.
@@ -69,128 +97,56 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         hashes: those of the code (`acf.runs.recipe.code_hashes`).
 
     Raises:
-        OSError: a file is missing.
+        OSError: a file cannot be read.
     """
     params = project.params
     settings = {
         "experiment": experiment,
         "dataset": params.dataset(experiment),
         "runs": [list(run) for run in params.runs(experiment)],
-        "bases": _bases(params, experiment),
+        "bases": bases(params, experiment),
+        "variants": list(params.raw["variants"]),
+        "reporting": params.reporting(experiment).model_dump(mode="json"),
     }
-    inputs = {path.relative_to(project.root).as_posix(): file_hash(path) for path in _needed(project, experiment)}
+    inputs = {
+        path.relative_to(project.root).as_posix(): file_hash(path) if path.is_file() else "missing"
+        for path in needed_files(project, experiment)
+    }
     return recipe("report", settings, inputs, hashes=hashes)
 
 
-def read_results(project: Project, experiment: str) -> Results:
-    """Read the result files of all runs that params.yaml names for `experiment`.
-
-    Raises:
-        ConfigError: no such experiment, or files are missing; the message names them and their commands.
-        AcfError: a file does not have the form of docs/architecture.md, is of another run than its place says, or
-            holds what was measured of another training than the model's.
-    """
-    params = project.params
-    variants = {v: [run for run in params.runs(experiment) if run.variant == v] for v in params.variants(experiment)}
-    if taken := [variant for variant in variants if variant in BASELINES]:
-        raise ConfigError(f"{params.path}: variant {taken[0]!r} has the name of a baseline; give it another")
-    _check_present(project, experiment)
-    return Results(
-        experiment=experiment,
-        dataset=params.dataset(experiment),
-        baselines=_baselines(project, experiment),
-        metrics={v: [_metrics(project, run) for run in runs] for v, runs in variants.items()},
-        histories={v: [_history(project, run) for run in runs] for v, runs in variants.items()},
-        pictured={v: runs[0] for v, runs in variants.items()},
-        bases=_bases(params, experiment),
-    )
-
-
-def _baselines(project: Project, experiment: str) -> Baselines:
-    path, command = project.baselines(experiment), f"acf baselines --experiment {experiment}"
-    identity = {"experiment": experiment, "dataset": project.params.dataset(experiment)}
-    found = read_result(path, Baselines, identity, command)
-    named = found.baselines | found.not_available
-    if absent := [name for name in BASELINES if name not in named]:
-        raise AcfError(f"{path} lacks {', '.join(absent)}; run: {command}")
-    if unknown := [name for name in named if name not in BASELINES]:
-        raise AcfError(f"{path} has unknown baselines: {', '.join(unknown)}; run: {command}")
-    return found
-
-
-def _metrics(project: Project, run: Run) -> Metrics:
-    identity = run.identity(project.params.dataset(run.experiment))
-    path, command = project.metrics(run), f"acf evaluate {run.options}"
-    metrics = read_result(path, Metrics, identity, command)
-    model = read_result(project.training_record(run), TrainedModel, identity, f"acf train {run.options}")
-    if metrics.train_recipe != model.recipe:
-        raise AcfError(f"{path} is of another training than the model's; run: {command}")
-    return metrics
-
-
-def _history(project: Project, run: Run) -> pd.DataFrame:
-    return read_history(project.model(run) / HISTORY, f"acf train {run.options}")
-
-
-def _bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without on the same branch; None where there is none."""
-    models = {variant: params.resolve(experiment, variant).model for variant in params.variants(experiment)}
-    plain = {model.branch: variant for variant, model in models.items() if model.attention.kind == "none"}
-    return {
-        variant: None if model.attention.kind == "none" else plain.get(model.branch)
-        for variant, model in models.items()
-    }
-
-
-def _needed(project: Project, experiment: str) -> dict[Path, str]:
-    """Return the files that a report is made from, each with the command that makes it."""
-    needed = {project.baselines(experiment): f"acf baselines --experiment {experiment}"}
-    for run in project.params.runs(experiment):
-        for file in (project.model(run) / HISTORY, project.training_record(run)):
-            needed[file] = f"acf train {run.options}"
-        needed[project.metrics(run)] = f"acf evaluate {run.options}"
-        for name in (SAMPLES, RECONSTRUCTIONS):
-            needed[project.samples(run) / name] = f"acf sample {run.options}"
-    sections = dict(project.params.analyses(experiment))
-    for analysis, run in project.params.analysed(experiment):
-        for name in sections[analysis].output_names(analysis):
-            needed[project.analyses(run) / name] = f"acf {analysis} {run.options}"
-    return needed
-
-
-def _check_present(project: Project, experiment: str) -> None:
-    missing = [
-        f"  {file.relative_to(project.root).as_posix()}  (made by: {command})"
-        for file, command in _needed(project, experiment).items()
-        if not file.is_file()
+def _sections(
+    project: Project, table: pd.DataFrame, results: Results, appearance: Looks, measured: Sequence[Section]
+) -> list[Section]:
+    """Return the sections of the page, those on samples and analyses, `measured`, among them."""
+    count = dataset_source(results.dataset).counts["train"]
+    convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
+    return [
+        training(results, appearance),
+        *filter(None, [convergence]),
+        certificates(results, appearance),
+        *measured,
+        published_section(table, results, count if isinstance(count, int) else None),
     ]
-    if missing:
-        more = [f"  and {len(missing) - SHOWN_MISSING} more"] if len(missing) > SHOWN_MISSING else []
-        lines = [f"the report on {experiment} needs files that are missing:", *missing[:SHOWN_MISSING], *more]
-        raise ConfigError("\n".join([*lines, f"all at once: dvc repro report@{experiment}"]))
 
 
-def _figures(project: Project, table: pd.DataFrame, results: Results) -> dict[str, bytes]:
-    """Return the contents of the PNG files by name."""
-    pictures = {
-        f"{name.removesuffix('.png')}-{variant}": _picture(project.samples(run) / name, run)
-        for name in (SAMPLES, RECONSTRUCTIONS)
-        for variant, run in results.pictured.items()
-    }
+def _tables(table: pd.DataFrame, results: Results) -> dict[str, bytes]:
+    """Return the comparison table as files, by ending; the CSV file has measured rows only."""
+    said = notes(table, results)
+    heads, rows = headings(FULL), cells(table, FULL)
+    for one in results.absent:
+        name = f"{one.run.variant}, seed {one.run.seed}"
+        rows.append([name, one.why.partition(";")[0].partition(":")[0], *[ABSENT] * (len(heads) - 2)])
+    bullets = "".join(f"- {note}\n" for note in said)
+    rules = [len(results.baselines.baselines) - 1]
     return {
-        "ranking": ranking(table, results),
-        "curves-steps": curves(results, "step", "training step"),
-        "curves-seconds": curves(results, "seconds", "seconds of training"),
-        "bounds": bounds(results),
-        **pictures,
+        "csv": table.to_csv(index=False).encode(),
+        "md": f"{markdown_table(heads, rows)}\n{bullets}".encode(),
+        "tex": tabular(heads, rows, said, rules).encode(),
     }
 
 
-def _picture(path: Path, run: Run) -> bytes:
-    return read_picture(path, f"run: acf sample {run.options}")
-
-
-def _print(table: pd.DataFrame, results: Results, page: Path) -> None:
+def _print(table: pd.DataFrame, results: Results, absent: Sequence[Absent], page: Path) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
@@ -208,4 +164,14 @@ def _print(table: pd.DataFrame, results: Results, page: Path) -> None:
     console.print(grid)
     for sentence in verdict(table, results):
         console.print(shown(sentence))
+    _print_absent(absent, lambda text: console.print(shown(text), soft_wrap=True))
     console.print(shown(f"report: {page}"), soft_wrap=True)
+
+
+def _print_absent(absent: Sequence[Absent], line: Callable[[str], None]) -> None:
+    """Say what the report does without, once for each run that is not trained."""
+    said = dict.fromkeys(f"{one.run.variant}, seed {one.run.seed}: {one.why}" for one in absent)
+    if said:
+        line("The report does without:")
+    for text in said:
+        line(f"  {text}")

@@ -1,30 +1,35 @@
-"""The stage `sample`: grids of samples and of reconstructions."""
+"""The stage `sample`: samples, reconstructions and nearest training images, as pictures and in numbers."""
 
-import hashlib
-import math
+import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from acf.data import load as load_images
-from acf.evaluation.grids import grey, png, tile
-from acf.evaluation.likelihood import dequantise
-from acf.flows.storage import load, weights_hash
+from acf.data import read_manifest
+from acf.data.prepared.manifest import SPLITS
+from acf.flows.record import weights_hash
+from acf.reporting.result_files import require_form
+from acf.reporting.sampled_files import SamplesFile
+from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
 from acf.settings.config import model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
-from acf.stages.cached import Computation, Outputs
-from acf.stages.project import RECONSTRUCTIONS, SAMPLES, Project
-from acf.stages.trained import read_trained
+from acf.stages.cached import Computation, Outputs, json_bytes
+from acf.stages.project import SAMPLE_FILES, SAMPLES_RECORD, Project
+from acf.stages.trained import model_inputs, read_trained
+
+if TYPE_CHECKING:
+    import torch
 
 
 def sample(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
-    """Write samples.png and reconstructions.png to samples/<experiment>/<variant>/seed<seed>.
+    """Write pictures of samples and reconstructions, and samples.json, to samples/<experiment>/<variant>/seed<seed>.
 
-    All variants and seeds start from the same latent noise. The reconstructions are test images above f^-1(f(x)).
+    All variants and seeds start from the same latent noise, at every temperature. The reconstructions are test images
+    above f^-1(f(x)).
 
     Raises:
         NotContractiveError: a block is not proven contractive, so the flow is not inverted.
@@ -49,41 +54,49 @@ def computation(
     """
     settings = project.params.resolve(run.experiment, run.variant)
     dataset = project.params.dataset(run.experiment)
+    manifest = read_manifest(dataset, project.data)
     config = settings.sampling
-    model = project.model(run)
+    model, folder = project.model(run), project.samples(run)
     record = read_trained(project, run)
     levels = model_config_from(record.model).levels
-    images = load_images(dataset, "test", project.data, levels)[: config.reconstructions]
+    identity = run.identity(dataset)
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
             return draw(place, store.recipe)
 
-    def draw(place: torch.device, recipe: str) -> Outputs:
+    def draw(place: "torch.device", recipe: str) -> Outputs:
+        import torch
+
+        from acf.data import load as load_images
+        from acf.evaluation.grids import png
+        from acf.evaluation.sampled import sampled
+        from acf.flows.storage import load
+
         flow = load(model, place)
-        noise = torch.Generator().manual_seed(config.seed)
-        samples = grey(flow.sample(config.samples, config.temperature, noise), levels)
-        x = dequantise(images, levels, noise).to(next(flow.parameters()).device)
-        back = flow.inverse(flow.transform(x)).clamp(0, 1 - 1e-6)
-        pairs = torch.cat([grey(x, levels), grey(back, levels)])
-        columns = math.ceil(math.sqrt(len(samples)))
-        pictures = {SAMPLES: tile(samples, columns), RECONSTRUCTIONS: tile(pairs, len(x))}
-        return Outputs({name: png(picture, recipe=recipe) for name, picture in pictures.items()})
+        train, test = (load_images(dataset, split, project.data, levels) for split in SPLITS)
+        print(f"sample {run.folder.as_posix()}", flush=True)
+        started = time.perf_counter()
+        pictures, numbers = sampled(flow, train, test, config)
+        content = {
+            **identity,
+            "settings": config.model_dump(mode="json"),
+            **numbers,
+            "seconds": round(time.perf_counter() - started, 3),
+            "device": describe_device(place),
+            "train_recipe": record.recipe,
+            "recipe": recipe,
+            "versions": {"acf": version("acf"), "torch": torch.__version__},
+        }
+        require_form(content, SamplesFile, folder / SAMPLES_RECORD)
+        files = {f"{name}.png": png(picture, recipe=recipe) for name, picture in pictures.items()}
+        return Outputs({**files, SAMPLES_RECORD: json_bytes(content)})
 
     return Computation(
         stage="sample",
-        settings={
-            **run._asdict(),
-            "dataset": dataset,
-            "sampling": config.model_dump(mode="json"),
-            "model": record.model,
-        },
-        inputs={
-            "weights": weights(model),
-            "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
-        },
-        folder=project.samples(run),
-        names=(SAMPLES, RECONSTRUCTIONS),
-        work=work(settings, "sample", images.shape[1:]),
+        settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model},
+        inputs={**{split: manifest.sha256[split] for split in SPLITS}, **model_inputs(record, weights(model))},
+        paths=[folder / name for name in SAMPLE_FILES],
+        work=work(settings, "sample", manifest.shape),
         compute=compute,
     )

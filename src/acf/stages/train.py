@@ -1,16 +1,14 @@
 """The stage `train`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from acf.data import load, read_manifest
+from acf.data import read_manifest
 from acf.errors import ConfigError, UnwritableError
-from acf.flows.storage import CONFIG, WEIGHTS, serialise
+from acf.flows.record import CONFIG, WEIGHTS
 from acf.runs.device import describe_device, select_device
 from acf.runs.files import write_atomically
 from acf.runs.launch import launch
@@ -22,10 +20,14 @@ from acf.settings.config import ModelConfig, TrainingConfig
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
+from acf.stages.live import NOT_LIVE, Live
 from acf.stages.project import HISTORY, Project
-from acf.training.batches import Batches
-from acf.training.checkpoint import NAME as CHECKPOINT
-from acf.training.trainer import Trainer
+from acf.training.live.curves import LiveCurves, require_sinks
+
+if TYPE_CHECKING:
+    import torch
+
+    from acf.training.batches import Batches
 
 THREADS = "threads.txt"
 """The numbers of threads and processes that the last start of a training had, beside its checkpoints."""
@@ -34,7 +36,13 @@ NOTHING_LEFT = "finished"
 
 
 def train(
-    experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path("."), processes: int = 1
+    experiment: str,
+    variant: str,
+    seed: int,
+    device: str = "auto",
+    root: Path = Path("."),
+    processes: int = 1,
+    live: Live = NOT_LIVE,
 ) -> None:
     """Train one model and write it to models/<experiment>/<variant>/seed<seed>.
 
@@ -49,19 +57,24 @@ def train(
         device: where to compute; see `acf.runs.device.select_device`.
         root: the project's top folder.
         processes: number of processes to start, each on a device of its own, unless something else has started several.
+        live: where curves are shown while the model trains; the result does not depend on it.
 
     Raises:
+        ConfigError: curves cannot be shown there.
         AcfError: bad configuration, missing data, values that are not finite, a block that is not contractive; or
             another process has ended.
         SystemExit: one of the processes that were started has failed, and has said why.
     """
     project, run = Project(root), Run(experiment, variant, seed)
-    if processes > 1 and Place.of_environment() is None:
+    place = Place.of_environment()
+    if place is None or place.rank == 0:
+        require_sinks(live.sinks)
+    if processes > 1 and place is None:
         if not computation(project, run, device).restore(root):
-            _launch(run, device, processes, root)
+            _launch([*run.options.split(), *live.options], device, processes, root)
         return
     with ranks_of_environment(_device_of_rank(device)) as ranks:
-        training = computation(project, run, device, ranks)
+        training = computation(project, run, device, ranks, live)
         if ranks.first:
             training.restore_or_compute(root)
             ranks.from_first(NOTHING_LEFT)
@@ -71,26 +84,29 @@ def train(
             ranks.from_first()
 
 
-def _launch(run: Run, device: str, processes: int, root: Path) -> None:
-    arguments = ["train", *run.options.split()]
+def _launch(options: Sequence[str], device: str, processes: int, root: Path) -> None:
     with leased_devices(device, processes) as devices:
-        code = launch(arguments, [str(place) for place in devices], root)
+        code = launch(["train", *options], [str(place) for place in devices], root)
     if code:
         raise SystemExit(code)
 
 
-def _device_of_rank(name: str) -> torch.device | None:
+def _device_of_rank(name: str) -> "torch.device | None":
     """Return the device of this process among several, None if it is the only one."""
     place = Place.of_environment()
     if place is None or place.number == 1:
         return None
     device = select_device(name)
     if device.type == "cuda" and device.index is None:
+        import torch
+
         device = select_device(f"cuda:{place.local_rank % torch.cuda.device_count()}")
     return device
 
 
-def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks = ALONE) -> Computation:
+def computation(
+    project: Project, run: Run, device: str = "auto", ranks: Ranks = ALONE, live: Live = NOT_LIVE
+) -> Computation:
     """Return the training of `run`, which is not begun.
 
     Args:
@@ -98,6 +114,7 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
         run: which model.
         device: where to compute.
         ranks: the processes that compute it; all but the first begin when the first one does.
+        live: where curves are shown, by the first process.
 
     Raises:
         AcfError: bad configuration or missing data.
@@ -111,13 +128,12 @@ def computation(project: Project, run: Run, device: str = "auto", ranks: Ranks =
         levels=project.params.levels(run.experiment) or manifest.levels,
         training_log_det=settings.training.log_det,
     )
-    training = _Training(project, run, dataset, model, settings.training, device, ranks)
+    training = _Training(project, run, dataset, model, settings.training, device, ranks, live)
     return Computation(
         stage="train",
         settings={**training.identity, "model": model.model_dump(mode="json")},
         inputs={"train": manifest.sha256["train"]},
-        folder=project.model(run),
-        names=(WEIGHTS, CONFIG, HISTORY),
+        paths=[project.model(run) / name for name in (WEIGHTS, CONFIG, HISTORY)],
         work=work(settings, "train", manifest.shape),
         compute=training.compute,
     )
@@ -134,6 +150,7 @@ class _Training:
     config: TrainingConfig
     device: str
     ranks: Ranks
+    live: Live
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -142,6 +159,9 @@ class _Training:
 
     def compute(self, store: RunStore) -> Outputs:
         """Train, or go on from the checkpoint in the store's folder."""
+        from acf.data import load
+        from acf.training.batches import Batches
+
         images = load(self.dataset, "train", self.project.data, self.model.levels)
         held_out = self.config.validation_images
         if held_out >= len(images):
@@ -152,13 +172,22 @@ class _Training:
         with _own_device(self.device) as device:
             return self._train_on(device, batches, store)
 
-    def _train_on(self, device: torch.device, batches: Batches, store: RunStore) -> Outputs:
+    def _train_on(self, device: "torch.device", batches: "Batches", store: RunStore) -> Outputs:
+        import torch
+
+        from acf.flows.storage import serialise
+        from acf.training.trainer import Trainer
+
         title, ranks = f"train {self.run.folder.as_posix()}", self.ranks
         if ranks.first:
             _note_threads(title, store.folder, ranks)
             ranks.from_first(store.folder)  # the others begin
-        trainer = Trainer(self.model, self.config, batches, self.run.seed, device, store.folder, title, ranks)
-        flow, certificate = trainer.run()
+        shown = self.live.folders(self.run, store.recipe, self.project.root) if ranks.first else {}
+        with LiveCurves(title, shown) as curves:
+            trainer = Trainer(
+                *(self.model, self.config, batches, self.run.seed, device, store.folder, title, ranks, curves.update)
+            )
+            flow, certificate = trainer.run()
         record = {
             **self.identity,
             "recipe": store.recipe,
@@ -175,7 +204,7 @@ class _Training:
 
 
 @contextmanager
-def _own_device(name: str) -> Iterator[torch.device]:
+def _own_device(name: str) -> Iterator["torch.device"]:
     """The device of this process; several processes have theirs from whatever has started them."""
     if (device := _device_of_rank(name)) is not None:
         yield device
@@ -193,6 +222,10 @@ def _note_threads(title: str, folder: Path, ranks: Ranks) -> None:
 
     Sums over other numbers of them are rounded differently.
     """
+    import torch
+
+    from acf.training.checkpoint import NAME as CHECKPOINT
+
     path, numbers = folder / THREADS, _counted(torch.get_num_threads(), ranks.number)
     before = path.read_text(encoding="utf-8") if path.exists() else numbers
     if before != numbers and (folder / CHECKPOINT).exists():

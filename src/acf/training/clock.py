@@ -1,6 +1,8 @@
 """The times that a training run keeps."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Clock:
@@ -38,6 +40,13 @@ class Clock:
     def leave_out(self) -> None:
         """Leave the time since the last step out of the seconds of training."""
         self._counted_until = time.perf_counter()
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Leave the time that the body takes out of the seconds of training."""
+        start = time.perf_counter()
+        yield
+        self._counted_until += time.perf_counter() - start
 
     def end_row(self) -> None:
         """Update `steps_per_second` from the steps since the last call."""

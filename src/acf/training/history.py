@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -17,6 +18,13 @@ COLUMNS = (
     "validation_bits_per_dim",
     "validation_se",
 )
+
+Watch = Callable[[Sequence[Mapping[str, Any]]], None]
+"""Is handed all complete rows of a history, again and again, while there are more and more of them."""
+
+
+def nobody(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Watch nothing."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from acf.runs.ranks import ALONE, Ranks
 from acf.runs.reached import Reached, note_reached
 from acf.runs.signals import StopSignals
 from acf.settings.config import ModelConfig, TrainingConfig
+from acf.training.alike import require_alike
 from acf.training.average import MovingAverage, certified, certified_average
 from acf.training.batches import Batches
 from acf.training.best import Best
@@ -26,16 +27,16 @@ from acf.training.clock import Clock
 from acf.training.display import TrainingProgress
 from acf.training.finite import FiniteSteps, not_finite
 from acf.training.gradient import StepGradient
-from acf.training.history import History
+from acf.training.history import History, Watch, nobody
 from acf.training.interruption import T, unless_stopped
 from acf.training.messages import advice, introduction, validation_line
 from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from acf.training.random_state import random_state, restore_random_state
 from acf.training.reader import BatchReader
+from acf.training.schedule import row_is_due, validation_is_due
 from acf.training.validation import mean_and_standard_error, validation_bits_per_dim
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-ROWS_PER_VALIDATION = 10
 STEPS_BETWEEN_LOOKS = 100
 """After so many steps at most the host looks whether all were finite."""
 
@@ -56,6 +57,7 @@ class Trainer:
         title: name of the run, at the start of messages.
         ranks: the processes that share every batch. How many there are changes rounding only, and may change from one
             start to the next. The first one reads, writes and prints.
+        watch: handed all complete rows of the history after every step.
 
     Attributes:
         flow: the flow with the weights of the last step.
@@ -79,6 +81,7 @@ class Trainer:
         folder: Path,
         title: str,
         ranks: Ranks = ALONE,
+        watch: Watch = nobody,
     ) -> None:
         self.config = config
         self.batches = batches
@@ -86,6 +89,7 @@ class Trainer:
         self.folder = folder
         self.title = title
         self.ranks = ranks
+        self._watch = watch
         torch.manual_seed(seed)
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
@@ -156,14 +160,15 @@ class Trainer:
             self.average.update_parameters(self.flow)
             self.step += 1
             self._clock.count_step()
-            if self._row_is_due() or self.step % STEPS_BETWEEN_LOOKS == 0:
+            has_row = row_is_due(self.step, self.config)
+            if has_row or self.step % STEPS_BETWEEN_LOOKS == 0:
                 self._require_finite_steps()
-            if self._row_is_due():
+            if has_row:
                 self._end_row(rate, progress)
             self._end_step(progress)
 
     def _end_step(self, progress: TrainingProgress) -> None:
-        """Validate and write a checkpoint where they are due, and stop if a signal asks for it."""
+        """Validate and write a checkpoint where they are due, stop if a signal asks for it, and show new rows."""
         validated = self._validation_is_missing() and self._validate(progress)
         old = self._clock.seconds_since_checkpoint() > SECONDS_BETWEEN_CHECKPOINTS
         # Read once: a signal from here on is for the next step. What one process is told, all do after the same step.
@@ -173,6 +178,8 @@ class Trainer:
             self._write_checkpoint(progress)
         if stop:
             self._stop(stop)
+        with self._clock.left_out():
+            self._watch(self.history.rows)
 
     def _stop(self, number: int | None = None) -> NoReturn:
         """End with the error of a signal, by default the one that this process has received."""
@@ -216,21 +223,10 @@ class Trainer:
             errors = self.ranks.of_all(not_finite(self.flow, step, self._gradient.compute(step)[1]))
             raise min(errors, key=lambda error: "the output of" not in str(error))
         self._states_before.clear()
-        if (name := self.ranks.first_difference(self.flow.state_dict())) is not None:
-            raise TrainingError(
-                f"step {self.step}: {name} differs between the processes, which compute the same from the same; one of "
-                "their devices or libraries does not compute like the others"
-            )
-
-    def _row_is_due(self) -> bool:
-        steps_per_row = max(1, self.config.validate_every // ROWS_PER_VALIDATION)
-        return self.step % steps_per_row == 0 or self._validation_is_due()
-
-    def _validation_is_due(self) -> bool:
-        return self.step % self.config.validate_every == 0 or self.step == self.config.steps
+        require_alike(self.flow, self.step, self.ranks)
 
     def _validation_is_missing(self) -> bool:
-        due = self.step > 0 and self._validation_is_due()
+        due = self.step > 0 and validation_is_due(self.step, self.config)
         return due and self.history.rows[-1]["validation_bits_per_dim"] == ""
 
     def _images_per_second(self) -> float:

@@ -49,7 +49,8 @@ class Downloads:
             remote = replace(remote, sha256=known)
         lay_there = (self.folder / remote.name).exists()
         path = fetch(remote, self.dataset, self.folder)
-        self.used.append(path)
+        if path not in self.used:
+            self.used.append(path)
         if remote.sha256 or remote.md5:
             return path
         if path.parent == self.folder and not lay_there:

@@ -1,4 +1,4 @@
-"""`data/<dataset>/manifest.json`: what the two tensor files beside it hold."""
+"""`data/<dataset>/manifest.json`: what the tensor files and the labels beside it hold."""
 
 import math
 from pathlib import Path
@@ -37,7 +37,8 @@ class Manifest(BaseModel):
     """Shape, range, counts and content hashes of a prepared data set.
 
     `shape` is (C, H, W); `bits` is log2 of `levels`; `sha256` is over the tensors' bytes in N, C, H, W
-    order, so it does not depend on the file format or on the version of torch that wrote it.
+    order, so it does not depend on the file format or on the version of torch that wrote it. `labels` is the SHA-256 of
+    labels.json; None in manifests of earlier versions, which kept no labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -48,6 +49,7 @@ class Manifest(BaseModel):
     bits: float
     counts: PerSplit[PositiveInt]
     sha256: PerSplit[Sha256]
+    labels: Sha256 | None = None
     source: str
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
+from acf.data.prepared.labels import read_labels
 from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, prepare_hint, read_manifest
 from acf.errors import ConfigError, DataError
 
@@ -72,7 +73,9 @@ def load(dataset: str, split: Split, root: Path = ROOT, levels: int | None = Non
 
 
 def verify(dataset: str, root: Path = ROOT) -> Manifest:
-    """Check both splits as `load` does, and their bytes against the manifest's hashes; return the manifest.
+    """Check both splits as `load` does, their bytes and the labels by the manifest's hashes; return the manifest.
+
+    A manifest of an earlier version, which knows of no labels, is checked without them.
 
     Raises:
         DataError: as `load`, or the content differs from what was prepared; names the file.
@@ -87,6 +90,8 @@ def verify(dataset: str, root: Path = ROOT) -> Manifest:
                 f"{path} is damaged: SHA-256 of its images is {found}, the manifest has "
                 f"{manifest.sha256[split]}; {prepare_hint(dataset)}"
             )
+    if manifest.labels is not None:
+        read_labels(dataset, root)
     return manifest
 
 

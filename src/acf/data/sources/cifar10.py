@@ -10,6 +10,7 @@ from acf.data.download.downloads import Downloads
 from acf.data.download.fetch import Remote
 from acf.data.formats import archives
 from acf.data.formats.npy import NpyWriter
+from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import Split
 from acf.data.sources.image_dataset import ImageDataset
 from acf.errors import DataError
@@ -23,11 +24,12 @@ BATCHES: dict[Split, list[str]] = {
     "train": [f"data_batch_{i}.bin" for i in range(1, 6)],
     "test": ["test_batch.bin"],
 }
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 RECORD = 1 + 3 * 32 * 32  # label, then the red, green and blue values
 
 
 class CIFAR10(ImageDataset):
-    """60000 colour images of 32x32 with 256 levels in the published split; labels are dropped."""
+    """60000 colour images of 32x32 with 256 levels in the published split."""
 
     name = "cifar10"
     shape = (3, 32, 32)
@@ -40,21 +42,33 @@ class CIFAR10(ImageDataset):
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Fetch the archive and read its batches."""
-        path = downloads.fetch(ARCHIVE)
-        batches = _batches(path)
         paths: dict[Split, Path] = {}
-        for split, names in BATCHES.items():
+        for split, batches in _splits(downloads.fetch(ARCHIVE)).items():
             paths[split] = scratch / f"{split}.npy"
             with NpyWriter(paths[split], (32, 32, 3)) as writer:
-                for name in names:
-                    if name not in batches:
-                        raise DataError(f"{path} has no {name}; delete it and fetch it again")
-                    writer.append(batches[name])
+                for records in batches:
+                    writer.append(np.moveaxis(records[:, 1:].reshape(-1, 3, 32, 32), 1, -1))
         return paths
+
+    def labels(self, downloads: Downloads) -> Labels:
+        """Read the batches again."""
+        path = downloads.fetch(ARCHIVE)
+        parts = {split: np.concatenate(batches)[:, 0] for split, batches in _splits(path).items()}
+        if max(part.max(initial=0) for part in parts.values()) >= len(NAMES):
+            raise DataError(f"{path} has labels beyond {len(NAMES) - 1}; delete it and fetch it again")
+        return Labels(names=NAMES, **{split: part.tolist() for split, part in parts.items()})
+
+
+def _splits(path: Path) -> dict[Split, list[np.ndarray]]:
+    """Records of the batches of each split, in order."""
+    batches = _batches(path)
+    if missing := [name for names in BATCHES.values() for name in names if name not in batches]:
+        raise DataError(f"{path} has no {missing[0]}; delete it and fetch it again")
+    return {split: [batches[name] for name in names] for split, names in BATCHES.items()}
 
 
 def _batches(path: Path) -> dict[str, np.ndarray]:
-    """Images (N, 32, 32, 3) of each batch file, by its name."""
+    """Records (N, 1 + 3 32 32) of each batch file, by its name."""
     found = {}
     with archives.opened(path) as archive:
         for member, content in archives.files(archive, path):
@@ -62,6 +76,5 @@ def _batches(path: Path) -> dict[str, np.ndarray]:
                 values = np.frombuffer(content.read(), np.uint8)
                 if len(values) % RECORD:
                     raise DataError(f"{path}: {member.name} has {len(values)} bytes, no multiple of {RECORD}")
-                images = values.reshape(-1, RECORD)[:, 1:].reshape(-1, 3, 32, 32)
-                found[PurePosixPath(member.name).name] = np.moveaxis(images, 1, -1)
+                found[PurePosixPath(member.name).name] = values.reshape(-1, RECORD)
     return found

@@ -8,10 +8,12 @@ import numpy as np
 
 from acf.data.download.downloads import Downloads
 from acf.data.formats.npy import write_npy
+from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import Split
 from acf.data.sources.image_dataset import ImageDataset
 
 SPLIT_SEED = 0
+DIGITS = [str(digit) for digit in range(10)]
 
 
 class Digits(ImageDataset):
@@ -46,6 +48,14 @@ class Digits(ImageDataset):
             paths[split] = scratch / f"{split}.npy"
             write_npy(paths[split], images[indices])
         return paths
+
+    def labels(self, downloads: Downloads) -> Labels:
+        """Return the digits, in the order of the split."""
+        from sklearn.datasets import load_digits
+
+        target = load_digits().target
+        parts = {split: target[indices].tolist() for split, indices in split_indices(target).items()}
+        return Labels(names=DIGITS, **parts)
 
 
 def split_indices(labels: np.ndarray) -> dict[Split, np.ndarray]:

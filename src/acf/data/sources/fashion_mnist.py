@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from acf.data.download.downloads import Downloads
 from acf.data.download.fetch import Remote
+from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import Split
 from acf.data.sources.image_dataset import ImageDataset
-from acf.data.sources.mnist import write_idx_splits
+from acf.data.sources.mnist import read_idx_labels, write_idx_splits
 
 HINT = "on Debian and Ubuntu: apt install dataset-fashion-mnist, then ACF_MIRROR=/usr/share/datasets"
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -21,8 +22,12 @@ URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CONTENT = {
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 FILES: dict[Split, str] = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
+LABEL_FILES: dict[Split, str] = {"train": "train-labels-idx1-ubyte.gz", "test": "t10k-labels-idx1-ubyte.gz"}
+NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
 def remote(name: str) -> Remote:
@@ -31,7 +36,7 @@ def remote(name: str) -> Remote:
 
 
 class FashionMNIST(ImageDataset):
-    """70000 grey images of 28x28 with 256 levels in the published split; the label files are not needed."""
+    """70000 grey images of 28x28 with 256 levels in the published split."""
 
     name = "fashion-mnist"
     shape = (1, 28, 28)
@@ -49,3 +54,7 @@ class FashionMNIST(ImageDataset):
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Fetch the two image files, from `ACF_MIRROR` if it has them, and unpack them into `scratch`."""
         return write_idx_splits({split: remote(name) for split, name in FILES.items()}, downloads, scratch)
+
+    def labels(self, downloads: Downloads) -> Labels:
+        """Fetch the two label files, from `ACF_MIRROR` if it has them."""
+        return read_idx_labels({split: remote(name) for split, name in LABEL_FILES.items()}, NAMES, downloads)

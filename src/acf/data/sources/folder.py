@@ -8,7 +8,8 @@ from acf.data.download.downloads import Downloads
 from acf.data.download.progress import shown
 from acf.data.formats.images import Encoded, Target, decode
 from acf.data.formats.npy import NpyWriter
-from acf.data.prepared.manifest import Split
+from acf.data.prepared.labels import Labels
+from acf.data.prepared.manifest import SPLITS, Split
 from acf.data.sources.file_search import find_files
 from acf.data.sources.split import Divided
 from acf.errors import DataError
@@ -24,9 +25,11 @@ class ImageFolder(Divided):
 
     Attributes:
         folder: path; ~ is the home folder.
+        labelled: whether the subfolders of `folder` are classes, whose names are the labels of all images below them.
     """
 
     folder: ClassVar[str]
+    labelled: ClassVar[bool] = False
     levels = 256
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
@@ -36,12 +39,8 @@ class ImageFolder(Divided):
             DataError: the folder is missing, has fewer than two images or a part that cannot be read, or an image is
                 damaged; names it.
         """
-        folder = Path(self.folder).expanduser()
-        kinds = _kinds()
-        found = find_files(folder)
-        paths = sorted(path for path in found.files if path.suffix.lower() in kinds)
-        found.left_out["files with other endings"] = len(found.files) - len(paths)
-        left_out = ", ".join(f"{number} {what}" for what, number in found.left_out.items() if number)
+        folder = self._place()
+        paths, left_out = _images(folder)
         if len(paths) < 2:
             aside = f" (left out: {left_out})" if left_out else ""
             raise DataError(
@@ -59,6 +58,39 @@ class ImageFolder(Divided):
                 for piece in shown(pieces, f"reading {split} images", len(indices)):
                     writer.append(piece)
         return written
+
+    def labels(self, downloads: Downloads) -> Labels:
+        """Return the names of the subfolders as classes, if the images are `labelled`.
+
+        Raises:
+            DataError: an image lies in no subfolder; names it.
+        """
+        if not self.labelled:
+            return Labels()
+        folder = self._place()
+        paths, _ = _images(folder)
+        places = [path.relative_to(folder).parts for path in paths]
+        if outside := [path for path, place in zip(paths, places, strict=True) if len(place) == 1]:
+            raise DataError(
+                f"{outside[0]} lies in no subfolder of {folder}, and so has no label; put it into one, or set "
+                f"`labelled` of the class of {self.name} to False"
+            )
+        names = sorted({place[0] for place in places})
+        chosen = self.divide(len(paths))
+        parts = {split: [names.index(places[i][0]) for i in chosen[split]] for split in SPLITS}
+        return Labels(names=names, **parts)
+
+    def _place(self) -> Path:
+        return Path(self.folder).expanduser()
+
+
+def _images(folder: Path) -> tuple[list[Path], str]:
+    """Return the images in a folder, in the order of their paths, and what was left out, in words."""
+    kinds = _kinds()
+    found = find_files(folder)
+    paths = sorted(path for path in found.files if path.suffix.lower() in kinds)
+    found.left_out["files with other endings"] = len(found.files) - len(paths)
+    return paths, ", ".join(f"{number} {what}" for what, number in found.left_out.items() if number)
 
 
 def _kinds() -> set[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from acf.data.download.downloads import Downloads
+from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import Split
 
 
@@ -47,3 +48,16 @@ class ImageDataset(ABC):
         Raises:
             DataError: the source is missing or damaged.
         """
+
+    def labels(self, downloads: Downloads) -> Labels:
+        """Return the class of each image, in the order in which `export` has written the images before.
+
+        By default there are none.
+
+        Args:
+            downloads: gives the source files.
+
+        Raises:
+            DataError: the source is missing or damaged.
+        """
+        return Labels()

@@ -9,7 +9,9 @@ import numpy as np
 from acf.data.download.downloads import Downloads
 from acf.data.download.fetch import Remote
 from acf.data.formats.npy import write_npy
+from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import Split
+from acf.data.sources.digits import DIGITS
 from acf.data.sources.image_dataset import ImageDataset
 from acf.errors import DataError
 
@@ -40,16 +42,33 @@ class SVHN(ImageDataset):
             write_npy(paths[split], np.moveaxis(_images(downloads.fetch(remote)), -1, 0))
         return paths
 
+    def labels(self, downloads: Downloads) -> Labels:
+        """Read the digits, of which 0 is stored as 10."""
+        parts: dict[Split, list[int]] = {}
+        for split, remote in FILES.items():
+            path = downloads.fetch(remote)
+            stored = _variable(path, "y").ravel()
+            if not np.isin(stored, range(1, 11)).all():
+                raise DataError(f"{path}: y has other values than 1 to 10; delete it")
+            parts[split] = (stored.astype(int) % 10).tolist()
+        return Labels(names=DIGITS, **parts)
+
 
 def _images(path: Path) -> np.ndarray:
     """X (32, 32, 3, N) of a MATLAB file."""
-    from scipy.io import loadmat
-
-    try:
-        images = loadmat(path, variable_names=["X"])["X"]
-    except Exception as error:  # scipy lets a damaged file fail in any way
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise DataError(f"{path} is damaged or no MATLAB file with a variable X: {reason}; delete it") from None
+    images = _variable(path, "X")
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"{path}: X is {images.dtype} {images.shape}; expected uint8 (32, 32, 3, N)")
     return images
+
+
+def _variable(path: Path, name: str) -> np.ndarray:
+    """The variable `name` of a MATLAB file."""
+    from scipy.io import loadmat
+
+    try:
+        values: np.ndarray = loadmat(path, variable_names=[name])[name]
+    except Exception as error:  # scipy lets a damaged file fail in any way
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise DataError(f"{path} is damaged or no MATLAB file with a variable {name}: {reason}; delete it") from None
+    return values

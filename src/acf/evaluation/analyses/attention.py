@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acf.evaluation.analysis import Analysed, Found
+from acf.evaluation.block_inputs import watching
 from acf.evaluation.likelihood import dequantise
-from acf.evaluation.module_inputs import watching
 from acf.flows.flow import Flow
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.settings.analysis_config import AttentionMapsConfig

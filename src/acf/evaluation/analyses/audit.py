@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from acf.errors import DataError, TrainingError
 from acf.evaluation.analysis import Analysed, Found
+from acf.evaluation.block_inputs import watching
 from acf.evaluation.likelihood import check_images, dequantise
-from acf.evaluation.module_inputs import watching
 from acf.flows.flow import Flow, certify
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.bounds.attack import jacobian_norm, largest_gain, power_norm

@@ -7,7 +7,6 @@ import math
 from functools import cache
 
 import torch
-from scipy.optimize import brentq
 from scipy.special import lambertw
 from torch import Tensor
 
@@ -20,6 +19,8 @@ def _largest_ratio(n: int, power: float) -> float:
     With x = D - 1 the logarithmic derivative has the sign of 1 - (1 + power) x / (1 + x) - 1 / ln((n - 1) / x),
     which falls strictly on (0, n - 1): the maximum is its only zero.
     """
+    from scipy.optimize import brentq  # takes half a second, and few flows need it
+
     top = n - 1
 
     def slope(x: float) -> float:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
 from acf.reporting.schemas import Count, NotNegative, Stored
-from acf.reporting.section import Analysed, AnalysisPart, Figure, Section, Table
-from acf.reporting.style import WIDTH, draw_figure, looks
+from acf.reporting.style import WIDTH, Looks, draw_figure
 from acf.reporting.wording import ABSENT, decimal, with_error
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Attention(Stored):
         return self
 
 
-def section_of(analysed: Analysed[Attention], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Attention], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return what was found of each variant with attention: sentences, a table by block and head, curves and maps."""
     found = {variant: models[0].found for variant, models in analysed.items() if models}
     attending = {variant: it for variant, it in found.items() if it.blocks or it.not_available}
@@ -89,10 +89,9 @@ def section_of(analysed: Analysed[Attention], bases: Mapping[str, str | None]) -
     known = {variant: it for variant, it in attending.items() if it.blocks}
     if not known:
         return Section("attention", "Attention", sentences)
-    appearance = looks(list(analysed))
     curves = [
-        _curve(known, appearance, "distance", _relative_distance),
-        _curve(known, appearance, "entropy", _relative_entropy),
+        _curve(known, looks, "distance", _relative_distance),
+        _curve(known, looks, "entropy", _relative_entropy),
     ]
     maps = [_maps(variant, it) for variant, it in known.items() if any(block.maps for block in it.blocks)]
     return Section("attention", "Attention", sentences, [_table(known)], [*curves, *maps], _notes(known))
@@ -167,7 +166,7 @@ def _share(value: float | None) -> str:
 
 def _curve(
     found: Mapping[str, Attention],
-    appearance: Mapping[str, Any],
+    looks: Looks,
     what: str,
     relative: Callable[[Block, Head], float | None],
 ) -> Figure:
@@ -178,8 +177,8 @@ def _curve(
                 for number, block in enumerate(it.blocks, 1)
                 if (values := [v for head in block.heads if (v := relative(block, head)) is not None])
             ]
-            colour, marker = appearance[variant]
-            axes.plot([n for n, _ in means], [mean for _, mean in means], color=colour, marker=marker, label=variant)
+            look = looks[variant]
+            axes.plot([n for n, _ in means], [mean for _, mean in means], label=variant, **(look.line | look.points))
         axes.axhline(1, color="0.5", lw=1)
         axes.set(xlabel="block with attention, in the order of the flow", ylabel=f"{what} / that of even weights")
         axes.set_ylim(bottom=-0.04)  # a head on one position has 0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PositiveInt
 
+from acf.reporting.page_parts import Analysed, AnalysedModel, AnalysisPart, Figure, Section, Table
 from acf.reporting.schemas import NotNegative, Number, Stored
-from acf.reporting.section import Analysed, AnalysedModel, AnalysisPart, Figure, Section, Table
-from acf.reporting.style import draw_figure, looks
+from acf.reporting.style import Looks, draw_figure
 from acf.reporting.wording import ABSENT, bound, count, decimal
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class Audit(Stored):
 Models = Mapping[str, Sequence[AuditedBlock]]
 
 
-def section_of(analysed: Analysed[Audit], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Audit], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return whether a bound is refuted, how close what was found comes to the bounds, and what attention does."""
     models = {variant: models[0] for variant, models in analysed.items() if models}
     blocks = {variant: model.found.blocks for variant, model in models.items()}
     if not blocks:
         return Section("audit", "Certificates against an attack")
-    figures = [_ratios(blocks, list(analysed)), *(_against(variant, it) for variant, it in blocks.items())]
+    figures = [_ratios(blocks, looks), *(_against(variant, it) for variant, it in blocks.items())]
     tables = [_models(blocks), *(_blocks(variant, it) for variant, it in blocks.items())]
     title = "Certificates against an attack"
     return Section("audit", title, _sentences(blocks), tables, figures, _notes(list(models.values())))
@@ -119,14 +119,12 @@ def _number(value: float | None) -> str:
     return ABSENT if value is None else decimal(value, 2)
 
 
-def _ratios(models: Models, variants: Sequence[str]) -> Figure:
-    appearance = looks(variants)
-
+def _ratios(models: Models, looks: Looks) -> Figure:
     def draw(axes: Axes) -> None:
         for variant, blocks in models.items():
-            colour, marker = appearance[variant]
+            look = looks[variant]
             ratios = [block.ratio for block in blocks]
-            axes.plot(range(1, len(blocks) + 1), ratios, color=colour, marker=marker, ms=4, label=variant)
+            axes.plot(range(1, len(blocks) + 1), ratios, ms=4, label=variant, **(look.line | look.points))
         axes.axhline(1, color="0.3", lw=1)
         axes.set(xlabel="block, in the order of the flow", ylabel="largest gain found / proven bound")
         axes.set_ylim(bottom=0)

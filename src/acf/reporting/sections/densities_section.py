@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
+from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
 from acf.reporting.schemas import NotNegative, Number, Stored
-from acf.reporting.section import Analysed, AnalysisPart, Figure, Section, Table
-from acf.reporting.style import draw_figure, looks
+from acf.reporting.style import Looks, draw_figure
 from acf.reporting.wording import ABSENT, count, with_error
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class Densities(Stored):
 Models = Mapping[str, Densities]
 
 
-def section_of(analysed: Analysed[Densities], bases: Mapping[str, str | None]) -> Section:
+def section_of(analysed: Analysed[Densities], bases: Mapping[str, str | None], looks: Looks) -> Section:
     """Return the gap between training and test images, how well others are told apart, and histograms."""
     models = {variant: models[0].found for variant, models in analysed.items() if models}
     if not models:
         return Section("densities", "Likelihood of other images")
-    figures = [_histogram(variant, found, list(analysed)) for variant, found in models.items()]
+    figures = [_histogram(variant, found, looks[variant].colour) for variant, found in models.items()]
     sentences = [*_gaps(models, bases), *_told_apart(models)]
     return Section("densities", "Likelihood of other images", sentences, [_table(models)], figures, _notes(models))
 
@@ -139,9 +139,7 @@ def _area(area: Area | None) -> str:
     return ABSENT if area is None else with_error(area.auroc, area.se)
 
 
-def _histogram(variant: str, found: Densities, variants: list[str]) -> Figure:
-    colour, _ = looks(variants)[variant]
-
+def _histogram(variant: str, found: Densities, colour: str) -> Figure:
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from acf.settings.params import Run
+
+if TYPE_CHECKING:
+    from acf.reporting.style import Looks
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -22,7 +25,7 @@ class Figure:
         alt: what it shows, for those who do not see it.
         caption: the text below it.
         png: content of the PNG file.
-        svg: content of the SVG file; None for grids of images.
+        svg: content of the SVG file; None for pictures made of pixels, such as grids of images.
     """
 
     name: str
@@ -60,7 +63,6 @@ class Section:
         tables: shown before the figures.
         figures: shown side by side where there is room.
         notes: how it was measured and how to read it.
-        pixels: whether the figures are grids of images.
     """
 
     name: str
@@ -69,7 +71,6 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
-    pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class AnalysedModel(Generic[Form]):
     Attributes:
         run: the model.
         found: in the form of the analysis.
-        picture: content of the PNG file, enlarged; None if the analysis has none.
         settings: of the analysis.
+        picture: content of the PNG file, enlarged; None if the analysis has none.
     """
 
     run: Run
@@ -99,9 +100,9 @@ class AnalysisPart(Generic[Form]):
 
     Attributes:
         form: what the analysis stores under `found`.
-        section: makes the section from what was found of all models, and the base of each variant (None where it has
-            none).
+        section: makes the section from what was found of all models, the base of each variant (None where it has none),
+            and how each variant is drawn (`reporting/style.py`).
     """
 
     form: type[Form]
-    section: Callable[[Analysed[Form], Mapping[str, str | None]], Section]
+    section: Callable[[Analysed[Form], Mapping[str, str | None], Looks], Section]

@@ -1,0 +1,1 @@
+"""Curves of a training that can be looked at while it trains."""
