@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ def require_found(name: str, found: Any, path: Path) -> None:
     Raises:
         AcfError: it has not; the message names the key.
     """
-    require_form(found, part_of(name).form, path)
+    require_form(json.loads(json.dumps(found)), part_of(name).form, path)  # the forms know lists, not tuples
 
 
 def read_analysis(path: Path, name: str, run: Run, dataset: str, train_recipe: str | None) -> AnalysisFile:
