@@ -100,7 +100,7 @@ def test_no_image_is_blank(opened, report_url):
         return [image.alt, image.naturalWidth, new Set(pixels).size];
     }))"""
     images = page.locator("img").evaluate_all(different)
-    assert len(images) > 3 + 2 * (len(NAMES) - 1)
+    assert len(images) > 4 + 4 * (len(NAMES) - 1)
     for alt, width, colours in images:
         assert alt
         assert width > 100
