@@ -9,6 +9,7 @@ from scipy.linalg import sqrtm
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from acf.data.prepared.tensors import Images
 from acf.evaluation.frechet_distance import (
     Moments,
     bootstrap_error,
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 def gaussian(seed: int, d: int = 5) -> Moments:
     generator = torch.Generator().manual_seed(seed)
     root = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    return Moments(torch.randn(d, generator=generator, dtype=torch.float64), root @ root.T, 100)
+    return Moments(torch.randn(d, generator=generator, dtype=torch.float64), root @ root.T)
 
 
 def draws(count: int, law: Moments, generator: torch.Generator) -> Tensor:
@@ -35,7 +36,7 @@ def draws(count: int, law: Moments, generator: torch.Generator) -> Tensor:
 def test_the_distance_of_gaussians_is_exact() -> None:
     variances = torch.tensor([[4.0, 9.0, 0.0], [1.0, 25.0, 0.25]], dtype=torch.float64)
     means = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 4.0]], dtype=torch.float64)
-    one, other = (Moments(mean, torch.diag(v), 10) for mean, v in zip(means, variances, strict=True))
+    one, other = (Moments(mean, torch.diag(v)) for mean, v in zip(means, variances, strict=True))
     assert frechet_distance(one, other) == pytest.approx(5 + 1 + 4 + 0.25, rel=1e-14)
     assert frechet_distance(one, one) == 0
     for seed in range(5):
@@ -107,8 +108,6 @@ def test_features_are_those_of_scikit_learn(count: int) -> None:
 
 
 def test_images_are_drawn_once_each_and_all_where_there_are_no_more() -> None:
-    from acf.data.prepared.tensors import Images
-
     images = Images(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1), 256)
     some = sample_of(images, 12, torch.Generator().manual_seed(0)).flatten().tolist()
     assert len(set(some)) == 12

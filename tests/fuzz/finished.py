@@ -121,6 +121,7 @@ STORED = {
     "test images": StoredFile("analyses/digits/resflow/seed0/images.csv", _report),
     "baselines' images": StoredFile("analyses/digits/baselines.csv", _report),
     "samples": StoredFile(f"{SAMPLES}/samples.png", _report),
+    "sampled": StoredFile(f"{SAMPLES}/samples.json", _report, json_damage),
     "table": StoredFile("reports/digits/table.csv", lambda root: (index(root), check_readme(root))),
     "readme": StoredFile("README.md", check_readme),
     "graph": StoredFile("dvc.yaml", check_graph),

@@ -85,6 +85,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("defaults.sampling.samples", 5, {"sample"}),
         ("defaults.analyses.interpolation.steps", 5, {"interpolation"}),
         ("defaults.analyses.noise.images", 5, {"noise"}),
+        ("defaults.analyses.frechet.samples", 5, {"frechet"}),
         ("variants.acf-l2.model.attention.kind", "dot", {"train"}),
         ("experiments.digits.model.idim", 12, {"train"}),
         ("experiments.digits.training.steps", 5, {"train"}),

@@ -12,9 +12,11 @@ from acf.reporting.sections.interpolation_section import Interpolation
 from acf.reporting.sections.interpolation_section import section as on_interpolation
 from acf.reporting.sections.noise_section import Noise
 from acf.reporting.sections.noise_section import section as on_noise
+from acf.reporting.style import looks
 from acf.settings.params import Run
 
 BASES = {"resflow": None, "acf-l2": "resflow", "acf-dot": "resflow"}
+LOOKS = looks(list(BASES))
 
 
 def models(make: Callable[[str, int], Any], seeds: int = 1) -> dict[str, list[AnalysedModel[Any]]]:
@@ -51,7 +53,7 @@ def error(section: Section, row: int, column: int) -> float:
 
 
 def test_excess_halfway_is_paired_over_paths() -> None:
-    section = on_interpolation.section(models(paths), BASES)
+    section = on_interpolation.section(models(paths), BASES, LOOKS)
     said = " ".join(section.sentences)
     expected = paths("resflow", 0).middle("spherical")
     assert cell(section, 0, 0, 2) == pytest.approx(expected.mean(), abs=0.01)
@@ -87,7 +89,7 @@ def noise(variant: str, seed: int, gain: float = 0.3, images: int = 50, labels: 
 
 
 def test_the_claim_on_noise_is_answered_in_numbers() -> None:
-    section = on_noise.section(models(noise), BASES)
+    section = on_noise.section(models(noise), BASES, LOOKS)
     said = " ".join(section.sentences)
     rise = noise("resflow", 0).rise(1)
     assert cell(section, 0, 0, 2) == pytest.approx(rise.mean(), abs=0.01)
@@ -105,7 +107,7 @@ def test_the_claim_on_noise_is_answered_in_numbers() -> None:
 
 
 def test_nothing_is_claimed_where_nothing_differs() -> None:
-    said = " ".join(on_noise.section(models(lambda v, k: noise(v, k, gain=0.0)), BASES).sentences)
+    said = " ".join(on_noise.section(models(lambda v, k: noise(v, k, gain=0.0)), BASES, LOOKS).sentences)
     assert "rise less than under the base in 0 and more in 0 of 2 variants" in said
     assert "which is within the error" in said or "is ahead" not in said
 
@@ -114,7 +116,7 @@ def test_trainings_that_differ_widen_the_error() -> None:
     def scattered(variant: str, seed: int) -> Noise:
         return noise(variant, seed, gain=0.3 + seed)
 
-    alike, apart = (on_noise.section(models(make, seeds=3), BASES) for make in (noise, scattered))
+    alike, apart = (on_noise.section(models(make, seeds=3), BASES, LOOKS) for make in (noise, scattered))
     assert error(apart, 2, 2) > 3 * error(alike, 2, 2)
     said = " ".join(apart.sentences)
     assert "over 50 test images and over the trainings of 3 seeds" in said
@@ -122,7 +124,7 @@ def test_trainings_that_differ_widen_the_error() -> None:
 
 
 def test_a_data_set_without_labels_has_no_neighbours() -> None:
-    section = on_noise.section(models(lambda v, k: noise(v, k, labels=False)), BASES)
+    section = on_noise.section(models(lambda v, k: noise(v, k, labels=False)), BASES, LOOKS)
     assert (len(section.tables), len(section.figures)) == (2, 1)
     assert "neighbours" not in " ".join([*section.sentences, *section.notes])
 
@@ -132,18 +134,18 @@ def test_models_of_other_settings_are_not_compared() -> None:
         return noise(variant, seed, images=40 if variant == "acf-dot" else 50)
 
     with pytest.raises(AcfError, match=r"noise of digits/acf-dot/seed0 is of other settings .*; run: acf noise"):
-        on_noise.section(models(mixed), BASES)
+        on_noise.section(models(mixed), BASES, LOOKS)
 
 
 @pytest.mark.parametrize("part", [on_noise, on_interpolation])
 def test_no_models_no_words(part: Any) -> None:
-    assert part.section({variant: [] for variant in BASES}, BASES).sentences == ()
+    assert part.section({variant: [] for variant in BASES}, BASES, LOOKS).sentences == ()
 
 
 def test_a_variant_without_models_is_left_out() -> None:
     present = models(noise)
     present["resflow"] = []
-    section = on_noise.section(present, BASES)
+    section = on_noise.section(present, BASES, LOOKS)
     assert [row[0] for row in section.tables[0].rows] == ["acf-l2", "acf-dot"]
     assert "resflow" not in " ".join(section.sentences)
 

@@ -11,6 +11,7 @@ import pytest
 from acf.errors import AcfError
 from acf.reporting.analysis_files import part_of, require_found
 from acf.reporting.page_parts import AnalysedModel, Section
+from acf.reporting.style import looks
 from acf.settings.params import Run
 from tests.reporting.conftest import FOUND
 
@@ -24,7 +25,7 @@ def section_of(
         variant: [AnalysedModel(Run("digits", variant, 0), part.form.model_validate(it), {})] if it else []
         for variant, it in found.items()
     }
-    return part.section(analysed, bases or dict.fromkeys(found))
+    return part.section(analysed, bases or dict.fromkeys(found), looks(list(found)))
 
 
 def changed(name: str, **values: Any) -> dict[str, Any]:

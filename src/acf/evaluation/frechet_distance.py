@@ -7,11 +7,10 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Mean (d,) and unbiased covariance (d, d) of a set of feature vectors, float64, and how many there are."""
+    """Mean (d,) and unbiased covariance (d, d) of a set of feature vectors, float64."""
 
     mean: Tensor
     covariance: Tensor
-    size: int
 
 
 def moments(features: Tensor) -> Moments:
@@ -25,7 +24,7 @@ def moments(features: Tensor) -> Moments:
     features = features.double()
     mean = features.mean(0)
     centred = features - mean
-    return Moments(mean, centred.T @ centred / (len(features) - 1), len(features))
+    return Moments(mean, centred.T @ centred / (len(features) - 1))
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:

@@ -1,22 +1,18 @@
 """The stages that look at a trained model: one per analysis of the registry."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from acf.data import load as load_images
 from acf.data import read_manifest
-from acf.data.prepared.labels import Labels, kept_labels, read_labels
+from acf.data.prepared.labels import kept_labels
 from acf.data.prepared.manifest import SPLITS
-from acf.data.prepared.tensors import Images
 from acf.errors import ConfigError, NotContractiveError
-from acf.evaluation.analysis import Analysed, Found
-from acf.evaluation.grids import png
-from acf.flows.flow import Flow, certify
-from acf.flows.storage import load, weights_hash
+from acf.flows.record import weights_hash
 from acf.registry import ANALYSES, resolve
 from acf.reporting.analysis_files import AnalysisFile, require_found
 from acf.reporting.result_files import read_result, require_form
@@ -29,7 +25,12 @@ from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import Project
-from acf.stages.trained import read_trained
+from acf.stages.trained import model_inputs, read_trained
+
+if TYPE_CHECKING:
+    from acf.data.prepared.tensors import Images
+    from acf.evaluation.analysis import Analysed, Found
+    from acf.flows.flow import Flow
 
 
 def analyse(name: str, run: Run, device: str = "auto", root: Path = Path(".")) -> None:
@@ -76,6 +77,14 @@ def computation(
     identity = {"analysis": name, **run.identity(dataset)}
 
     def compute(store: RunStore) -> Outputs:
+        import torch
+
+        from acf.data import load as load_images
+        from acf.data.prepared.labels import Labels, read_labels
+        from acf.evaluation.analysis import Analysed
+        from acf.flows.flow import certify
+        from acf.flows.storage import load
+
         with leased_device(device) as place:
             flow = load(model, place)
             certify(flow).require()
@@ -113,7 +122,7 @@ def computation(
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
             **({"labels": kept_labels(manifest)} if section.reads_labels else {}),
             **section.outside(manifest.shape),
-            "weights": weights(model),
+            **model_inputs(record, weights(model)),
         },
         paths=[folder / output for output in section.output_names(name)],
         work=work(settings, name, manifest.shape),
@@ -122,6 +131,8 @@ def computation(
 
 
 def _measure(name: str, flow: Flow, analysed: Analysed, section: AnalysisSection) -> Found:
+    import torch
+
     measure: Callable[..., Found] = resolve(ANALYSES, name, "analysis")
     torch.manual_seed(analysed.evaluation.seed + 2**31)
     return measure(flow, analysed, section)
@@ -129,6 +140,8 @@ def _measure(name: str, flow: Flow, analysed: Analysed, section: AnalysisSection
 
 def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[str, Images]:
     """Return the test images of other data sets, which must be images of the flow's kind."""
+    from acf.data import load as load_images
+
     images = {other: load_images(other, "test", project.data) for other in others}
     for other, found in images.items():
         if tuple(found.shape[1:]) != flow.shape or found.levels % flow.config.levels:
@@ -142,6 +155,8 @@ def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[
 
 
 def _outputs(name: str, folder: Path, content: dict[str, object], found: Found) -> Outputs:
+    from acf.evaluation.grids import png
+
     path = folder / f"{name}.json"
     require_form(content, AnalysisFile, path)
     require_found(name, content["found"], path)

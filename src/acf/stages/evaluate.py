@@ -18,7 +18,7 @@ from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import IMAGES, Project
-from acf.stages.trained import read_trained
+from acf.stages.trained import model_inputs, read_trained
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def computation(
     return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
-        inputs={"test": manifest.sha256["test"], "weights": weights(model)},
+        inputs={"test": manifest.sha256["test"], **model_inputs(record, weights(model))},
         paths=[output, project.images(run)],
         work=work(settings, "evaluate", manifest.shape),
         compute=compute,

@@ -4,15 +4,11 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from acf.data import load as load_images
 from acf.data import read_manifest
 from acf.data.prepared.manifest import SPLITS
-from acf.evaluation.grids import png
-from acf.evaluation.sampled import sampled
-from acf.flows.storage import load, weights_hash
+from acf.flows.record import weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.sampled_files import SamplesFile
 from acf.runs.device import describe_device
@@ -23,7 +19,10 @@ from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
 from acf.stages.project import SAMPLE_FILES, SAMPLES_RECORD, Project
-from acf.stages.trained import read_trained
+from acf.stages.trained import model_inputs, read_trained
+
+if TYPE_CHECKING:
+    import torch
 
 
 def sample(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
@@ -66,7 +65,14 @@ def computation(
         with leased_device(device) as place:
             return draw(place, store.recipe)
 
-    def draw(place: torch.device, recipe: str) -> Outputs:
+    def draw(place: "torch.device", recipe: str) -> Outputs:
+        import torch
+
+        from acf.data import load as load_images
+        from acf.evaluation.grids import png
+        from acf.evaluation.sampled import sampled
+        from acf.flows.storage import load
+
         flow = load(model, place)
         train, test = (load_images(dataset, split, project.data, levels) for split in SPLITS)
         print(f"sample {run.folder.as_posix()}", flush=True)
@@ -89,7 +95,7 @@ def computation(
     return Computation(
         stage="sample",
         settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model},
-        inputs={**{split: manifest.sha256[split] for split in SPLITS}, "weights": weights(model)},
+        inputs={**{split: manifest.sha256[split] for split in SPLITS}, **model_inputs(record, weights(model))},
         paths=[folder / name for name in SAMPLE_FILES],
         work=work(settings, "sample", manifest.shape),
         compute=compute,

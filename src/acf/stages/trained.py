@@ -26,3 +26,16 @@ def read_trained(project: Project, run: Run) -> TrainedModel:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}; run: {command}") from None
     return record
+
+
+def model_inputs(record: TrainedModel, weights: str) -> dict[str, str]:
+    """Return what the recipe of a stage that measures a model says of it.
+
+    The training is named beside the weights, since results say which training they are of: one that was made again by
+    other code is another training, even if its weights are the same.
+
+    Args:
+        record: how the model was trained.
+        weights: hash of its weights.
+    """
+    return {"weights": weights, "training": record.recipe or "unknown"}

@@ -144,8 +144,8 @@ def _notes(first: Frechet) -> list[str]:
         f"large: two sets of these sizes from one Gaussian are on average at {first.bias:.3g}.",
         "± is one standard error, by bootstrap over images; over several seeds, the deviation between them if that is "
         "larger.",
-        "FID is against the test images, too, with as many samples; published figures use 10,000 or 50,000 samples and "
-        "mostly training images, and a figure of fewer samples is larger.",
+        "FID is against the test images, too, with as many samples. Published figures use 10,000 or 50,000 samples, "
+        "and not all say which images they are against; a figure of fewer samples is larger.",
     ]
 
 
