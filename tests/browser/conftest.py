@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from acf.registry import ANALYSES
 from acf.stages.index import index
 from acf.stages.report import report
 from tests.reporting import conftest as results
@@ -19,6 +20,8 @@ NAMES = [
     "acf-clip",
 ]
 """Ten variants, some with long names."""
+ANALYSED = NAMES[:4]
+"""Those that have analyses, whose figures take most of the time of a report."""
 MISSING = NAMES[-1]
 
 
@@ -35,6 +38,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch.undo()
     for seed in SEEDS:
         shutil.rmtree(root / f"models/digits/{MISSING}/seed{seed}")
+    for name in set(NAMES) - set(ANALYSED):
+        for analysis in ANALYSES:
+            for file in (root / f"analyses/digits/{name}").rglob(f"{analysis}.*"):
+                file.unlink()
     params = yaml.safe_load((root / "params.yaml").read_text())
     assert list(params["experiments"]["digits"]["variants"]) == NAMES
     report("digits", root)

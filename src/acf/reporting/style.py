@@ -110,4 +110,5 @@ def draw_figure(name: str, alt: str, caption: str, height: float, draw: Callable
             content = io.BytesIO()
             figure.savefig(content, format=kind, dpi=200, metadata=fields)
             contents[kind] = content.getvalue()
+            figure.set_layout_engine("none")  # what has been laid out once stays where it is
     return Figure(name, alt, caption, contents["png"], contents["svg"])

@@ -131,7 +131,7 @@ def _table(
         fids = [model.found.fid for model in found if model.found.fid is not None]
         fid = f"{fmean(fids):.1f}" if fids else "not available"
         rows.append([variant, with_error(*distances[variant]), *[spread] * several, fid])
-    return Table(["", "Fréchet distance to test images", *["over seeds"] * several, "FID"], rows)
+    return Table(["model", "Fréchet distance to test images", *["over seeds"] * several, "FID"], rows)
 
 
 def _notes(first: Frechet) -> list[str]:

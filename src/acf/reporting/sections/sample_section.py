@@ -133,7 +133,7 @@ def _nearest(models: Models) -> Section:
         "nearest",
         "Nearest training images",
         [sentence],
-        [Table(["", "median distance", "smallest", "copies", "closer than a test image"], rows)],
+        [Table(["images of", "median distance", "smallest", "copies", "closer than a test image"], rows)],
         _figures(models, "nearest", "above samples, below their nearest training images, of"),
         [
             f"Above: samples; below: of {count(first.nearest.training_images)} training images (those that validate "
@@ -166,7 +166,7 @@ def _reconstructions(models: Models) -> Section:
         "reconstructions",
         "Reconstructions",
         [f"The largest |x − f⁻¹(f(x))| of any flow is {scientific(largest[worst])} ({worst}); {what}."],
-        [Table(["", "largest error", "mean error", "changed levels", "proven error of a block"], rows)],
+        [Table(["model", "largest error", "mean error", "changed levels", "proven error of a block"], rows)],
         _figures(models, "reconstructions", "above test images, below their reconstructions, by"),
         [
             f"Above: the first {len(_first(models).found.reconstructions.largest)} test images; below: f⁻¹(f(x)). "

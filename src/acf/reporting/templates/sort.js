@@ -5,6 +5,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   if (rows.filter((row) => !row.classList.contains("absent")).length < 2) continue;
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
+    if (!heading.textContent.trim()) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...heading.childNodes);
