@@ -44,12 +44,14 @@ class Table:
         rows: the texts; the first cell of a row is its heading.
         caption: what the table shows; may be empty.
         left: number of columns whose texts stand to the left.
+        folded: whether the page shows it only when it is asked for, as it is long.
     """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     left: int = 1
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _blocks(variant: str, blocks: Sequence[AuditedBlock]) -> Table:
         for block in blocks
     ]
     headings = ["block", "tokens", "proven bound", "local norm", "found", "found / bound", "attention"]
-    return Table([*headings, "share", "weight", "dependence"], rows, variant)
+    return Table([*headings, "share", "weight", "dependence"], rows, f"All blocks of {variant}", folded=True)
 
 
 def _range(values: Sequence[float | None]) -> str:
