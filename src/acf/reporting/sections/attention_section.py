@@ -150,7 +150,8 @@ def _table(found: Mapping[str, Attention]) -> Table:
         for number, head in enumerate(block.heads, 1)
     ]
     headings = ["model", "block", "map", "head", "distance", "of even weights'", "entropy", "of even weights'"]
-    return Table(headings, rows, "Mean attention distance (positions of the map) and entropy (nats) of every head", left=3, folded=True)
+    caption = "Mean attention distance (positions of the map) and entropy (nats) of every head"
+    return Table(headings, rows, caption, left=3, folded=True)
 
 
 def _measured(value: float, error: float | None) -> str:
