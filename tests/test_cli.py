@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from acf.cli import main
+from acf.registry import ANALYSES
 from acf.runs.signals import NAMES, Interruptible
 
 
@@ -39,7 +40,7 @@ RUN = ("--experiment", "digits", "--variant", "resflow")
 
 def test_help_names_every_stage(tmp_path: Path) -> None:
     out = run(tmp_path, "--help").stdout
-    for stage in ("prepare", "train", "evaluate", "baselines", "sample", "report", "index"):
+    for stage in ("prepare", "train", "evaluate", "baselines", "sample", *ANALYSES, "report", "index"):
         assert stage in out
 
 
@@ -47,7 +48,7 @@ COMMANDS = [
     ("train", *RUN),
     ("evaluate", *RUN),
     ("sample", *RUN),
-    ("audit", *RUN),
+    *[(name, *RUN) for name in ANALYSES],
     *[(name, *RUN[:2]) for name in ("baselines", "report")],
     *[(name, *option) for name in ("graph", "readme") for option in ((), ("--check",))],
     ("index",),

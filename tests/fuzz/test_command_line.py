@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from acf import cli
 from acf.errors import TrainingError
+from acf.registry import ANALYSES
 from acf.training.trainer import Trainer
 from tests.conftest import write_study
 from tests.fuzz.cases import assert_one_sentence, few_or_many, try_all
 from tests.fuzz.finished import no_code
 
 COMMANDS = (
-    *("prepare", "train", "evaluate", "baselines", "sample", "audit", "report", "index", "readme", "graph"),
+    *("prepare", "train", "evaluate", "baselines", "sample", *ANALYSES, "report", "index", "readme", "graph"),
     *("data", "list", "verify", "explain", "runs", "prune"),
 )
 OPTIONS = (
-    *("--dataset", "--experiment", "--variant", "--seed", "--device", "--images", "--check", "--json", "--help"),
+    *("--dataset", "--experiment", "--variant", "--seed", "--device", "--processes", "--check", "--json", "--help"),
     *("--older-than", "--interrupted", "--unknown", "--dry-run", "--yes"),
 )
 VALUES = (
@@ -39,17 +40,17 @@ NAMED = {
     "train": ("experiment", "variant", "seed", "device"),
     "evaluate": ("experiment", "variant", "seed", "device"),
     "sample": ("experiment", "variant", "seed", "device"),
-    "audit": ("experiment", "variant", "seed", "device"),
+    **{name: ("experiment", "variant", "seed", "device") for name in ANALYSES},
     "baselines": ("experiment",),
     "report": ("experiment",),
-    **{f"explain {stage}": ("experiment", "variant", "seed") for stage in ("train", "evaluate", "sample")},
+    **{f"explain {stage}": ("experiment", "variant", "seed") for stage in ("train", "evaluate", "sample", *ANALYSES)},
     "explain prepare": ("dataset",),
     "explain report": ("experiment",),
     "runs prune": ("older-than",),
 }
 USUAL = {
     **{"dataset": "digits", "experiment": "digits", "variant": "resflow", "seed": "0"},
-    **{"images": "2", "device": "cpu", "older-than": "0"},
+    **{"device": "cpu", "older-than": "0"},
 }
 
 

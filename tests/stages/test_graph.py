@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from acf.errors import ConfigError
+from acf.registry import ANALYSES
 from acf.stages.graph import GRAPH, TEMPLATE, check_graph, write_graph
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def test_an_added_experiment_gets_its_stages(project: Path) -> None:
     add_experiment(project, "digits-small")
     write_graph(project)
     after = yaml.safe_load((project / GRAPH).read_text())["stages"]
-    assert set(after) - set(before) == {f"{stage}-digits-small" for stage in ("train", "evaluate", "sample")}
+    assert set(after) - set(before) == {f"{stage}-digits-small" for stage in ("train", "evaluate", "sample", *ANALYSES)}
     assert "reports/digits-small" in after["index"]["deps"]
     assert all(after[name] == stage for name, stage in before.items() if name != "index")
 
