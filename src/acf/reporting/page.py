@@ -22,7 +22,8 @@ from acf.reporting.wording import FULL, Column, cells, count, headings
 DETAILS = {"each seed", "steps", "log p(z)", "log-determinant", "dequantisation", "evaluation images/s", "device"}
 """Headings of the columns that stand in a second table, so that the first one is no wider than a screen."""
 LINKED = re.compile(r"arXiv (\d{4}\.\d{4,5})|`([^`]+)`")
-NUMBER = re.compile(r"([−-]?[\d,]*\.?\d+)(?:e([−-]?\d+))?(?: (s|min|h)\b)?")
+# Followed by nothing or a space, so that a recipe such as 12e4567... is none.
+NUMBER = re.compile(r"([−-]?[\d,]*\.?\d+)(?:e([−-]?\d{1,2}))?(?![^\s])(?: (s|min|h)\b)?")
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
