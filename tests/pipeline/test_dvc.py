@@ -42,7 +42,7 @@ def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project, monkeypa
     with dvc.changed(RATE, 5e-3):
         assert dvc.dvc() == ONE_VARIANT
         assert dvc.metrics("acf-l2")["bits_per_dim"] != before["bits_per_dim"]
-        (change,) = json.loads(dvc.output("dvc", "metrics", "diff", "--json"))["diff"].values()
+        (change,) = json.loads(dvc.output("dvc", "metrics", "diff", "--json")).values()
         assert {key for key in change if key.endswith("bits_per_dim")} == {"digits.acf-l2.seed0.bits_per_dim"}
         table = dvc.output("dvc", "exp", "show", "--only-changed", r"--drop=.*/|.*(_se|seconds)$|Created")
         assert not {"fail", "WARN"} & set(re.findall("fail|WARN", table))
