@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 
 from acf.errors import AcfError
 
-SAMPLE, MANY = 20, int(os.environ.get("FUZZ_CASES", "10000"))
+SAMPLE, MANY = 10, int(os.environ.get("FUZZ_CASES", "10000"))
 """Cases in the ordinary run, always the same ones, and in `pytest -m fuzz`, other ones each time."""
 
 LONGEST_MESSAGE = 1000

@@ -50,6 +50,7 @@ def test_a_stage_by_hand_keeps_what_another_machine_has_computed(snakemake: Proj
     assert "restored" in project.output("acf", *calls("train", "acf-l2")[0].split())
 
 
+@pytest.mark.slow
 def test_one_engine_runs_at_a_time(snakemake: Project, tmp_path: Path) -> None:
     project = snakemake.copy(tmp_path / "copy")
     acf = project.root / "bin/acf"
