@@ -24,6 +24,7 @@ from acf.data.download.downloads import HASHES, Downloads
 from acf.data.prepared.labels import read_labels
 from acf.errors import AcfError
 from acf.flows.record import read_record
+from acf.reporting.page_parts import Figure
 from acf.settings.config import model_config_from
 from acf.settings.params import Params
 from acf.stages.baselines import baselines
@@ -136,14 +137,18 @@ def no_code(*_: Any) -> dict[str, str]:
     return {}
 
 
-def blank(*arguments: Any) -> bytes | None:
-    """Take the place of a figure that is drawn: an empty picture, in the file named last or returned."""
-    buffer = io.BytesIO()
-    Image.new("L", (4, 4)).save(buffer, "PNG")
-    if not isinstance(arguments[-1], Path):
-        return buffer.getvalue()
-    arguments[-1].write_bytes(buffer.getvalue())
-    return None
+def _pixel() -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, "PNG")
+    return content.getvalue()
+
+
+PIXEL = _pixel()
+
+
+def blank(name: str, alt: str, caption: str, *_: object) -> Figure:
+    """A figure that nothing was drawn for."""
+    return Figure(name, alt, caption, PIXEL, b"<svg/>")
 
 
 @contextmanager
