@@ -95,7 +95,7 @@ def test_pictures_show_samples_and_reconstructions(trained: Path) -> None:
 def test_training_images_count_for_the_pictures(trained: Path) -> None:
     """The nearest ones are shown, so that pictures of other training images are not taken for current."""
     parts = sample_computation(Project(trained), Run("digits", "acf-l2", 0)).parts({})
-    assert parts["inputs"].keys() == {"train", "test", "weights"}
+    assert parts["inputs"].keys() == {"train", "test", "weights", "training"}
     assert parts["inputs"]["train"] == read_manifest("digits", trained / "data").sha256["train"]
 
 

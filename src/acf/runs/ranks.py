@@ -150,13 +150,13 @@ def ranks_of_environment(device: "torch.device | None" = None) -> Iterator[Ranks
         ConfigError: variables of the environment contradict each other, or name a machine that is not known.
         LostRankError: the others did not come, or have ended before this one.
     """
-    import torch
-    import torch.distributed as dist
-
     place = Place.of_environment()
     if place is None or place.number == 1:
         yield Ranks()
         return
+    import torch
+    import torch.distributed as dist
+
     _require_known(os.environ.get("MASTER_ADDR", place.address))
     stop_with_launcher()
     os.environ.setdefault("MASTER_ADDR", place.address)
