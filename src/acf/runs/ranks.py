@@ -71,31 +71,31 @@ class Ranks:
 
     def largest(self, *values: int) -> list[int]:
         """Return the largest that any rank has of each value."""
+        if self.number == 1:
+            return list(values)
         import torch
         import torch.distributed as dist
 
-        if self.number == 1:
-            return list(values)
         largest = torch.tensor(values, device="cpu")
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
         return [int(value) for value in largest]
 
     def from_first(self, value: Any = None) -> Any:
         """Return the value that the first rank has, anything that can be pickled."""
-        import torch.distributed as dist
-
         if self.number == 1:
             return value
+        import torch.distributed as dist
+
         values = [value]
         dist.broadcast_object_list(values, src=0, group=self.control)
         return values[0]
 
     def of_all(self, value: Any) -> list[Any]:
         """Return the values of all ranks, anything that can be pickled, by rank."""
-        import torch.distributed as dist
-
         if self.number == 1:
             return [value]
+        import torch.distributed as dist
+
         values = [None] * self.number
         dist.all_gather_object(values, value, group=self.control)
         return values
@@ -106,11 +106,11 @@ class Ranks:
         The place of every value in the exchange is the same in every call, so that a training which was interrupted
         adds up in the same order as one that was not.
         """
+        if self.number == 1:
+            return
         import torch
         import torch.distributed as dist
 
-        if self.number == 1:
-            return
         for dtype in dict.fromkeys(t.dtype for t in tensors):
             alike = [t for t in tensors if t.dtype == dtype]
             flat = torch.cat([t.flatten() for t in alike])
@@ -123,11 +123,11 @@ class Ranks:
 
         The host waits for the device.
         """
+        if self.number == 1 or not tensors:
+            return None
         import torch
         import torch.distributed as dist
 
-        if self.number == 1 or not tensors:
-            return None
         norms = torch.stack([t.detach().double().norm() for t in tensors.values()])
         both = torch.cat([norms, -norms]).nan_to_num(0.0)  # what is not finite is found by other means
         dist.all_reduce(both, dist.ReduceOp.MAX)
