@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import resource
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 import yaml
 from hypothesis.strategies import SearchStrategy
-from PIL import Image
 
 import acf
 from acf.data import load, verify
@@ -24,7 +22,6 @@ from acf.data.download.downloads import HASHES, Downloads
 from acf.data.prepared.labels import read_labels
 from acf.errors import AcfError
 from acf.flows.record import read_record
-from acf.reporting.page_parts import Figure
 from acf.settings.config import model_config_from
 from acf.settings.params import Params
 from acf.stages.baselines import baselines
@@ -135,20 +132,6 @@ STORED = {
 def no_code(*_: Any) -> dict[str, str]:
     """Take the place of the function that hashes the program's code, which takes long."""
     return {}
-
-
-def _pixel() -> bytes:
-    content = io.BytesIO()
-    Image.new("L", (1, 1)).save(content, "PNG")
-    return content.getvalue()
-
-
-PIXEL = _pixel()
-
-
-def blank(name: str, alt: str, caption: str, *_: object) -> Figure:
-    """A figure that nothing was drawn for."""
-    return Figure(name, alt, caption, PIXEL, b"<svg/>")
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from acf.errors import AcfError
-from acf.registry import SECTIONS
 from acf.stages.cached import Computation
 from tests.fuzz.cases import few_or_many, same, try_all, value_or_refusal
-from tests.fuzz.finished import STORED, StoredFile, blank, finish, little_memory, no_code
+from tests.fuzz.finished import STORED, StoredFile, finish, little_memory, no_code
+from tests.undrawn import leave_out_figures
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for stage in ("cached", "report", "index"):
         monkeypatch.setattr(f"acf.stages.{stage}.code_hashes", no_code)
     monkeypatch.setattr(Computation, "restore_or_compute", lambda self, root: None)
-    for place in ("acf.reporting.figures", *(place.partition(":")[0] for place in SECTIONS.values())):
-        monkeypatch.setattr(f"{place}.draw_figure", blank, raising=False)
+    leave_out_figures(monkeypatch)
     with little_memory():
         yield
 

@@ -1,7 +1,6 @@
 """A project folder with result files in the forms of docs/architecture.md, numbers invented for the tests."""
 
 import hashlib
-import io
 import json
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from acf.registry import SECTIONS
 from acf.reporting.image_table import image_table
-from acf.reporting.page_parts import Figure
+from tests.undrawn import leave_out_figures
 
 VARIANTS = {
     "resflow": {},
@@ -254,16 +252,7 @@ def make_project(root: Path, seeds: list[int]) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the drawing of figures, most of the time of a report, for tests that look at something else."""
-    content = io.BytesIO()
-    Image.new("L", (4, 4)).save(content, "PNG")
-
-    def blank(name: str, alt: str, caption: str, *_: object) -> Figure:
-        return Figure(name, alt, caption, content.getvalue(), b"<svg/>")
-
-    places = [SECTIONS[name].partition(":")[0] for name in SECTIONS]
-    for place in ["acf.reporting.figures", *places]:
-        monkeypatch.setattr(f"{place}.draw_figure", blank, raising=False)
+    leave_out_figures(monkeypatch)
 
 
 @pytest.fixture

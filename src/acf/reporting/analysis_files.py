@@ -11,30 +11,22 @@ from pydantic import BaseModel
 from acf.errors import AcfError
 from acf.registry import SECTIONS, resolve
 from acf.reporting.page_parts import AnalysisPart
-from acf.reporting.result_files import form_fault, read_result, require_form
-from acf.reporting.schemas import Name, NotNegative, Stored
-from acf.settings.params import Run
+from acf.reporting.result_files import form_fault, require_form
+from acf.reporting.schemas import Name, NotNegative, OfModel
 
 Form = TypeVar("Form", bound=BaseModel)
 
 
-class AnalysisFile(Stored):
+class AnalysisFile(OfModel):
     """`analyses/<experiment>/<variant>/seed<k>/<analysis>.json` (docs/architecture.md)."""
 
     analysis: Name
-    experiment: Name
-    dataset: Name
-    variant: Name
-    seed: int
     settings: dict[str, Any]
     found: dict[str, Any]
     refuted: str = ""
     """What has been proven of the model and is refuted by what was found."""
     seconds: NotNegative
-    device: str
-    train_recipe: str | None
     recipe: Name
-    versions: dict[str, str]
 
 
 def part_of(name: str) -> AnalysisPart[Any]:
@@ -52,16 +44,11 @@ def require_found(name: str, found: Any, path: Path) -> None:
     require_form(json.loads(json.dumps(found)), part_of(name).form, path)  # the forms know lists, not tuples
 
 
-def read_analysis(path: Path, name: str, run: Run, dataset: str, train_recipe: str | None) -> AnalysisFile:
-    """Return the file of an analysis of the model of `run`, whose key `found` has the form of its section.
+def check_found(name: str, content: AnalysisFile, path: Path, command: str) -> None:
+    """Check that what a file says was found has the form of its section.
 
     Raises:
-        AcfError: it is missing or damaged, of another run, or of another training than the model's.
+        AcfError: it has not; names the file, the key, and the command that writes it again.
     """
-    command = f"acf {name} {run.options}"
-    content = read_result(path, AnalysisFile, {"analysis": name, **run.identity(dataset)}, command)
     if fault := form_fault(content.found, part_of(name).form):
         raise AcfError(f"{path}: found{fault}; run: {command}")
-    if content.train_recipe != train_recipe:
-        raise AcfError(f"{path} is of another training than the model's; run: {command}")
-    return content

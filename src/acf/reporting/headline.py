@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from acf.reporting.paired_differences import LEVEL
+from acf.reporting.paired_differences import PERCENT
 from acf.reporting.wording import count, interval, join, with_error
-
-PERCENT = f"{LEVEL:.0%}".replace("%", " %")
 
 
 def headline(rows: Mapping[str, pd.Series], bases: Mapping[str, str | None]) -> tuple[str, str | None]:

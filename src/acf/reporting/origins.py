@@ -10,10 +10,8 @@ from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.page_parts import Table
 from acf.reporting.results import Results
 from acf.reporting.schemas import Metrics
-from acf.reporting.wording import ABSENT, count, duration, rate, scientific
+from acf.reporting.wording import ABSENT, NOT_AVAILABLE, count, duration, rate, scientific
 from acf.settings.params import Run
-
-NOT_AVAILABLE = "not available"
 
 
 def facts(results: Results, seeds: Sequence[int]) -> list[tuple[str, str]]:

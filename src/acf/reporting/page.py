@@ -135,9 +135,7 @@ def _columns() -> tuple[list[Column], list[Column]]:
 def _absent(results: Results, seeds: Sequence[int]) -> list[tuple[str, str]]:
     """Return the name of each run that is not in the table, and why."""
     several = len(seeds) > 1
-    return [
-        (f"{one.run.variant}, seed {one.run.seed}" if several else one.run.variant, one.why) for one in results.absent
-    ]
+    return [(one.name if several else one.run.variant, one.why) for one in results.absent]
 
 
 def _compared(results: Results, seeds: Sequence[int]) -> str:

@@ -41,6 +41,8 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 """Of the intervals that a report gives."""
+PERCENT = f"{LEVEL:.0%}".replace("%", " %")
+"""The same in words."""
 
 
 @dataclass(frozen=True)

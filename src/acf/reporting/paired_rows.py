@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from acf.errors import AcfError
 from acf.reporting.page_parts import Analysed, AnalysedModel, Form
-from acf.reporting.paired_differences import LEVEL, Difference, Row, difference, training_spread
+from acf.reporting.paired_differences import PERCENT, Difference, Row, TrainingSpread, difference, training_spread
 from acf.reporting.wording import with_error
-
-PERCENT = f"{LEVEL:.0%}".replace("%", " %")
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,18 @@ class PairedRows:
     bases: Mapping[str, str]
     comparisons: int
 
+    @cached_property
+    def _spread(self) -> TrainingSpread:
+        return training_spread(self.rows.values())
+
     def mean(self, variant: str) -> Difference:
         """Return the mean of a variant over images and seeds, as a difference to 0."""
         row = self.rows[variant]
-        return difference(row, Row(np.zeros((1, row.images)), trained=False), training_spread(self.rows.values()))
+        return difference(row, Row(np.zeros((1, row.images)), trained=False), self._spread)
 
     def between(self, variant: str, other: str) -> Difference:
         """Return the mean of `variant` minus that of `other`, paired over images."""
-        return difference(self.rows[variant], self.rows[other], training_spread(self.rows.values()))
+        return difference(self.rows[variant], self.rows[other], self._spread)
 
     def over_bases(self) -> dict[str, Difference]:
         """Return for each variant with a base its mean minus that of its base."""

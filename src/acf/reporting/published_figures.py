@@ -11,14 +11,13 @@ import yaml
 
 from acf.reporting.page_parts import Section, Table
 from acf.reporting.results import Results
-from acf.reporting.wording import ABSENT, with_error
+from acf.reporting.wording import ABSENT, NOT_AVAILABLE, with_error
 
 MARKS = {
     "S": "seen in a published table",
     "M": "quoted from memory of the paper, not seen",
 }
 REPRODUCED, OUTSIDE, REDUCED, NOT_RUN = "reproduced", "outside tolerance", "reduced budget", "not run"
-NOT_AVAILABLE = "not available"
 
 
 class Published(NamedTuple):

@@ -24,13 +24,21 @@ class Absent(NamedTuple):
 
     Attributes:
         run: the run.
-        stage: what was to make it: `train`, `evaluate`, `sample` or an analysis.
         why: "not trained", "not evaluated" or what is damaged, and the command that makes it.
     """
 
     run: Run
-    stage: str
     why: str
+
+    @property
+    def name(self) -> str:
+        """Variant and seed of the run."""
+        return f"{self.run.variant}, seed {self.run.seed}"
+
+    @property
+    def text(self) -> str:
+        """The run and why it is absent."""
+        return f"{self.name}: {self.why}"
 
 
 @dataclass(frozen=True)

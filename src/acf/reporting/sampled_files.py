@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from acf.reporting.schemas import Count, Name, NotNegative, Stored
+from acf.reporting.schemas import Count, Name, NotNegative, OfModel, Stored
 
 
 class Spread(Stored):
@@ -52,20 +52,13 @@ class Reconstructions(Stored):
         return self
 
 
-class SamplesFile(Stored):
+class SamplesFile(OfModel):
     """`samples/<experiment>/<variant>/seed<k>/samples.json` (docs/architecture.md)."""
 
-    experiment: Name
-    dataset: Name
-    variant: Name
-    seed: int
     settings: dict[str, Any]
     temperatures: list[AtTemperature] = Field(min_length=1)
     test: Spread
     nearest: Nearest
     reconstructions: Reconstructions
     seconds: NotNegative
-    device: str
-    train_recipe: str | None
     recipe: Name
-    versions: dict[str, str]

@@ -65,13 +65,22 @@ class Parts(Stored):
     dequantisation: Number
 
 
-class Metrics(Stored):
-    """`metrics.json` of one run (docs/architecture.md)."""
+class OfModel(Stored):
+    """What a file says of the model that something was measured of, and of what measured it."""
 
     experiment: Name
     dataset: Name
     variant: Name
     seed: int
+    train_recipe: str | None
+    device: str
+    recipe: str
+    versions: dict[str, str]
+
+
+class Metrics(OfModel):
+    """`metrics.json` of one run (docs/architecture.md)."""
+
     bits_per_dim: Number
     bits_per_dim_se: NotNegative
     bits_per_dim_se_draws: NotNegative | None
@@ -87,13 +96,10 @@ class Metrics(Stored):
     images_per_second: NotNegative
     train_seconds: NotNegative
     train_steps: Count
-    device: str
-    recipe: str
     train_device: str | None = None
     train_recipe: str | None = None
     images_sha256: Digest | None = None
     """Of the table of single images; None in files of earlier versions, which wrote none."""
-    versions: dict[str, str]
 
     @property
     def means(self) -> dict[str, float]:

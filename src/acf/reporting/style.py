@@ -43,6 +43,11 @@ class Look(NamedTuple):
         """Arguments of `Axes.plot` for markers; white edges keep those that overlap apart."""
         return {"color": self.colour, "marker": self.marker, "markeredgecolor": "white", "markeredgewidth": 0.5}
 
+    @property
+    def marked_line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for a line with markers."""
+        return self.line | self.points
+
 
 Looks: TypeAlias = Mapping[str, Look]
 """Per variant."""

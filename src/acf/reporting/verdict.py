@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from acf.reporting.headline import against_base, as_sizes, headline
-from acf.reporting.paired_differences import LEVEL
+from acf.reporting.paired_differences import PERCENT
 from acf.reporting.pairing import Pairing
 from acf.reporting.results import Results
 from acf.reporting.wording import count, join, with_error
@@ -69,7 +69,7 @@ def _on_intervals(flows: pd.DataFrame) -> list[str]:
     compared = flows[flows["base_gain"].notna()]
     if compared.empty:
         return []
-    number, level = len(compared), f"{LEVEL:.0%}".replace("%", " %")
+    number = len(compared)
     together = f" (Bonferroni, {number} comparisons)" if number > 1 else ""
     over = "test images only: another training of the same flow may differ by more, which one seed cannot tell"
     if (compared["base_gain_over"] != "images").all():
@@ -80,7 +80,7 @@ def _on_intervals(flows: pd.DataFrame) -> list[str]:
         )
     return [
         f"{'All' if number > 1 else 'The'} interval{'s' * (number > 1)} of gains over bases hold{'s' * (number == 1)} "
-        f"{'at once ' * (number > 1)}with {level}{together}, over {over}."
+        f"{'at once ' * (number > 1)}with {PERCENT}{together}, over {over}."
     ]
 
 

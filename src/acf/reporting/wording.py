@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 ABSENT = "—"
+NOT_AVAILABLE = "not available"
 PLAIN = str.maketrans({"±": "+/-", "−": "-", ABSENT: "-"})
 """What stands for characters that a terminal's encoding may not have."""
 

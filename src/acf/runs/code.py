@@ -25,19 +25,15 @@ CODE: dict[str, tuple[str, ...]] = {
     },
     "report": (
         *("stages/report.py", "stages/experiment_results.py", "stages/analysis_sections.py"),
-        *("stages/sample_sections.py", "reporting"),
+        *("stages/sample_sections.py", "stages/measured_files.py", "reporting"),
     ),
     "index": ("stages/index.py", "reporting"),
 }
 """Files and folders of the package that bound what each stage depends on, as docs/architecture.md lists them.
 
-Where two places hold a file, the longer one decides; a place after a minus holds none that count.
+The first place is the file that the stage begins in. Where two places hold a file, the longer one decides; a place
+after a minus holds none that count.
 """
-
-
-def first_file(stage: str) -> str:
-    """Return the file that `stage` begins in, by its path below the package."""
-    return CODE[stage][0]
 
 
 PLACE = re.compile(r"acf(\.\w+)+(:\w+)?", re.ASCII)
@@ -67,7 +63,7 @@ def code_files(stage: str, code: Path = PACKAGE, known: dict[str, "Source"] | No
     """
     places = CODE[stage]
     known = {} if known is None else known
-    reached = _reached(first_file(stage), code, known)
+    reached = _reached(places[0], code, known)
     counted = {name: source for name, source in reached.items() if _is_within(name, places)}
     others = {name: known.setdefault(name, Source(path)) for name, path in _data_files(places, code)}
     while named := [n for n in others if any(other.names(Path(n).name) for other in counted.values())]:

@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 from acf.errors import AcfError
 from acf.registry import SECTIONS
-from acf.reporting.analysis_files import AnalysisFile, part_of, read_analysis
+from acf.reporting.analysis_files import AnalysisFile, check_found, part_of
 from acf.reporting.figures import enlarge
 from acf.reporting.page_parts import AnalysedModel, Section
-from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent
-from acf.reporting.schemas import TrainedModel
 from acf.reporting.style import Looks
 from acf.settings.analysis_config import AnalysisSection
 from acf.settings.params import Run
+from acf.stages.measured_files import read_measured, why_absent
 from acf.stages.project import Project
 
 
@@ -48,13 +47,14 @@ def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str
             try:
                 model, file = _read(project, name, run, settings[name])
             except AcfError as error:
-                without.append(_absent(project, name, run, error))
+                written = (project.analyses(run) / f"{name}.json").is_file()
+                without.append(why_absent(project, run, name, "analysed", written, error))
                 continue
             models[run.variant].append(model)
             files.append(file)
         title = name.replace("_", " ").capitalize()
         found = part.section(models, bases, looks) if any(models.values()) else Section(name, title)
-        sections.append(replace(found, notes=[*found.notes, *(_note(one) for one in without)]))
+        sections.append(replace(found, notes=[*found.notes, *(f"{one.text}." for one in without)]))
         absent += without
     return Analyses(sections, files, absent)
 
@@ -74,23 +74,9 @@ def read_picture(path: Path, remedy: str) -> bytes:
 
 
 def _read(project: Project, name: str, run: Run, section: AnalysisSection) -> tuple[AnalysedModel, AnalysisFile]:
-    dataset = project.params.dataset(run.experiment)
-    model = read_result(project.training_record(run), TrainedModel, run.identity(dataset), f"acf train {run.options}")
-    folder = project.analyses(run)
-    content = read_analysis(folder / f"{name}.json", name, run, dataset, model.recipe)
-    picture = None
-    if section.has_picture:
-        picture = read_picture(folder / f"{name}.png", f"run: acf {name} {run.options}")
+    folder, command = project.analyses(run), f"acf {name} {run.options}"
+    path = folder / f"{name}.json"
+    content, _ = read_measured(project, run, name, path, AnalysisFile, analysis=name)
+    check_found(name, content, path, command)
+    picture = read_picture(folder / f"{name}.png", f"run: {command}") if section.has_picture else None
     return AnalysedModel(run, part_of(name).form.model_validate(content.found), content.settings, picture), content
-
-
-def _absent(project: Project, name: str, run: Run, error: AcfError) -> Absent:
-    if not project.training_record(run).is_file():
-        return Absent(run, name, f"not trained; run: acf train {run.options}")
-    if not (project.analyses(run) / f"{name}.json").is_file():
-        return Absent(run, name, f"not analysed; run: acf {name} {run.options}")
-    return Absent(run, name, f"damaged: {error}")
-
-
-def _note(absent: Absent) -> str:
-    return f"{absent.run.variant}, seed {absent.run.seed}: {absent.why}."

@@ -13,8 +13,9 @@ from acf.registry import BASELINES
 from acf.reporting.image_table import read_image_table
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent, Results, read_history
-from acf.reporting.schemas import Baselines, Metrics, TrainedModel
+from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
+from acf.stages.measured_files import read_measured
 from acf.stages.project import HISTORY, SAMPLE_FILES, Project
 
 SHOWN_MISSING = 8
@@ -43,10 +44,10 @@ def read_results(project: Project, experiment: str) -> Results:
             absent.append(missing)
             continue
         try:
-            measured, model = _metrics(project, run)
+            measured, model = read_measured(project, run, "evaluate", project.metrics(run), Metrics)
             bits, history = _images(project, run, measured), _history(project, run)
         except AcfError as error:
-            absent.append(Absent(run, "evaluate", f"damaged: {error}"))
+            absent.append(Absent(run, f"damaged: {error}"))
             continue
         metrics[run.variant].append(measured)
         histories[run.variant].append(history)
@@ -114,9 +115,9 @@ def _check_baselines(project: Project, experiment: str) -> None:
 def _missing(project: Project, run: Run) -> Absent | None:
     """Return what of a run is not there at all; None if all files are."""
     if not all(file.is_file() for file in _model_files(project, run)):
-        return Absent(run, "train", f"not trained; run: acf train {run.options}")
+        return Absent(run, f"not trained; run: acf train {run.options}")
     if not all(file.is_file() for file in (project.metrics(run), project.images(run))):
-        return Absent(run, "evaluate", f"not evaluated; run: acf evaluate {run.options}")
+        return Absent(run, f"not evaluated; run: acf evaluate {run.options}")
     return None
 
 
@@ -138,16 +139,6 @@ def _baselines(project: Project, experiment: str) -> Baselines:
     if unknown := [name for name in named if name not in BASELINES]:
         raise AcfError(f"{path} has unknown baselines: {', '.join(unknown)}; run: {command}")
     return found
-
-
-def _metrics(project: Project, run: Run) -> tuple[Metrics, TrainedModel]:
-    identity = run.identity(project.params.dataset(run.experiment))
-    path, command = project.metrics(run), f"acf evaluate {run.options}"
-    metrics = read_result(path, Metrics, identity, command)
-    model = read_result(project.training_record(run), TrainedModel, identity, f"acf train {run.options}")
-    if metrics.train_recipe != model.recipe:
-        raise AcfError(f"{path} is of another training than the model's; run: {command}")
-    return metrics, model
 
 
 def _images(project: Project, run: Run, metrics: Metrics) -> NDArray[np.float64]:

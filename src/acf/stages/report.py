@@ -135,8 +135,7 @@ def _tables(table: pd.DataFrame, results: Results) -> dict[str, bytes]:
     said = notes(table, results)
     heads, rows = headings(FULL), cells(table, FULL)
     for one in results.absent:
-        name = f"{one.run.variant}, seed {one.run.seed}"
-        rows.append([name, one.why.partition(";")[0].partition(":")[0], *[ABSENT] * (len(heads) - 2)])
+        rows.append([one.name, one.why.partition(";")[0].partition(":")[0], *[ABSENT] * (len(heads) - 2)])
     bullets = "".join(f"- {note}\n" for note in said)
     rules = [len(results.baselines.baselines) - 1]
     return {
@@ -170,7 +169,7 @@ def _print(table: pd.DataFrame, results: Results, absent: Sequence[Absent], page
 
 def _print_absent(absent: Sequence[Absent], line: Callable[[str], None]) -> None:
     """Say what the report does without, once for each run that is not trained."""
-    said = dict.fromkeys(f"{one.run.variant}, seed {one.run.seed}: {one.why}" for one in absent)
+    said = dict.fromkeys(one.text for one in absent)
     if said:
         line("The report does without:")
     for text in said:

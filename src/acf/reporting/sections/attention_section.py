@@ -179,7 +179,7 @@ def _curve(
                 if (values := [v for head in block.heads if (v := relative(block, head)) is not None])
             ]
             look = looks[variant]
-            axes.plot([n for n, _ in means], [mean for _, mean in means], label=variant, **(look.line | look.points))
+            axes.plot([n for n, _ in means], [mean for _, mean in means], label=variant, **look.marked_line)
         axes.axhline(1, color="0.5", lw=1)
         axes.set(xlabel="block with attention, in the order of the flow", ylabel=f"{what} / that of even weights")
         axes.set_ylim(bottom=-0.04)  # a head on one position has 0

@@ -124,7 +124,7 @@ def _ratios(models: Models, looks: Looks) -> Figure:
         for variant, blocks in models.items():
             look = looks[variant]
             ratios = [block.ratio for block in blocks]
-            axes.plot(range(1, len(blocks) + 1), ratios, ms=4, label=variant, **(look.line | look.points))
+            axes.plot(range(1, len(blocks) + 1), ratios, ms=4, label=variant, **look.marked_line)
         axes.axhline(1, color="0.3", lw=1)
         axes.set(xlabel="block, in the order of the flow", ylabel="largest gain found / proven bound")
         axes.set_ylim(bottom=0)

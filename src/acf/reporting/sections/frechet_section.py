@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 from acf.reporting.page_parts import Analysed, AnalysedModel, AnalysisPart, Section, Table
 from acf.reporting.schemas import NotNegative, Number, Stored
 from acf.reporting.style import Looks
-from acf.reporting.wording import ABSENT, count, with_error
+from acf.reporting.wording import ABSENT, NOT_AVAILABLE, count, with_error
 
 THRESHOLD = 3
 """Differences of more standard errors than this count as real."""
@@ -129,7 +129,7 @@ def _table(
         values = [model.found.distance for model in found]
         spread = f"{min(values):.3g} to {max(values):.3g}" if len(values) > 1 else ABSENT
         fids = [model.found.fid for model in found if model.found.fid is not None]
-        fid = f"{fmean(fids):.1f}" if fids else "not available"
+        fid = f"{fmean(fids):.1f}" if fids else NOT_AVAILABLE
         rows.append([variant, with_error(*distances[variant]), *[spread] * several, fid])
     return Table(["model", "Fréchet distance to test images", *["over seeds"] * several, "FID"], rows)
 

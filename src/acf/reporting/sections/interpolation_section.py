@@ -162,7 +162,7 @@ def _curve(analysed: Analysed[Interpolation], way: str, looks: Looks) -> Figure:
                 excess, look = path.excess, looks[variant]
                 error = excess.std(axis=0, ddof=1) / len(excess) ** 0.5 if len(excess) > 1 else None
                 label = "_" * bool(seed) + variant
-                axes.errorbar(path.t, excess.mean(0), error, ms=4, lw=1.2, label=label, **(look.line | look.points))
+                axes.errorbar(path.t, excess.mean(0), error, ms=4, lw=1.2, label=label, **look.marked_line)
         axes.set(xlabel="place on the path", ylabel="excess bits/dim")
 
     return draw_figure(

@@ -192,12 +192,11 @@ def _of_pixels(rows: PairedRows) -> str:
 
 
 def _rise_figure(looks: Looks, rises: list[PairedRows], first: Noise) -> Figure:
-
     def draw(axes: Axes) -> None:
         for variant in rises[0].rows:
             found, look = [rows.mean(variant) for rows in rises], looks[variant]
             means, errors = [0.0, *(one.mean for one in found)], [0.0, *(one.se for one in found)]
-            axes.errorbar(first.sigmas, means, errors, ms=4, lw=1.2, label=variant, **(look.line | look.points))
+            axes.errorbar(first.sigmas, means, errors, ms=4, lw=1.2, label=variant, **look.marked_line)
         axes.set(xlabel="standard deviation of the noise", ylabel="rise in bits/dim")
 
     alt = "rise of bits/dim with the standard deviation of Gaussian noise on test images, by model"
@@ -205,12 +204,11 @@ def _rise_figure(looks: Looks, rises: list[PairedRows], first: Noise) -> Figure:
 
 
 def _accuracy_figure(looks: Looks, spaces: Mapping[str, list[PairedRows]], first: Noise) -> Figure:
-
     def draw(axes: Axes) -> None:
         for variant in spaces["latent"][0].rows:
             found, look = [rows.mean(variant) for rows in spaces["latent"]], looks[variant]
             means, errors = [one.mean for one in found], [one.se for one in found]
-            axes.errorbar(first.sigmas, means, errors, ms=4, lw=1.2, label=variant, **(look.line | look.points))
+            axes.errorbar(first.sigmas, means, errors, ms=4, lw=1.2, label=variant, **look.marked_line)
         pixels = [float(next(iter(rows.rows.values())).bits[0].mean()) for rows in spaces["pixels"]]
         axes.plot(first.sigmas, pixels, "--", color=BASELINE_COLOUR, label=PIXELS)
         axes.set(xlabel="standard deviation of the noise", ylabel="accuracy of nearest neighbours")
