@@ -16,6 +16,7 @@ from acf.runs import CODE
 from acf.runs.recipe import all_code_hashes
 from acf.settings.params import Params, Run
 from acf.stages.current import Current, Task
+from acf.stages.engines import FOLDERS
 from acf.stages.graph import check_graph
 from acf.stages.prepare import prepare
 from acf.stages.project import Project as AcfProject
@@ -153,6 +154,11 @@ def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:
 def test_index_waits_for_every_report(dvc: dict[str, Stage]) -> None:
     reports = {out for command, stage in dvc.items() if command.startswith("acf report") for out in stage.outputs}
     assert {out for out in reports if out.startswith("reports/")} <= dvc["acf index"].files
+
+
+def test_an_engine_at_work_holds_all_folders_with_outputs(dvc: dict[str, Stage]) -> None:
+    written = {out for stage in dvc.values() for out in stage.outputs}
+    assert {out.partition("/")[0] for out in written} == set(FOLDERS)
 
 
 def test_jobs_on_digits_take_a_core_each_and_large_ones_several(snakemake: dict[str, Stage]) -> None:

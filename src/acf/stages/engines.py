@@ -7,7 +7,8 @@ from pathlib import Path
 
 from acf.errors import AcfError
 
-FOLDERS = ("code", "data", "models", "results", "samples", "reports")
+FOLDERS = ("code", "data", "models", "results", "samples", "analyses", "reports", "summaries", "curves")
+"""All outputs of both engines lie in these."""
 BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 
 

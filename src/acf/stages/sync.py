@@ -1,13 +1,19 @@
 """The command `acf sync`: DVC takes over what Snakemake, or a command by hand, has built."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from acf.errors import ConfigError
 from acf.stages.code_notes import write_code
 from acf.stages.current import Current, Task
 from acf.stages.engines import busy
 from acf.stages.project import Project
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
 
 def sync(root: Path = Path(".")) -> None:
@@ -35,9 +41,20 @@ def sync(root: Path = Path(".")) -> None:
         stages = [(stage, Task.of(stage.cmd)) for stage in repo.index.stages if stage.cmd]
         built = [stage for stage, task in stages if task.stage == "code" or current.is_current(task)]
         changed = [stage for stage in built if any(stage.changed_entries())]
-        for stage in changed:
-            repo.commit(stage.addressing, force=True)
+        _record(repo, changed)
     print(
         f"dvc.lock: recorded {len(changed)} stages, {len(built) - len(changed)} were already; "
         f"{len(stages) - len(built)} are not built, or not up to date"
     )
+
+
+def _record(repo: "Repo", stages: Sequence["PipelineStage"]) -> None:
+    """Do what `dvc commit --force` does for each stage, but write dvc.lock once: it is large, and so is the graph."""
+    from dvc.repo import lock_repo
+
+    with lock_repo(repo):
+        for stage in stages:
+            stage.save()
+            stage.commit()
+        for file in {stage.path: stage.dvcfile for stage in stages}.values():
+            file.dump_stages([stage for stage in stages if stage.path == file.path], update_pipeline=False)
