@@ -1,5 +1,7 @@
 """What makes a density conditional, p(x | c): features of c, and affine maps of x that are functions of them."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -36,7 +38,9 @@ class ConditionFeatures(nn.Module):
 
     @override
     def forward(self, condition: Tensor) -> Tensor:
-        return self.network(condition)
+        # A step of Adam changes each weight alike, so the sum over features changes the less the smaller they are.
+        features: Tensor = self.network(condition) / math.sqrt(self.config.width)
+        return features
 
     def require(self, condition: Tensor, batch: int, dtype: torch.dtype) -> Tensor:
         """Return the condition of a batch; one row stands for all samples.
