@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.errors import TrainingError
 from acf.evaluation.likelihood import dequantised, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
@@ -23,12 +23,12 @@ class Evaluation(NamedTuple):
     """Bits/dim and its parts of each image, in the order of the images (`Likelihood.per_image`)."""
 
 
-def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig) -> Evaluation:
+def evaluate_flow(flow: Flow, images: Images | Vectors | Tensor, config: EvaluationConfig) -> Evaluation:
     """Certify `flow`, then measure its bits/dim and reconstruction error on `images`.
 
     Args:
         flow: left in evaluation mode, with the estimator of log-determinants of `config`.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or vectors (N, D).
         config: number of draws per image, images at a time, seed of the noise, and the estimator.
 
     Raises:
@@ -50,7 +50,7 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
     if not torch.isfinite(likelihood.bits_per_dim).all():
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
     noise.manual_seed(config.seed)
-    batches = dequantised(images, flow.config.grey_levels, noise, config.batch_size)
+    batches = dequantised(images, flow.config.levels, noise, config.batch_size)
     metrics = likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),

@@ -18,20 +18,19 @@ def introduction(
     parameters = sum(p.numel() for p in flow.parameters())
     log_det = config.log_det
     gradient = "Neumann series" if log_det.neumann_gradient else "derivative of the estimate itself"
+    terms = f"{log_det.exact_terms} exact terms, {log_det.distribution} roulette"
+    exact = log_det.estimator == "exact"
+    how = "exact" if exact else f"an unbiased estimate ({terms}), gradient: {gradient}"
     start = f"resumed after step {step}" if step else "from the start"
     place = f"{device}" if processes == 1 else f"{processes} x {device.type}"
-    return (
-        f"{title}: {parameters:,} parameters on {place}, {start}; training bits/dim is an unbiased "
-        f"estimate ({log_det.exact_terms} exact terms, {log_det.distribution} roulette), gradient: {gradient}"
-    )
+    return f"{title}: {parameters:,} parameters on {place}, {start}; training bits/dim is {how}"
 
 
-def validation_line(title: str, row: dict[str, Any], steps: int, images_per_second: float) -> str:
+def validation_line(title: str, row: dict[str, Any], steps: int, speed: str) -> str:
     """Return the line of one validation, from its row of the history; `steps` is the number of steps in all."""
     return (
         f"{title}: step {row['step']}/{steps}  train {row['train_bits_per_dim']:.3f}  "
-        f"validation {row['validation_bits_per_dim']:.3f} ± {row['validation_se']:.3f} bits/dim  "
-        f"{images_per_second:.0f} images/s"
+        f"validation {row['validation_bits_per_dim']:.3f} ± {row['validation_se']:.3f} bits/dim  {speed}"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from acf.runs.ranks import Ranks
-from acf.training.batches import Batches, require_levels
+from acf.training.batches import Batches, require_values
 
 
 class BatchReader:
@@ -19,12 +19,12 @@ class BatchReader:
 
     Args:
         batches: the images.
-        levels: number of grey levels; the values of every batch are checked on the host.
+        levels: number of grey levels, None for vectors; the values of every batch are checked on the host.
         ranks: the processes that share every batch.
         device: where the images go. Copies to CUDA start from pinned memory, so that the host need not wait for them.
     """
 
-    def __init__(self, batches: Batches, levels: int, ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, batches: Batches, levels: int | None, ranks: Ranks, device: torch.device) -> None:
         self._batches, self._levels, self._ranks, self._device = batches, levels, ranks, device
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: tuple[int, int, Future[Tensor]] | None = None
@@ -43,10 +43,10 @@ class BatchReader:
     def read(self, position: int, size: int) -> Tensor:
         """Return this process's share of images `position` to `position + size - 1` of the stream, on the device.
 
-        The images are uint8 (B, C, H, W), where B is the length of `ranks.share(size)`.
+        They are uint8 (B, C, H, W), or vectors (B, D), where B is the length of `ranks.share(size)`.
 
         Raises:
-            InputError: a value is not below the number of grey levels.
+            InputError: a value is not below the number of grey levels, or not finite.
         """
         ahead, self._ahead = self._ahead, None
         images = ahead[2].result() if ahead and ahead[:2] == (position, size) else self._load(position, size)
@@ -57,5 +57,5 @@ class BatchReader:
     def _load(self, position: int, size: int) -> Tensor:
         share = self._ranks.share(size)
         images = self._batches.batch_at(position + share.start, len(share))
-        require_levels(images, self._levels)
+        require_values(images, self._levels)
         return images.pin_memory() if self._device.type == "cuda" else images

@@ -9,7 +9,7 @@ from acf.flows.dequantise import bits_per_dim_of, dequantise
 from acf.flows.flow import Flow
 from acf.runs.ranks import Ranks
 from acf.settings.config import TrainingConfig
-from acf.training.batches import require_levels
+from acf.training.batches import require_values
 from acf.training.random_state import seeded
 
 
@@ -24,21 +24,21 @@ def validation_bits_per_dim(
 
     Args:
         flow: in evaluation mode, on `device`.
-        images: uint8 (N, C, H, W) on the host.
+        images: uint8 (N, C, H, W), or vectors (N, D), on the host.
         config: gives the number of images at a time and the estimator.
         ranks: the processes that share the work.
         device: where to compute.
 
     Raises:
-        InputError: a value is not below the flow's levels.
+        InputError: a value is not below the flow's levels, or not finite.
     """
-    require_levels(images, flow.config.grey_levels)
+    require_values(images, flow.config.levels)
     flow.use_evaluation_estimator(config.log_det)
     values = {}
     for index, batch in enumerate(images.split(config.batch_size)):
         if index % ranks.number == ranks.rank:
             with seeded(index, device):
-                x = dequantise(batch.to(device), flow.config.grey_levels)
+                x = dequantise(batch.to(device), flow.config.levels)
                 values[index] = bits_per_dim_of(flow.log_prob_unchecked(x), flow.config).cpu().double()
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)
     by_batch = {index: of_batch for of_rank in ranks.of_all(values) for index, of_batch in of_rank.items()}
