@@ -46,4 +46,6 @@ def __getattr__(name: str) -> Any:
         return import_module("acf.lipschitz")
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("acf")
     raise AttributeError(f"module 'acf' has no attribute {name!r}")

@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from acf.errors import AcfError, ConfigError, LostRankError, NotContractiveError, StoppedError, TrainingError
+from acf.extras import needed_by
 from acf.runs.files import explanation
 from acf.runs.launch import LOST, is_launched
 from acf.runs.ranks import Place
@@ -18,7 +21,21 @@ from acf.settings.analysis_config import AnalysesConfig, AnalysisSection
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
 
+
+class _Commands(TyperGroup):
+    """The commands of the program, which name the extra of a package that one of them lacks."""
+
+    @override
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            with needed_by(f"acf {ctx.invoked_subcommand}"):
+                raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Contractive normalizing flows with Lipschitz-constrained self-attention.",
