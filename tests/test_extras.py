@@ -81,16 +81,14 @@ def test_the_message_names_what_needs_the_package(monkeypatch: pytest.MonkeyPatc
         import_module("sklearn.datasets")
     assert isinstance(first.value, ImportError)
     assert first.value.name == "sklearn.datasets"
-    with pytest.raises(MissingPackageError, match="^a study needs scikit-learn"), needed_by("a study"):
+    with pytest.raises(MissingPackageError, match=r"^a study needs scikit-learn"), needed_by("a study"):
         raise first.value
     with pytest.raises(ModuleNotFoundError, match="no_such_module") as other, needed_by("acf prepare"):
         import_module("no_such_module")
     assert not isinstance(other.value, MissingPackageError)
 
 
-def test_a_data_set_that_lacks_a_package_is_broken_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_data_set_that_lacks_a_package_is_broken_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_pictures.py").write_text("import seaborn.objects\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "seaborn.objects", None)

@@ -16,7 +16,6 @@ from acf.stages.engines import busy
 from acf.stages.project import Project
 
 
-
 def sync(root: Path = Path(".")) -> None:
     """Record all outputs that are up to date in dvc.lock and in DVC's cache; nothing is computed.
 
