@@ -13,7 +13,8 @@ from acf.runs.ranks import Place
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
 from acf.runs.threads import wait_passively
-from acf.settings.analysis_config import AnalysesConfig, AnalysisSection
+from acf.settings.analysis_config import AnalysesConfig
+from acf.settings.analysis_section import AnalysisSection
 
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
