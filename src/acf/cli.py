@@ -217,6 +217,32 @@ for _name, _field in AnalysesConfig.model_fields.items():
 
 
 @app.command()
+def toy(
+    name: Annotated[str | None, typer.Argument(help="A toy that --list shows, or all.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of training; by default about a minute of them.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    to: Annotated[Path, typer.Option(help="Folder that gets a folder for each toy.")] = Path("toys"),
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="Learn p(x | c), c the part of the density.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="Only show the names of the toys.")] = False,
+) -> None:
+    """Train a flow on a density of the plane, and draw both: density.png, samples, metrics, model."""
+    from acf.data.toy_densities import TOYS
+    from acf.stages.toy import STEPS, toy_names
+    from acf.stages.toy import toy as command
+
+    if show:
+        print("\n".join(TOYS))
+        return
+    for one in toy_names(name):
+        command(one, STEPS if steps is None else steps, seed, device, to, conditional=conditional)
+
+
+@app.command()
 def report(experiment: Experiment) -> None:
     """Write the comparison report of one experiment from its results files."""
     from acf.stages.report import report as stage

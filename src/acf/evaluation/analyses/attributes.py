@@ -57,7 +57,7 @@ def attributes(flow: Flow, analysed: Analysed, config: AttributesConfig) -> Foun
     material = _Material.of(analysed, config)
     if isinstance(material, str):
         shown = test[: config.pictured_images]
-        picture = tile((shown.double() * (255 / (flow.config.levels - 1))).round().to(torch.uint8), len(shown))
+        picture = tile((shown.double() * (255 / (flow.config.grey_levels - 1))).round().to(torch.uint8), len(shown))
         return Found({"reason": material, "arithmetic": None}, picture)
     spaces, bound = _moved(flow, analysed, material, config.alphas)
     content = {
@@ -69,7 +69,7 @@ def attributes(flow: Flow, analysed: Analysed, config: AttributesConfig) -> Foun
     }
     shown = torch.stack([moved.images[:, : config.pictured_images] for moved in spaces.values()])
     rows = shown.permute(2, 0, 1, 3, 4, 5).flatten(0, 2)  # by image, space and alpha
-    return Found({"reason": None, "arithmetic": content}, tile(grey(rows, flow.config.levels), len(config.alphas)))
+    return Found({"reason": None, "arithmetic": content}, tile(grey(rows, flow.config.grey_levels), len(config.alphas)))
 
 
 def targets(own: Tensor, classes: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _on_device(flow: Flow, images: Images, analysed: Analysed, offset: int) -> l
     """Return batches of dequantised images where the flow is."""
     parameter = next(flow.parameters())
     noise = torch.Generator("cpu").manual_seed(analysed.evaluation.seed + offset)
-    batches = dequantised(images, flow.config.levels, noise, analysed.evaluation.batch_size, parameter.dtype)
+    batches = dequantised(images, flow.config.grey_levels, noise, analysed.evaluation.batch_size, parameter.dtype)
     return [x.to(parameter.device) for x in batches]
 
 
@@ -181,7 +181,7 @@ def _decoded(flow: Flow, z: Tensor, size: int) -> tuple[Tensor, float]:
 
 def _judged(spaces: dict[str, _Moved], material: _Material, analysed: Analysed, flow: Flow) -> dict[str, Any]:
     """Return what both judges say of the images in each space, and how good the classifier is."""
-    levels, device = flow.config.levels, next(flow.parameters()).device
+    levels, device = flow.config.grey_levels, next(flow.parameters()).device
     judge = _Judge.of(material, levels)
     content: dict[str, Any] = {"classifier": judge.accuracy(analysed)}
     for space, moved in spaces.items():
