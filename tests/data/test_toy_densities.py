@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from acf.data.toy_densities import HALF_WIDTH, TOYS, ToyDensity, square, toy_density
+from acf.data.toy_densities import TOYS, toy_density
+from acf.data.toy_density import HALF_WIDTH, ToyDensity, square
 from acf.errors import ConfigError
 
 COARSE = 0.2

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import acf
-from acf.data.toy_densities import TOYS, square
+from acf.data.toy_densities import TOYS
+from acf.data.toy_density import square
 from acf.errors import ConfigError
 from acf.evaluation import toys
 from acf.stages import toy as stage

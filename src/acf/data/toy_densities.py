@@ -7,7 +7,6 @@ where that code spreads points evenly (moons, circles, rings) they are independe
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,67 +14,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from acf.data.toy_density import ToyDensity
 from acf.errors import ConfigError, shown
 
-HALF_WIDTH = 6.0
-"""Half the side of a square about 0 that holds all of these densities but a share below 1e-6."""
 TINY = torch.finfo(torch.float64).tiny
 NODES = 400
 """Of the quadrature along a curve, which are closer together than the standard deviation of the noise."""
-
-
-class ToyDensity(ABC):
-    """A density on the plane.
-
-    Attributes:
-        parts: number of its parts of equal weight, which are the labels 0, 1, ...
-    """
-
-    parts: int
-
-    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return independent points (count, 2), float64, and the part (count,) of each.
-
-        Args:
-            count: number of points.
-            generator: on the CPU.
-        """
-        labels = torch.randint(self.parts, (count,), generator=generator)
-        return self._points(labels, generator), labels
-
-    def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return log p(x), or log p(x | c) with `labels` c (B,), in nats, (B,) in float64, for x (B, 2)."""
-        of_parts = self.part_log_probs(x.double())
-        if labels is not None:
-            return of_parts.gather(1, labels[:, None])[:, 0]
-        return of_parts.logsumexp(1) - math.log(self.parts)
-
-    def entropy(self, of_parts: bool = False, step: float = 0.1) -> float:
-        """Return -E log p(x) in nats, or with `of_parts` -E log p(x | c), by the trapezoidal rule on a square.
-
-        Where the density is that of Gaussian noise sigma on something, the error of the rule falls as
-        exp(-2 (pi sigma / step)^2), below 1e-8 here; one with edges gives the value in closed form.
-        """
-        total = 0.0
-        for points in square(step).split(2_000):
-            of_each = self.part_log_probs(points)
-            logs = of_each if of_parts else of_each.logsumexp(1, keepdim=True) - math.log(self.parts)
-            total -= float(torch.xlogy(logs.exp(), logs.exp()).sum()) / logs.shape[1]
-        return total * step**2
-
-    @abstractmethod
-    def part_log_probs(self, x: Tensor) -> Tensor:
-        """Return log p(x | c) of each part, (B, parts), for x (B, 2) in float64."""
-
-    @abstractmethod
-    def _points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one point of each part that is named, (count, 2)."""
-
-
-def square(step: float, half_width: float = HALF_WIDTH) -> Tensor:
-    """Return the points (n, 2) of a grid on a square about 0; the second coordinate runs first."""
-    side = torch.arange(-half_width, half_width + step / 2, step, dtype=torch.float64)
-    return torch.cartesian_prod(side, side)
 
 
 @dataclass(frozen=True)
@@ -87,8 +31,7 @@ class Gaussians(ToyDensity):
     sigma: float = 0.5 / 1.414
 
     def _centres(self) -> Tensor:
-        angles = torch.arange(self.parts, dtype=torch.float64) * (2 * math.pi / self.parts)
-        return self.radius * _unit(angles)
+        return self.radius * _unit(_turns(self.parts))
 
     @override
     def _points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -192,15 +135,15 @@ class Pinwheel(ToyDensity):
 
     @override
     def _points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        values = _normal(len(labels), generator) * torch.tensor(self.spreads, dtype=torch.float64)
-        values = values + torch.tensor([1.0, 0.0], dtype=torch.float64)
-        turns = self._start()[labels] + self.rate * values[:, 0].exp()
-        return self.scale * values.norm(dim=1, keepdim=True) * _unit(torch.atan2(values[:, 1], values[:, 0]) + turns)
+        f1, f2 = (_normal(len(labels), generator) * torch.tensor(self.spreads, dtype=torch.float64)).unbind(1)
+        f1 = f1 + 1
+        angles = torch.atan2(f2, f1) + _turns(self.parts)[labels] + self.rate * f1.exp()
+        return self.scale * torch.hypot(f1, f2)[:, None] * _unit(angles)
 
     @override
     def part_log_probs(self, x: Tensor) -> Tensor:
         r = (x.norm(dim=1, keepdim=True) / self.scale).expand(-1, self.parts)
-        turned = torch.atan2(x[:, 1], x[:, 0])[:, None] - self._start()
+        turned = torch.atan2(x[:, 1], x[:, 0])[:, None] - _turns(self.parts)
 
         def excess(psi: Tensor, r: Tensor, turned: Tensor) -> Tensor:  # whole where psi is a solution
             return (psi + self.rate * (r * psi.cos()).exp() - turned) / (2 * math.pi)
@@ -221,9 +164,6 @@ class Pinwheel(ToyDensity):
         total = torch.zeros_like(turned).index_put_((sample, part), density, accumulate=True)
         return total.clamp_min(TINY).log()
 
-    def _start(self) -> Tensor:
-        return torch.arange(self.parts, dtype=torch.float64) * (2 * math.pi / self.parts)
-
 
 @dataclass(frozen=True)
 class Checkerboard(ToyDensity):
@@ -238,9 +178,8 @@ class Checkerboard(ToyDensity):
     @override
     def part_log_probs(self, x: Tensor) -> Tensor:
         inside = x[:, None] - self._corners()
-        return torch.zeros_like(inside[..., 0]).masked_fill(
-            ((inside < 0) | (inside >= 2)).any(2), -math.inf
-        ) - math.log(4)
+        outside = ((inside < 0) | (inside >= 2)).any(2)
+        return torch.full(outside.shape, -math.log(4)).to(x).masked_fill(outside, -math.inf)
 
     @override
     def entropy(self, of_parts: bool = False, step: float = 0.1) -> float:
@@ -291,6 +230,10 @@ def toy_density(name: str) -> ToyDensity:
 
 def _unit(angles: Tensor) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def _turns(parts: int) -> Tensor:
+    return torch.arange(parts, dtype=torch.float64) * (2 * math.pi / parts)
 
 
 def _uniform(count: int, generator: torch.Generator) -> Tensor:

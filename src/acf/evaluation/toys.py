@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acf.data.toy_densities import HALF_WIDTH, ToyDensity, square
+from acf.data.toy_density import HALF_WIDTH, ToyDensity, square
 from acf.flows.flow import Flow
 
 HELD_OUT = 5000

@@ -10,7 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from acf.data.toy_densities import HALF_WIDTH, TOYS, ToyDensity, toy_density
+from acf.data.toy_densities import TOYS, toy_density
+from acf.data.toy_density import HALF_WIDTH, ToyDensity
 from acf.errors import ConfigError
 from acf.runs.device import describe_device
 from acf.runs.folders import replace_folder
