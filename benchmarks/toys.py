@@ -1,9 +1,10 @@
 """The gallery of toys: trains a flow on each density of the plane, two at a time, and makes the page.
 
 python benchmarks/toys.py, 8 minutes on two cores; writes docs/gallery.md, docs/toys/NAME.png, and results/toys.json
-beside this file. `python benchmarks/toys.py --page` makes the page again from the results that are there.
+beside this file. `--at-once 4` trains four at a time; `--page` makes the page again from the results that are there.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -21,7 +22,6 @@ from acf.data.toy_densities import TOYS
 from acf.reporting.wording import bound, with_error
 
 RESULT, PAGE, PICTURES = ROOT / "benchmarks/results/toys.json", ROOT / "docs/gallery.md", ROOT / "docs/toys"
-AT_ONCE = 2
 RUNS = [[name] for name in TOYS] + [["moons", "--conditional"]]
 HEAD = """# Gallery of toys
 
@@ -91,10 +91,14 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    if "--page" not in sys.argv[1:]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--page", action="store_true")
+    parser.add_argument("--at-once", type=int, default=2)
+    options = parser.parse_args()
+    if not options.page:
         date = datetime.now(UTC).isoformat(timespec="seconds")
         result: dict[str, Any] = {"command": "python benchmarks/toys.py", "date": date, **facts()}
-        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.at_once) as pool:
             result["toys"] = list(pool.map(lambda run: train(run, Path(folder)), RUNS))
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(markdown(json.loads(RESULT.read_text(encoding="utf-8"))), encoding="utf-8")

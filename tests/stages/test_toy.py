@@ -65,8 +65,8 @@ def test_a_toy_writes_picture_samples_numbers_and_model(tmp_path: Path, capsys: 
 @pytest.mark.usefixtures("small")
 def test_the_same_seed_has_the_same_model_and_another_has_another(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        toy("moons", 3, seed, "cpu", tmp_path / name)
-    one, two, three = (tmp_path / name / "moons" for name in ("one", "two", "three"))
+        toy("circles", 3, seed, "cpu", tmp_path / name)
+    one, two, three = (tmp_path / name / "circles" for name in ("one", "two", "three"))
     for file in ("model/model.safetensors", "samples.csv", "density.png"):
         assert (one / file).read_bytes() == (two / file).read_bytes() != (three / file).read_bytes()
     assert metrics(one)["log_likelihood"] == metrics(two)["log_likelihood"]
@@ -74,15 +74,15 @@ def test_the_same_seed_has_the_same_model_and_another_has_another(tmp_path: Path
 
 @pytest.mark.usefixtures("small")
 def test_a_conditional_toy_has_a_density_of_each_part(tmp_path: Path) -> None:
-    toy("moons", 20, device="cpu", to=tmp_path, conditional=True)
-    folder = tmp_path / "moons-conditional"
+    toy("circles", 20, device="cpu", to=tmp_path, conditional=True)
+    folder = tmp_path / "circles-conditional"
     flow, found = acf.load(folder / "model"), metrics(folder)
     assert flow.config.condition.classes == 2
-    x, labels = TOYS["moons"].sample(200, torch.Generator().manual_seed(2**31))
+    x, labels = TOYS["circles"].sample(200, torch.Generator().manual_seed(2**31))
     with torch.no_grad():
         likelihood = flow.log_prob(x.float(), labels).double()
     assert found["log_likelihood"]["mean"] == pytest.approx(float(likelihood.mean()), abs=1e-4)
-    assert found["entropy"] == TOYS["moons"].entropy(of_parts=True)
+    assert found["entropy"] == TOYS["circles"].entropy(of_parts=True)
     samples = (folder / "samples.csv").read_text().splitlines()
     assert (samples[0], len(samples)) == ("x,y,label", 201)
     with pytest.raises(ConfigError, match="has one part"):
@@ -91,17 +91,17 @@ def test_a_conditional_toy_has_a_density_of_each_part(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
-    mine = tmp_path / "moons" / "thesis.tex"
+    mine = tmp_path / "circles" / "thesis.tex"
     mine.parent.mkdir()
     mine.write_text("mine")
     with pytest.raises(ConfigError, match="holds other files"):
-        toy("moons", 3, device="cpu", to=tmp_path)
-    assert [path.name for path in tmp_path.rglob("*")] == ["moons", "thesis.tex"]
+        toy("circles", 3, device="cpu", to=tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["circles", "thesis.tex"]
 
 
 @pytest.mark.usefixtures("small")
 def test_an_interrupted_toy_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy("moons", 2, device="cpu", to=tmp_path)
+    toy("circles", 2, device="cpu", to=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def interrupted(*_: object) -> None:
@@ -109,7 +109,7 @@ def test_an_interrupted_toy_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(toys, "measure_toy", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        toy("moons", 2, seed=5, device="cpu", to=tmp_path)
+        toy("circles", 2, seed=5, device="cpu", to=tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
