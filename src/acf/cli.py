@@ -16,7 +16,8 @@ from acf.runs.ranks import Place
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
 from acf.runs.threads import wait_passively
-from acf.settings.analysis_config import AnalysesConfig, AnalysisSection
+from acf.settings.analysis_config import AnalysesConfig
+from acf.settings.analysis_section import AnalysisSection
 
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
@@ -230,6 +231,32 @@ def _add_analysis(name: str, section: type[AnalysisSection]) -> None:
 
 for _name, _field in AnalysesConfig.model_fields.items():
     _add_analysis(_name, cast(type[AnalysisSection], _field.annotation))
+
+
+@app.command()
+def toy(
+    name: Annotated[str | None, typer.Argument(help="A toy that --list shows, or all.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of training; by default about a minute of them.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    to: Annotated[Path, typer.Option(help="Folder that gets a folder for each toy.")] = Path("toys"),
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="Learn p(x | c), c the part of the density.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="Only show the names of the toys.")] = False,
+) -> None:
+    """Train a flow on a density of the plane, and draw both: density.png, samples, metrics, model."""
+    from acf.data.toy_densities import TOYS
+    from acf.stages.toy import STEPS, toy_names
+    from acf.stages.toy import toy as command
+
+    if show:
+        print("\n".join(TOYS))
+        return
+    for one in toy_names(name):
+        command(one, STEPS if steps is None else steps, seed, device, to, conditional=conditional)
 
 
 @app.command()

@@ -67,6 +67,7 @@ BASELINES = {
 # What is looked at in trained models, a stage each, in the order of the report; `AnalysesConfig` has their settings.
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
+    "attributes": "acf.evaluation.analyses.attributes:attributes",
     "noise": "acf.evaluation.analyses.gaussian_noise:gaussian_noise",
     "frechet": "acf.evaluation.analyses.frechet:frechet",
     "attention": "acf.evaluation.analyses.attention:attention",
@@ -77,6 +78,7 @@ ANALYSES = {
 # The part of the report on each of them.
 SECTIONS = {
     "interpolation": "acf.reporting.sections.interpolation_section:section",
+    "attributes": "acf.reporting.sections.attributes_section:section",
     "noise": "acf.reporting.sections.noise_section:section",
     "frechet": "acf.reporting.sections.frechet_section:section",
     "attention": "acf.reporting.sections.attention_section:section",

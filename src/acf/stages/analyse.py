@@ -19,7 +19,7 @@ from acf.reporting.result_files import read_result, require_form
 from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
-from acf.settings.analysis_config import AnalysisSection
+from acf.settings.analysis_section import AnalysisSection
 from acf.settings.config import model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
