@@ -16,6 +16,8 @@ from acf.flows.multiscale import MultiScale
 from acf.flows.noise import Noise, RankNoise, SharedNoise, in_data_parallel_call, require_no_bypass
 from acf.flows.pixels import require_images, require_pixels
 from acf.flows.prepared import Prepared
+from acf.flows.publishing.hub import HubMethods
+from acf.flows.record import Origin
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
@@ -48,7 +50,7 @@ class Inversion:
     evaluations: dict[str, Tensor]
 
 
-class Flow(nn.Module):
+class Flow(HubMethods, nn.Module):
     """A density of images x in [0, 1)^(C x H x W): x has the law of f^-1(z) with z standard normal.
 
     Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator. Everything is
@@ -57,6 +59,7 @@ class Flow(nn.Module):
     Attributes:
         shape: (C, H, W).
         config: the configuration it was built from.
+        origin: what was stored with the weights that it was loaded with; None if it was not loaded.
     """
 
     def __init__(self, config: ModelConfig, bijection: MultiScale) -> None:
@@ -64,6 +67,7 @@ class Flow(nn.Module):
         self.config, self.bijection = config, bijection
         self.logit = Logit(config.logit_alpha)
         self.shape: tuple[int, int, int] = config.shape
+        self.origin: Origin | None = None
         self._wrapped = False
         self._rank_noise: RankNoise | None = None
 

@@ -2,16 +2,40 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from acf.errors import DataError
 from acf.runs.recipe import file_hash
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+LIBRARY = "acf"
+"""Name under which a model card says what loads the model."""
 HASHES = "sha256"
 """Key of config.json: the hash of the weights' file, and that of the rest of config.json."""
+
+OF_THIS_LIBRARY = re.compile(rf"---\n(?:(?!---\n).*\n)*?library_name: {LIBRARY}\n")
+"""The beginning of a model card that is of a model of this library, up to the line that says so."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was stored with the weights that a flow was loaded with, and goes with them when they are stored again.
+
+    Attributes:
+        record: content of config.json without its section `model` and its hashes: how the model was trained, and what
+            else was recorded.
+        card: text of the model card, None if there is none.
+        weights: sha256 of the file of the weights.
+    """
+
+    record: Mapping[str, Any]
+    card: str | None
+    weights: str
 
 
 def weights_hash(folder: Path | str) -> str:
@@ -74,3 +98,23 @@ def record_hash(record: Mapping[str, Any]) -> str:
     """Return the sha256 of a config.json without its hashes."""
     content = {key: value for key, value in record.items() if key != HASHES}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_origin(folder: Path | str, record: Mapping[str, Any]) -> Origin | None:
+    """Return what lies beside the weights in a model's folder.
+
+    Args:
+        folder: the folder.
+        record: content of its config.json.
+
+    Returns:
+        None for a model of an earlier version, whose record does not say of which weights it is.
+    """
+    if HASHES not in record:
+        return None
+    card = None
+    with suppress(OSError, UnicodeDecodeError):  # a README of something else, or none
+        text = (Path(folder) / CARD).read_text(encoding="utf-8")
+        card = text if OF_THIS_LIBRARY.match(text) else None
+    rest = {key: value for key, value in record.items() if key not in (HASHES, "model")}
+    return Origin(rest, card, record[HASHES]["weights"])

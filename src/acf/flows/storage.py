@@ -14,7 +14,17 @@ from safetensors.torch import load_file
 from acf.errors import ConfigError, DataError
 from acf.flows.build import build
 from acf.flows.flow import Flow
-from acf.flows.record import CONFIG, HASHES, WEIGHTS, no_weights, read_record, record_hash, weights_hash
+from acf.flows.record import (
+    CONFIG,
+    HASHES,
+    WEIGHTS,
+    Origin,
+    no_weights,
+    read_origin,
+    read_record,
+    record_hash,
+    weights_hash,
+)
 from acf.runs.files import write_atomically
 
 
@@ -24,7 +34,8 @@ def save(flow: Flow, folder: Path | str, record: Mapping[str, Any] | None = None
     Args:
         flow: on any device.
         folder: made if missing.
-        record: further JSON-able values for config.json, such as how the model was trained.
+        record: further JSON-able values for config.json, such as how the model was trained. By default those that the
+            flow was loaded with, unless its weights have changed since: then none, as they would be of other weights.
     """
     for name, content in serialise(flow, record).items():
         write_atomically(Path(folder) / name, content)
@@ -34,10 +45,18 @@ def serialise(flow: Flow, record: Mapping[str, Any] | None = None) -> dict[str, 
     """Return the content of the files that `save` writes, by name."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     weights = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    if record is None and (origin := unchanged_origin(flow, digest)):
+        record = origin.record
     content = {**(record or {}), "model": flow.config.model_dump(mode="json")}
     content = json.loads(json.dumps(content))  # as it is read: keys are strings then
-    content[HASHES] = {"weights": hashlib.sha256(weights).hexdigest(), "record": record_hash(content)}
+    content[HASHES] = {"weights": digest, "record": record_hash(content)}
     return {WEIGHTS: weights, CONFIG: (json.dumps(content, indent=2) + "\n").encode()}
+
+
+def unchanged_origin(flow: Flow, weights: str) -> Origin | None:
+    """Return what was stored with the weights of a flow if they are still those; `weights` is their hash."""
+    return flow.origin if flow.origin and flow.origin.weights == weights else None
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
@@ -65,4 +84,5 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder / WEIGHTS} is corrupt or of another model ({reason}); train it again") from None
+    flow.origin = read_origin(folder, record)
     return flow.to(device).eval()
