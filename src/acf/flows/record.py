@@ -38,11 +38,23 @@ class Origin:
     weights: str
 
 
+class ModelFileError(DataError):
+    """A file of a stored model is missing or damaged.
+
+    Attributes:
+        fact: what is wrong, without what to do.
+    """
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"{fact}; restore the file, or make the model again (acf train, or acf.save in a program)")
+        self.fact = fact
+
+
 def weights_hash(folder: Path | str) -> str:
     """Return the sha256 of a model's weights file.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        ModelFileError: there is none, or it cannot be read.
     """
     path = Path(folder) / WEIGHTS
     try:
@@ -50,47 +62,48 @@ def weights_hash(folder: Path | str) -> str:
     except FileNotFoundError:
         raise no_weights(Path(folder)) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); train the model again") from None
+        raise ModelFileError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def recorded_weights_hash(folder: Path | str) -> str:
     """Return the sha256 of a model's weights file as its config.json has it, which takes no time.
 
     Raises:
-        DataError: config.json is missing or damaged; or it is of an earlier version, and there are no weights to hash.
+        ModelFileError: config.json is missing or damaged; or it is of an earlier version, and there are no weights to
+            hash.
     """
     record = read_record(folder)
     return record[HASHES]["weights"] if HASHES in record else weights_hash(folder)
 
 
-def no_weights(folder: Path) -> DataError:
+def no_weights(folder: Path) -> ModelFileError:
     """Return the error of a model whose weights are missing."""
-    return DataError(f"{folder / WEIGHTS} is missing; train the model again (acf train)")
+    return ModelFileError(f"{folder / WEIGHTS} is missing")
 
 
 def read_record(folder: Path | str) -> dict[str, Any]:
     """Return the content of a model's config.json.
 
     Raises:
-        DataError: missing, not JSON with a section `model`, or not what was written.
+        ModelFileError: missing, not JSON with a section `model`, or not what was written.
     """
     path = Path(folder) / CONFIG
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: no trained model there; run acf train first") from None
+        raise ModelFileError(f"{path} is missing: no trained model there") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); train the model again") from None
+        raise ModelFileError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); train the model again") from None
+        raise ModelFileError(f"{path} is not JSON ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get("model"), dict):
-        raise DataError(f"{path} has no section 'model'; train the model again")
+        raise ModelFileError(f"{path} has no section 'model'")
     # Models of earlier versions have no hashes; a damaged name of their key does not make a model one of those.
     if HASHES in record or any(isinstance(value, dict) and "record" in value for value in record.values()):
         hashes = record.get(HASHES)
         whole = isinstance(hashes, dict) and hashes.keys() == {"weights", "record"}
         if not whole or record[HASHES]["record"] != record_hash(record):
-            raise DataError(f"{path} is not what training wrote; restore it, or train the model again")
+            raise ModelFileError(f"{path} is not what was written with its weights")
     return record
 
 

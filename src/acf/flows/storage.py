@@ -11,13 +11,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from acf.errors import ConfigError, DataError
+from acf.errors import ConfigError
 from acf.flows.build import build
 from acf.flows.flow import Flow
 from acf.flows.record import (
     CONFIG,
     HASHES,
     WEIGHTS,
+    ModelFileError,
     Origin,
     no_weights,
     read_origin,
@@ -63,13 +64,13 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
     """Load the flow that a `train` stage wrote into the folder `path`, in evaluation mode.
 
     Raises:
-        DataError: a file is missing, damaged or does not fit the configuration.
+        ModelFileError: a file is missing, damaged or does not fit the configuration. It is a DataError.
         ConfigError: config.json holds an unknown key or an impossible value.
     """
     folder = Path(path)
     record = read_record(folder)
     if HASHES in record and weights_hash(folder) != record[HASHES]["weights"]:
-        raise DataError(f"{folder / WEIGHTS} is corrupt or of another model: {CONFIG} has another hash; train it again")
+        raise ModelFileError(f"{folder / WEIGHTS} is corrupt or of another model: {CONFIG} has another hash")
     try:
         with torch.device("cpu"):  # on torch's default device, such as "meta", weights could not be loaded
             flow = build(record["model"])
@@ -83,6 +84,6 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Flow:
         raise no_weights(folder) from None
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{folder / WEIGHTS} is corrupt or of another model ({reason}); train it again") from None
+        raise ModelFileError(f"{folder / WEIGHTS} is corrupt or of another model ({reason})") from None
     flow.origin = read_origin(folder, record)
     return flow.to(device).eval()

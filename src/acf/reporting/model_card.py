@@ -9,10 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from acf.flows.publishing.plain_card import LICENCE_UNKNOWN, LIMITS, PAPERS, USAGE, header
+from acf.flows.publishing.plain_card import LICENCE_UNKNOWN, PAPERS, USAGE, header, limits, summary
 from acf.reporting.schemas import Metrics, TrainedModel
 from acf.reporting.wording import NOT_AVAILABLE, bound, count, decimal, duration, scientific, with_error
-from acf.settings.config import model_config_from
+from acf.settings.config import ModelConfig, model_config_from
 
 Rows = list[tuple[str, str]]
 
@@ -48,7 +48,7 @@ def model_card(trained: TrainedModel, metrics: Metrics, data: DataFacts, licence
         licence: of the weights, as the Hub names it.
         acf: version of this package.
     """
-    certificate = metrics.certificate
+    certificate, config = metrics.certificate, model_config_from(trained.model)
     environment = Environment(
         loader=PackageLoader("acf.reporting"),
         autoescape=False,
@@ -61,10 +61,10 @@ def model_card(trained: TrainedModel, metrics: Metrics, data: DataFacts, licence
         dataset=metrics.dataset,
         experiment=metrics.experiment,
         seed=metrics.seed,
-        what=_what(trained),
-        input=_input(trained),
+        what=summary(config),
+        input=_input(config),
         usage=USAGE,
-        data=_data(data, trained),
+        data=_data(data, config),
         measured=_measured(metrics),
         how=_how(metrics),
         worst=bound(certificate.worst),
@@ -72,14 +72,14 @@ def model_card(trained: TrainedModel, metrics: Metrics, data: DataFacts, licence
         blocks=[(block.name, bound(block.upper)) for block in certificate.blocks],
         training=_training(trained, metrics),
         limits=_limits(metrics, licence),
-        general_limits=LIMITS,
+        general_limits=limits(config),
         origin=_origin(trained, metrics, acf),
         papers=PAPERS,
     )
-    return f"{_header(metrics, licence)}\n{text}"
+    return f"{_header(config, metrics, licence)}\n{text}"
 
 
-def _header(metrics: Metrics, licence: str) -> str:
+def _header(config: ModelConfig, metrics: Metrics, licence: str) -> str:
     name = f"{metrics.experiment}/{metrics.variant}, seed {metrics.seed}"
     result = {
         "task": {"type": "density-estimation", "name": "density estimation"},
@@ -90,6 +90,7 @@ def _header(metrics: Metrics, licence: str) -> str:
         ],
     }
     return header(
+        config,
         licence,
         datasets=[metrics.dataset],
         metrics=["bits_per_dim"],
@@ -97,28 +98,11 @@ def _header(metrics: Metrics, licence: str) -> str:
     )
 
 
-def _what(trained: TrainedModel) -> str:
-    config = model_config_from(trained.model)
-    kind = config.attention.kind
-    attention = "without attention" if kind == "none" else f"with `{kind}` self-attention"
-    return (
-        f"A contractive normalizing flow {attention}: a density of images of shape {_size(config.shape)} with "
-        f"{config.levels} levels, by an invertible map to standard normal noise. Every residual block x + g(x) has a "
-        "proof that g is a contraction."
-    )
-
-
-def _input(trained: TrainedModel) -> str:
-    config = model_config_from(trained.model)
+def _input(config: ModelConfig) -> str:
     return f"x (B, {', '.join(map(str, config.shape))}) in [0, 1): (grey level + uniform noise) / {config.levels}"
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _data(data: DataFacts, trained: TrainedModel) -> Rows:
-    config = model_config_from(trained.model)
+def _data(data: DataFacts, config: ModelConfig) -> Rows:
     held_out = NOT_AVAILABLE if data.held_out is None else count(data.held_out)
     return [
         ("data set", data.name),
@@ -127,7 +111,8 @@ def _data(data: DataFacts, trained: TrainedModel) -> Rows:
         ("citation", data.citation),
         ("images", ", ".join(f"{count(number)} {split}" for split, number in data.counts.items())),
         ("training images held out for validation", held_out),
-        ("shape, levels", f"{_size(config.shape)}, {config.levels}"),
+        ("shape", " x ".join(map(str, config.shape))),
+        ("levels", str(config.levels)),
     ]
 
 
@@ -151,14 +136,16 @@ def _how(metrics: Metrics) -> str:
         f"Bits/dim is the mean over {count(metrics.test_images)} test images and {metrics.draws} draws of the "
         "dequantisation noise and of the estimator for each; its expectation bounds that of the discrete images from "
         "above. ± is its standard error over images; the part of it that more draws would remove is "
-        f"{of_draws}. Log-determinants were estimated with {_settings(metrics.estimator)}. The reconstruction error is "
+        f"{of_draws}. Log-determinants were {_estimated(metrics.estimator)}. The reconstruction error is "
         f"the largest |x - f^-1(f(x))| of any value of {count(metrics.reconstruction_images)} test images. Measured on "
         f"{metrics.device} in {duration(metrics.evaluate_seconds)}."
     )
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(
+def _estimated(settings: Mapping[str, Any]) -> str:
+    if settings.get("estimator") == "exact":
+        return "exact"
+    return "estimated with " + ", ".join(
         f"{key.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in settings.items()
     )
@@ -176,15 +163,15 @@ def _training(trained: TrainedModel, metrics: Metrics) -> Rows:
 
 
 def _limits(metrics: Metrics, licence: str) -> list[str]:
-    limits = [
+    found = [
         "One training was measured. By how much bits/dim differs between trainings is not part of its standard error.",
         f"Not measured for this card: how good samples look, other data than {metrics.dataset}, other devices and "
         "precisions than those named here. The analyses of the experiment's report have more.",
         "No claim of the paper follows from this model.",
     ]
     if licence == LICENCE_UNKNOWN:
-        limits.append("The licence of the weights is not stated.")
-    return limits
+        found.append("The licence of the weights is not stated.")
+    return found
 
 
 def _origin(trained: TrainedModel, metrics: Metrics, acf: str) -> Rows:

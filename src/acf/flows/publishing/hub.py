@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from acf.errors import ConfigError, DataError
-from acf.flows.record import CARD, CONFIG, HASHES, read_record
+from acf.flows.record import CARD, CONFIG, HASHES, ModelFileError, read_record
 
 if TYPE_CHECKING:
     import torch
@@ -71,12 +71,12 @@ class HubMethods:
         )
         try:
             if HASHES not in read_record(folder):
-                raise DataError(f"{folder} has no hashes to compare its files with")
+                raise ModelFileError(f"{folder / CONFIG} has no hashes to compare it and the weights with")
             return load(folder, device)
-        except DataError as error:
+        except ModelFileError as error:
             raise DataError(
-                f"{name} from the Hub: {error}. Fetch it again with force_download=True; if that does not help, "
-                "the model on the Hub is damaged or not of this library"
+                f"{name} from the Hub: {error.fact}; fetch it again with force_download=True, and if that does not "
+                "help, it is damaged on the Hub"
             ) from None
         except ConfigError as error:
             raise ConfigError(f"{name} from the Hub: {error}; it may need a newer acf") from None

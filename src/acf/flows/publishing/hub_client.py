@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
@@ -72,9 +73,8 @@ def download(name: str, **options: Any) -> Path:
         options |= {"library_name": LIBRARY, "library_version": version("acf")}
         folder = Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, CARD], **options))
         if absent := [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]:
-            raise DataError(
-                f"{name} on {constants.ENDPOINT} has no {' and no '.join(absent)}: no model of this library"
-            )
+            lacks = f"{constants.ENDPOINT}/{name} has no {' and no '.join(absent)}"
+            raise DataError(f"{lacks}, so it is no model of this library")
         return folder
 
 
@@ -100,6 +100,9 @@ def _explained(failure: str, name: str) -> Iterator[None]:
         why = error.__cause__
         reached = f"{hub} is not reached ({_line(why)})" if why else "nothing is fetched with local_files_only"
         raise DataError(f"{failure}: {reached}, and the cache does not have it") from None
+    except HfHubHTTPError as error:
+        refused = error.response.status_code in (401, 403)
+        raise DataError(f"{failure}: {hub}: {_line(error)}{(refused and f'; {LOG_IN}') or ''}") from error
     except Exception as error:  # of the network, of the Hub, of a full disk: whatever huggingface_hub lets through
         raise DataError(f"{failure}: {hub}: {_line(error)}") from error
 
