@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from acf.errors import ConfigError
+from acf.errors import ConfigError, InputError
 from acf.flows.build import build
 from acf.flows.flow import Flow
 from acf.flows.record import (
@@ -37,22 +37,35 @@ def save(flow: Flow, folder: Path | str, record: Mapping[str, Any] | None = None
         folder: made if missing.
         record: further JSON-able values for config.json, such as how the model was trained. By default those that the
             flow was loaded with, unless its weights have changed since: then none, as they would be of other weights.
+
+    Raises:
+        InputError: the record has a key that config.json needs, or something that JSON cannot hold.
+        UnwritableError: a file cannot be written.
     """
     for name, content in serialise(flow, record).items():
         write_atomically(Path(folder) / name, content)
 
 
 def serialise(flow: Flow, record: Mapping[str, Any] | None = None) -> dict[str, bytes]:
-    """Return the content of the files that `save` writes, by name."""
+    """Return the content of the files that `save` writes, by name; errors as for `save`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     digest = hashlib.sha256(weights).hexdigest()
     if record is None and (origin := unchanged_origin(flow, digest)):
         record = origin.record
-    content = {**(record or {}), "model": flow.config.model_dump(mode="json")}
-    content = json.loads(json.dumps(content))  # as it is read: keys are strings then
+    content = {**_checked(record or {}), "model": flow.config.model_dump(mode="json")}
     content[HASHES] = {"weights": digest, "record": record_hash(content)}
     return {WEIGHTS: weights, CONFIG: (json.dumps(content, indent=2) + "\n").encode()}
+
+
+def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record as it is read: keys are strings then."""
+    if taken := [key for key in ("model", HASHES) if key in record]:
+        raise InputError(f"record has the key {taken[0]!r}, which {CONFIG} has for itself; give it another name")
+    try:
+        return dict(json.loads(json.dumps(dict(record), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"record cannot be stored as JSON: {error}") from None
 
 
 def unchanged_origin(flow: Flow, weights: str) -> Origin | None:

@@ -72,7 +72,8 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
     certificate = certify(flow)
     certificate.require()
     _require_same(certificate, metrics, path, run)
-    record: dict[str, Any] = {key: value for key, value in read_record(project.model(run)).items() if key != HASHES}
+    stored = read_record(project.model(run))
+    record: dict[str, Any] = {key: value for key, value in stored.items() if key not in ("model", HASHES)}
     facts = _facts(project, dataset, record)
     record |= {"data": asdict(facts), "metrics": json.loads(path.read_bytes()), "licence": licence}
     card = model_card(trained, metrics, facts, licence, version("acf"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import acf
-from acf.errors import UnwritableError
+from acf.errors import InputError, UnwritableError
 from acf.flows.record import CARD, CONFIG, WEIGHTS, read_record
 from tests.flows.publishing.conftest import RECORD, small_flow
 
@@ -24,6 +24,23 @@ def test_a_record_goes_with_the_weights_it_is_of(stored: acf.Flow, tmp_path: Pat
         next(stored.parameters()).mul_(0.5)
     acf.save(stored, tmp_path / "changed")
     assert recorded(tmp_path / "changed") == {}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"model": "my best"}, "record has the key 'model'"),
+        ({"sha256": "0"}, "record has the key 'sha256'"),
+        ({"loss": float("nan")}, "record cannot be stored as JSON: .*float"),
+        ({"x": torch.zeros(1)}, "record cannot be stored as JSON: .*Tensor"),
+    ],
+)
+def test_a_record_that_cannot_be_kept_is_refused(
+    stored: acf.Flow, tmp_path: Path, record: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        acf.save(stored, tmp_path / "new", record)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_card_goes_with_the_weights_it_is_of(stored: acf.Flow, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What flows have for travelling: folders with a model card, and the Hugging Face Hub."""
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -55,7 +56,7 @@ class HubMethods:
         """
         from acf.flows.storage import load
 
-        if Path(name_or_folder).is_dir():
+        if os.path.isdir(name_or_folder):  # false as well for what no file system takes as a name
             return load(name_or_folder, device)
         name = str(name_or_folder)
         _require_client(f"{name!r} is no folder, and to fetch a model of that name from the Hub")
