@@ -11,7 +11,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"stages"},
-    {"training", "evaluation", "reporting"},
+    {"training", "evaluation", "reporting", "examples"},
     {"flows"},
     {"lipschitz"},
     {"data"},

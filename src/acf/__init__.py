@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from acf import lipschitz
     from acf.evaluation.likelihood import bits_per_dim
+    from acf.examples import example_names, load_example
     from acf.flows.build import build
     from acf.flows.certificate import Certificate
     from acf.flows.data_parallel import DataParallelFlow
@@ -22,7 +23,9 @@ _PLACES = {
     "bits_per_dim": "acf.evaluation.likelihood",
     "build": "acf.flows.build",
     "certify": "acf.flows.flow",
+    "example_names": "acf.examples",
     "load": "acf.flows.storage",
+    "load_example": "acf.examples",
     "save": "acf.flows.storage",
     "tighten": "acf.flows.flow",
 }
@@ -34,8 +37,10 @@ __all__ = [
     "bits_per_dim",
     "build",
     "certify",
+    "example_names",
     "lipschitz",
     "load",
+    "load_example",
     "save",
     "tighten",
 ]

@@ -268,6 +268,24 @@ def report(experiment: Experiment) -> None:
 
 
 @app.command()
+def export(
+    experiment: Experiment,
+    variant: Variant,
+    to: Annotated[Path, typer.Option(help="Folder for model.safetensors, config.json and README.md.")],
+    seed: Seed = 0,
+    licence: Annotated[str, typer.Option(help="Licence of the weights as the Hub names it: mit, cc-by-4.0, ...")] = (
+        "unknown"
+    ),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace files of these names that differ.")] = False,
+) -> None:
+    """Write a trained and evaluated model with a model card into a folder that needs no project."""
+    from acf.settings.params import Run
+    from acf.stages.export import export as command
+
+    command(Run(experiment, variant, seed), to, licence, replace)
+
+
+@app.command()
 def index() -> None:
     """Write reports/index.html over the reports of all experiments."""
     from acf.stages.index import index as stage
