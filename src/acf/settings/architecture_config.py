@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
 from acf.settings.log_det_config import EvaluationLogDetConfig, TrainingLogDetConfig
-from acf.settings.section import INTEGRAL, MOST_BLOCKS, Blocks, Fraction, Levels, Positive, Section, one_of
+from acf.settings.section import INTEGRAL, MOST_BLOCKS, Blocks, Fraction, Levels, Positive, Section, Several, one_of
 
 
 class AttentionConfig(Section):
@@ -162,6 +162,12 @@ class ModelParams(Section):
         "(arXiv 1605.08803, section 4.1). The default is that of arXiv 1906.02735, appendix E, which has 1e-6 for "
         "MNIST.",
     )
+    head_width: Positive = Field(
+        default=64,
+        description="Number of channels of each classification head, of which there is one at the end of every scale; "
+        "without effect where `training.task.kind` is `density`. The default is that of the code published with "
+        "arXiv 1906.02735.",
+    )
     attention: AttentionConfig = Field(
         default=AttentionConfig(),
         description="Self-attention in the convolutional or dense blocks (arXiv 2109.12135).",
@@ -194,6 +200,11 @@ class ModelConfig(ModelParams):
         description="Channels, height and width of an image, the latter two in pixels; a property of the data set.",
     )
     levels: Levels = Field(default=256, description="Number of grey levels of an image; a property of the data set.")
+    classes: Several | None = Field(
+        default=None,
+        description="Number of classes that the classification heads tell apart, a property of the data set; null for "
+        "a flow without heads.",
+    )
     training_log_det: TrainingLogDetConfig = Field(
         default=TrainingLogDetConfig(),
         description="Estimator of log-determinants in training mode (arXiv 1906.02735, sections 3.1 and 3.2).",
