@@ -7,6 +7,7 @@ from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
 from acf.flows.flow import Flow
+from acf.flows.heads import ClassificationHeads
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
@@ -54,7 +55,9 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
             f"leave no attention in blocks {config.blocks} on maps of {', '.join(f'{h} x {w}' for _, h, w in shapes)}; "
             "change them, or set attention.kind to none"
         )
-    return Flow(config, MultiScale(list(scales), shapes, config.factor_out))
+    # Drawn last: the weights of the bijection do not depend on whether there are heads.
+    heads = ClassificationHeads(shapes, config.head_width, config.classes) if config.classes else None
+    return Flow(config, MultiScale(list(scales), shapes, config.factor_out), heads)
 
 
 def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> list[Branch]:

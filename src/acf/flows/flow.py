@@ -10,6 +10,7 @@ from acf.errors import ConvergenceError, InputError
 from acf.flows.actnorm import ActNorm, prepared_scales
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.cuda_graphs import CudaGraphs
+from acf.flows.heads import ClassificationHeads
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
@@ -57,11 +58,12 @@ class Flow(nn.Module):
     Attributes:
         shape: (C, H, W).
         config: the configuration it was built from.
+        heads: classification heads, which are no part of the bijection; None without.
     """
 
-    def __init__(self, config: ModelConfig, bijection: MultiScale) -> None:
+    def __init__(self, config: ModelConfig, bijection: MultiScale, heads: ClassificationHeads | None = None) -> None:
         super().__init__()
-        self.config, self.bijection = config, bijection
+        self.config, self.bijection, self.heads = config, bijection, heads
         self.logit = Logit(config.logit_alpha)
         self.shape: tuple[int, int, int] = config.shape
         self._wrapped = False
@@ -86,14 +88,20 @@ class Flow(nn.Module):
         return self._value_and_log_det(x, self._noise(x))
 
     def _value_and_log_det(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        z, log_abs_det, _ = self._value_log_det_and_features(x, noise)
+        return z, log_abs_det
+
+    def _value_log_det_and_features(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor, list[Tensor]]:
         with autocast_off(x.device.type):
             x, start = self.logit.as_part(x, None)
-            z, log_abs_det = self.bijection(x, self._prepared(x, noise))
-            return z, start + log_abs_det
+            z, log_abs_det, features = self.bijection.forward_with_features(x, self._prepared(x, noise))
+        refuse_backward_in_autocast(z)
+        refuse_backward_in_autocast(log_abs_det)
+        return z, start + log_abs_det, features
 
     def _prepared(self, x: Tensor, noise: Noise) -> Prepared:
-        blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
-        norms = (m for m in self.modules() if isinstance(m, ActNorm))
+        blocks = [m for m in self.bijection.modules() if isinstance(m, ResidualBlock)]
+        norms = (m for m in self.bijection.modules() if isinstance(m, ActNorm))
         return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms))
 
     def _noise(self, x: Tensor) -> Noise:
@@ -152,6 +160,45 @@ class Flow(nn.Module):
         self._check_form(x)
         z, log_abs_det = self._value_and_log_det(x, self._noise(x) if share is None else SharedNoise(share))
         return self.base_log_prob(z) + log_abs_det
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits (B, K) of log p(y | x) for x (B, C, H, W) in [0, 1), without the cost of the log-determinant.
+
+        Raises:
+            InputError: as `forward`, or the flow has no classification heads (`classes` of its configuration).
+        """
+        self._check(x)
+        return self.logits_of_pixels(x)
+
+    def log_prob_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `log_prob(x)` (B,) and `classify(x)` (B, K) from one pass; errors as theirs."""
+        self._check(x)
+        return self.log_prob_and_logits_of_pixels(x)
+
+    def logits_of_pixels(self, x: Tensor) -> Tensor:
+        """Return `classify(x)` for images whose values are known to lie in [0, 1), as `log_prob_of_pixels`."""
+        self._check_form(x)
+        self._require_no_bypass()
+        with autocast_off(x.device.type):
+            logits = self._required_heads()(self.bijection.transform_with_features(self.logit.transform(x))[1])
+        refuse_backward_in_autocast(logits)
+        return logits
+
+    def log_prob_and_logits_of_pixels(self, x: Tensor, share: BatchShare | None = None) -> tuple[Tensor, Tensor]:
+        """Return `log_prob_and_logits(x)` for images as those of `log_prob_of_pixels`, with the same arguments."""
+        self._check_form(x)
+        heads = self._required_heads()
+        noise = self._noise(x) if share is None else SharedNoise(share)
+        z, log_abs_det, features = self._value_log_det_and_features(x, noise)
+        with autocast_off(x.device.type):
+            logits = heads(features)
+        refuse_backward_in_autocast(logits)
+        return self.base_log_prob(z) + log_abs_det, logits
+
+    def _required_heads(self) -> ClassificationHeads:
+        if self.heads is None:
+            raise InputError("this flow has no classification heads: build it with `classes` in its configuration")
+        return self.heads
 
     @staticmethod
     def base_log_prob(z: Tensor) -> Tensor:
@@ -217,7 +264,7 @@ class Flow(nn.Module):
         )
 
     def _require_scales(self) -> None:
-        if not all(m.is_started() for m in self.modules() if isinstance(m, StartedByFirstBatch)):
+        if not all(m.is_started() for m in self.bijection.modules() if isinstance(m, StartedByFirstBatch)):
             raise InputError(
                 "the first batch in training mode sets the scales of ActNorm and attention, and the gradient of an "
                 "inverse needs them: pass the flow images first, or call eval()"

@@ -56,9 +56,7 @@ def require_labels(model: ModelConfig, config: TrainingConfig, batches: Batches)
     if not config.task.reads_labels:
         return
     if model.classes is None:
-        raise ConfigError(
-            f"the task {task} needs classification heads, for which `classes` of the model is not set"
-        )
+        raise ConfigError(f"the task {task} needs classification heads, for which `classes` of the model is not set")
     if batches.label_range is None:
         raise ConfigError(f"the task {task} needs the labels of the images")
     low, high = batches.label_range
