@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acf.data.prepared.tensors import Images
 from acf.evaluation.likelihood import check_images, dequantised
-from acf.flows.flow import Flow
+from acf.flows.classifying import ClassifyingFlow
 
 BINS = 15
 """Intervals of confidence, of equal width."""
@@ -20,7 +20,7 @@ RESAMPLES = 1000
 
 @torch.no_grad()
 def class_log_probabilities(
-    flow: Flow, images: Images | Tensor, draws: int, batch_size: int, generator: torch.Generator
+    flow: ClassifyingFlow, images: Images | Tensor, draws: int, batch_size: int, generator: torch.Generator
 ) -> Tensor:
     """Return log p(y | k) in nats of every class y, (N, K) in float64 on the CPU.
 
@@ -41,7 +41,7 @@ def class_log_probabilities(
     parameter = next(flow.parameters())
     of_draws = []
     for _ in range(draws):
-        batches = dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype)
+        batches = dequantised(images, flow.config.grey_levels, generator, batch_size, parameter.dtype)
         logits = [flow.classify(x.to(parameter.device)).cpu().double() for x in batches]
         of_draws.append(torch.cat(logits).log_softmax(1))
     return torch.stack(of_draws).logsumexp(0) - math.log(draws)

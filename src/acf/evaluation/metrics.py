@@ -12,6 +12,7 @@ from acf.errors import TrainingError
 from acf.evaluation.calibration import class_log_probabilities, classification
 from acf.evaluation.likelihood import dequantised, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
+from acf.flows.classifying import ClassifyingFlow
 from acf.flows.flow import Flow, certify
 from acf.settings.config import EvaluationConfig
 
@@ -56,7 +57,7 @@ def evaluate_flow(
     if not torch.isfinite(likelihood.bits_per_dim).all():
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
     noise.manual_seed(config.seed)
-    batches = dequantised(images, flow.config.levels, noise, config.batch_size)
+    batches = dequantised(images, flow.config.grey_levels, noise, config.batch_size)
     metrics = likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),
@@ -68,7 +69,7 @@ def evaluate_flow(
         "evaluate_seconds": round(seconds, 3),
         "images_per_second": round(config.draws * len(images) / seconds, 2),
     }
-    if labels is None:
+    if labels is None or not isinstance(flow, ClassifyingFlow):
         return Evaluation(metrics, likelihood.per_image())
     noise.manual_seed(config.seed)
     said = class_log_probabilities(flow, images, config.draws, config.batch_size, noise)

@@ -35,7 +35,7 @@ def validation_measures(
         InputError: a value is not below the flow's levels.
     """
     images, labels = batches.validation, batches.validation_labels
-    require_levels(images, flow.config.levels)
+    require_levels(images, flow.config.grey_levels)
     flow.use_evaluation_estimator(config.log_det)
     values = {}
     for index, batch in enumerate(images.split(config.batch_size)):
@@ -43,7 +43,7 @@ def validation_measures(
             start = index * config.batch_size
             of_batch = None if labels is None else labels[start : start + len(batch)].to(device)
             with seeded(index, device):
-                x = dequantise(batch.to(device), flow.config.levels)
+                x = dequantise(batch.to(device), flow.config.grey_levels)
                 measured = task.measure(flow, x, of_batch, None)
                 values[index] = {name: value.cpu().double() for name, value in measured.items()}
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)

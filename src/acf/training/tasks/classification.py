@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from acf.errors import InputError
+from acf.flows.classifying import ClassifyingFlow
 from acf.flows.flow import Flow
 from acf.runs.ranks import BatchShare
 from acf.settings.config import TrainingConfig
@@ -22,11 +23,22 @@ class Classification:
 
     def measure(self, flow: Flow, x: Tensor, labels: Tensor | None, share: BatchShare | None) -> dict[str, Tensor]:
         """Return -log p(y | x) in nats, and whether the most probable class is y, of each image."""
-        return label_measures(flow.logits_of_pixels(x), labels)
+        return label_measures(with_heads(flow).classify_unchecked(x), labels)
 
     def loss(self, measured: Mapping[str, Tensor]) -> Tensor:
         """Return the cross-entropy in bits."""
         return measured["cross_entropy"] / math.log(2)
+
+
+def with_heads(flow: Flow) -> ClassifyingFlow:
+    """Return the flow, which has classification heads.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not isinstance(flow, ClassifyingFlow):
+        raise InputError("this task needs a flow with classification heads: build it with `classes`")
+    return flow
 
 
 def label_measures(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.runs.ranks import BatchShare
 from acf.settings.config import TrainingConfig
-from acf.training.tasks.classification import Classification, label_measures
+from acf.training.tasks.classification import Classification, label_measures, with_heads
 from acf.training.tasks.density import Density
 
 
@@ -28,7 +28,7 @@ class Hybrid:
 
     def measure(self, flow: Flow, x: Tensor, labels: Tensor | None, share: BatchShare | None) -> dict[str, Tensor]:
         """Return what both tasks measure, from one pass through the flow."""
-        log_prob, logits = flow.log_prob_and_logits_of_pixels(x, share)
+        log_prob, logits = with_heads(flow).log_prob_and_logits_unchecked(x, share=share)
         return {"bits_per_dim": bits_per_dim_of(log_prob, flow.config), **label_measures(logits, labels)}
 
     def loss(self, measured: Mapping[str, Tensor]) -> Tensor:
