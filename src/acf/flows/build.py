@@ -6,8 +6,8 @@ from typing import Any
 from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
-from acf.flows.conditional import ConditionalAffine
 from acf.flows.classifying import ClassifyingFlow
+from acf.flows.conditional import ConditionalAffine
 from acf.flows.flow import Flow
 from acf.flows.heads import ClassificationHeads
 from acf.flows.logit import Logit
