@@ -9,7 +9,6 @@ from acf.flows.bijection import Bijection, Chain
 from acf.flows.classifying import ClassifyingFlow
 from acf.flows.conditional import ConditionalAffine
 from acf.flows.flow import Flow
-from acf.flows.heads import ClassificationHeads
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
@@ -66,12 +65,8 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
             "change them, or set attention.kind to none"
         )
     preprocessing = Logit(config.logit_alpha) if config.is_of_images else Vectors()
-    bijection = MultiScale(list(scales), shapes, config.factor_out)
-    if config.classes is None:
-        return Flow(config, preprocessing, bijection)
-    # Drawn last, so that the weights of the bijection are those of a flow without heads.
-    heads = ClassificationHeads(shapes, config.head_width, config.classes)
-    return ClassifyingFlow(config, preprocessing, bijection, heads)
+    kind = Flow if config.classes is None else ClassifyingFlow
+    return kind(config, preprocessing, MultiScale(list(scales), shapes, config.factor_out))
 
 
 def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> list[Branch]:

@@ -22,11 +22,11 @@ class ClassifyingFlow(Flow):
         heads: the heads.
     """
 
-    def __init__(
-        self, config: ModelConfig, preprocessing: Preprocessing, bijection: MultiScale, heads: ClassificationHeads
-    ) -> None:
+    def __init__(self, config: ModelConfig, preprocessing: Preprocessing, bijection: MultiScale) -> None:
         super().__init__(config, preprocessing, bijection)
-        self.heads = heads
+        assert config.classes is not None
+        # Drawn last, so that all other weights are those of the flow without heads.
+        self.heads = ClassificationHeads(bijection.shapes, config.head_width, config.classes)
 
     def classify(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the logits (B, K) of p(y | x) for x (B, ...), without the cost of the log-determinant.
