@@ -166,8 +166,9 @@ def full(table: pd.DataFrame) -> list[Column]:
 
 
 def terminal(table: pd.DataFrame) -> list[Column]:
-    """Return the columns that a terminal shows."""
-    return [*TERMINAL, *_on_labels(table)[:1]]
+    """Return the columns that a terminal shows; accuracy takes the place of the number of parameters."""
+    of_labels = _on_labels(table)[:1]
+    return [column for column in TERMINAL if not of_labels or column is not PARAMETERS] + of_labels
 
 
 def _on_labels(table: pd.DataFrame) -> list[Column]:

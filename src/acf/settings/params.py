@@ -146,7 +146,8 @@ class Params:
 
     def reads_labels(self, experiment: str) -> bool:
         """Whether a variant of `experiment` is trained with the labels of its data set."""
-        return any(self.resolve(experiment, variant).training.task.reads_labels for variant in self.variants(experiment))
+        runs = (self.resolve(experiment, variant) for variant in self.variants(experiment))
+        return any(run.training.task.reads_labels for run in runs)
 
     def reporting(self, experiment: str) -> ReportingConfig:
         """Return the settings of the report on `experiment`."""

@@ -1,6 +1,5 @@
 """The training loop of one model, on CPU, CUDA or MPS."""
 
-import math
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from acf.errors import AcfError, LostRankError, StoppedError, TrainingError
+from acf.errors import AcfError, LostRankError, StoppedError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate
 from acf.flows.flow import Flow
@@ -34,8 +33,8 @@ from acf.training.optimiser import build_optimiser, learning_rate, set_learning_
 from acf.training.random_state import random_state, restore_random_state
 from acf.training.reader import BatchReader
 from acf.training.schedule import row_is_due, validation_is_due
-from acf.training.tasks.task import MEASURES, require_labels, task_of
-from acf.training.validation import mean_and_standard_error, validation_measures
+from acf.training.tasks.task import task_for
+from acf.training.validation import means_and_errors, validation_measures
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 STEPS_BETWEEN_LOOKS = 100
@@ -87,8 +86,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.batches = batches
-        require_labels(model, config, batches)
-        self._task = task_of(config)
+        self._task = task_for(model, config, batches)
         self.device = device
         self.folder = folder
         self.title = title
@@ -230,8 +228,7 @@ class Trainer:
         require_alike(self.flow, self.step, self.ranks)
 
     def _validation_is_missing(self) -> bool:
-        due = self.step > 0 and validation_is_due(self.step, self.config)
-        return due and not self.history.is_validated()
+        return self.step > 0 and validation_is_due(self.step, self.config) and not self.history.is_validated()
 
     def _images_per_second(self) -> float:
         return self._clock.steps_per_second * self._gradient.images
@@ -251,9 +248,7 @@ class Trainer:
         values = self._unless_stopped(self._validation_values)
         if values is None:
             return False
-        measured = {name: mean_and_standard_error(of_images) for name, of_images in values.items()}
-        if wrong := [MEASURES[name] for name, (mean, _) in measured.items() if not math.isfinite(mean)]:
-            raise TrainingError(f"step {self.step}: validation {wrong[0]} is not finite")
+        measured = means_and_errors(values, self.step)
         loss = float(self._task.loss(values).mean())
         if self.config.keep == "best" and (self.best is None or loss < self.best.loss):
             self.best = Best.of(self.average, self.step, loss)

@@ -1,17 +1,19 @@
 """What a task measures on held-out images while a model trains."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from acf.errors import TrainingError
 from acf.flows.dequantise import dequantise
 from acf.flows.flow import Flow
 from acf.runs.ranks import Ranks
 from acf.settings.config import TrainingConfig
 from acf.training.batches import Batches, require_levels
 from acf.training.random_state import seeded
-from acf.training.tasks.task import Task
+from acf.training.tasks.task import MEASURES, Task
 
 
 @torch.no_grad()
@@ -49,6 +51,18 @@ def validation_measures(
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)
     by_batch = {index: of_batch for of_rank in ranks.of_all(values) for index, of_batch in of_rank.items()}
     return {name: torch.cat([by_batch[index][name] for index in sorted(by_batch)]) for name in task.measures}
+
+
+def means_and_errors(measured: Mapping[str, Tensor], step: int) -> dict[str, tuple[float, float]]:
+    """Return the mean of each measure's values (N,), and std / sqrt(N), which is NaN for one value.
+
+    Raises:
+        TrainingError: a mean is not finite; names it and `step`.
+    """
+    found = {name: mean_and_standard_error(values) for name, values in measured.items()}
+    if wrong := [MEASURES[name] for name, (mean, _) in found.items() if not math.isfinite(mean)]:
+        raise TrainingError(f"step {step}: validation {wrong[0]} is not finite")
+    return found
 
 
 def mean_and_standard_error(values: Tensor) -> tuple[float, float]:

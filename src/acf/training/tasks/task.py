@@ -46,15 +46,15 @@ def task_of(config: TrainingConfig) -> Task:
     return task
 
 
-def require_labels(model: ModelConfig, config: TrainingConfig, batches: Batches) -> None:
-    """Check that there are heads and labels for a task that needs them.
+def task_for(model: ModelConfig, config: TrainingConfig, batches: Batches) -> Task:
+    """Return the task that the settings name, once it is known that it has the heads and labels that it needs.
 
     Raises:
         ConfigError: the flow has no heads, the images have no labels, or a label is no class of the heads.
     """
     task = config.task.kind
     if not config.task.reads_labels:
-        return
+        return task_of(config)
     if model.classes is None:
         raise ConfigError(f"the task {task} needs classification heads, for which `classes` of the model is not set")
     if batches.label_range is None:
@@ -63,3 +63,4 @@ def require_labels(model: ModelConfig, config: TrainingConfig, batches: Batches)
     if low < 0 or high >= model.classes:
         wrong = low if low < 0 else high
         raise ConfigError(f"label {wrong} is none of the {model.classes} classes, 0 to {model.classes - 1}")
+    return task_of(config)
