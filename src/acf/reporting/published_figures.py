@@ -80,8 +80,8 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
             "published digit, which is this project's choice, as the papers give no errors; "
             f"{OUTSIDE}: it differs by more; "
             f"{REDUCED}: ours was trained for fewer epochs than published, so that the two cannot be compared; "
-            f"{NOT_RUN}: no variant of this experiment has that architecture and is trained for bits/dim alone, or it is not "
-            "evaluated.",
+            f"{NOT_RUN}: no variant of this experiment has that architecture and is trained for bits/dim alone, or it "
+            "is not evaluated.",
             *([f"Published epochs, of {'; '.join(said)}."] if said else []),
         ],
     )

@@ -15,7 +15,7 @@ from acf.reporting.paired_rows import PairedRows, mean_text
 from acf.reporting.results import Results
 from acf.reporting.schemas import Classification
 from acf.reporting.style import BASELINE_COLOUR, Looks, draw_figure
-from acf.reporting.wording import ABSENT, count, decimal, interval, scientific, with_error
+from acf.reporting.wording import ABSENT, count, decimal, interval, with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +124,7 @@ def _differences(compared: list[tuple[str, str]], right: PairedRows) -> Table:
                 mean_text(found),
                 interval(low, high, found.se),
                 f"{count(only_first)}, {count(only_second)}" if alone else ABSENT,
-                scientific(mcnemar(only_first, only_second)) if alone else ABSENT,
+                f"{mcnemar(only_first, only_second):.2g}".replace("-", "−") if alone else ABSENT,
             ]
         )
     heads = ["model", "minus", "difference of accuracy", f"{PERCENT} interval", "only one right", "McNemar p"]
@@ -152,13 +152,16 @@ def _reliability(found: dict[str, list[Classification]], looks: Looks) -> Figure
             look = looks[variant]
             for number, one in enumerate(seeds):
                 confidence, accuracy = ([getattr(bin, name) for bin in one.bins] for name in ("confidence", "accuracy"))
-                errors = [math.sqrt(bin.accuracy * (1 - bin.accuracy) / max(bin.images, 1)) for bin in one.bins]
+                errors = [math.sqrt(bin.confidence * (1 - bin.confidence) / bin.images) for bin in one.bins]
                 label = variant if number == 0 else None
-                axes.errorbar(confidence, accuracy, errors, ms=4.5, lw=1, label=label, **look.marked_line)
+                axes.errorbar(confidence, accuracy, errors, ms=5, lw=0, elinewidth=1, label=label, **look.points)
         axes.set(xlabel="mean confidence of a bin", ylabel="accuracy in the bin", xlim=(0, 1.02), ylim=(-0.02, 1.05))
 
     alt = f"reliability diagram, accuracy against confidence: {', '.join(found)}"
-    caption = "Reliability: accuracy of the images in each bin of confidence, ± one standard error; one line per seed."
+    caption = (
+        "Reliability: accuracy of the images in each bin of confidence, ± the standard error that it has under a "
+        "calibrated model; bins of few images have wide ones."
+    )
     return draw_figure("reliability", alt, caption, 3.4, draw)
 
 
