@@ -1,7 +1,7 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, an optimiser, a sink for live curves or a data set is one new file and one
-line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
+Adding an attention, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one new file
+and one line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
 `settings/analysis_config.py`.
 """
 
@@ -34,6 +34,13 @@ ACTIVATIONS = {
     "elu": "acf.lipschitz.activations:ELU",
     "clipswish": "acf.lipschitz.activations:CLipSwish",
 }
+
+TASKS = {
+    "density": "acf.training.tasks.density:Density",
+    "hybrid": "acf.training.tasks.hybrid:Hybrid",
+    "classification": "acf.training.tasks.classification:Classification",
+}
+LABELLED_TASKS = ("hybrid", "classification")
 
 OPTIMISERS = {
     "adamw": "acf.training.optimiser:adamw",
