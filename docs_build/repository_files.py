@@ -49,6 +49,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(parts)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Have docstrings, which name pages by their places in the repository, link to them."""
+    if not page.file.src_uri.startswith("reference/"):
+        return html
+    return re.sub(r"docs/(\w+)\.md", r'<a href="../\1.html">docs/\1.md</a>', html)
+
+
 def _converted(link: re.Match[str], page: str, files: Files, root: Path) -> str:
     text = link["text"]
     path, _, anchor = link["target"].partition("#")
