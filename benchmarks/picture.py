@@ -26,7 +26,7 @@ SPREAD = 2.5
 def stations(flow: acf.Flow, x: Tensor) -> list[tuple[str, Tensor]]:
     """The images, then the maps after every third residual block, unsqueezed, and the noise they end as."""
     found = [("image x", x)]
-    x = flow.logit.transform(x)
+    x = flow.preprocessing.transform(x)
     (scale,) = flow.bijection.scales
     total = len(flow.residual_blocks())
     blocks = 0

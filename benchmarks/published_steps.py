@@ -38,7 +38,7 @@ def our_step(flow: acf.Flow, renormalise: Callable[[], None] | None = None, sett
     settings = settings or TrainingConfig()
     optimiser, average = build_optimiser(flow, settings), MovingAverage(flow, settings.ema_decay)
     values, renormalise = math.prod(flow.shape), renormalise or flow.renormalise
-    log_prob = getattr(flow, "log_prob_of_pixels", flow.log_prob)  # as the trainer; packages of before have no such
+    log_prob = getattr(flow, "log_prob_unchecked", flow.log_prob)  # as the trainer; packages of before have no such
 
     def step(x: Tensor) -> Iterator[Tensor]:
         optimiser.zero_grad(set_to_none=True)

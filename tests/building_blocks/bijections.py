@@ -27,14 +27,14 @@ class BijectionCase:
 
     Attributes:
         make: constructor, which draws weights from torch's global generator.
-        shape: (C, H, W) of the input.
+        shape: (C, H, W) or (D,) of the input.
         unit: whether inputs lie in [0, 1].
         iterative: whether the inverse is found by iteration and the log-determinant estimated.
         flat: whether the output is (B, C * H * W).
     """
 
     make: Callable[[], Bijection]
-    shape: Shape
+    shape: tuple[int, ...]
     unit: bool = False
     iterative: bool = False
     flat: bool = False
@@ -66,12 +66,12 @@ def _built(case: BijectionCase, seed: int) -> Bijection:
     return bring_norms_to_limits(move_all_parameters(case.make().double())).eval()
 
 
-def make_flow(shape: Shape, blocks: tuple[int, ...] = (2,), **settings: Any) -> acf.Flow:
+def make_flow(shape: tuple[int, ...], blocks: tuple[int, ...] = (2,), **settings: Any) -> acf.Flow:
     """Build a small flow with fresh weights from torch's global generator."""
     return acf.build({"shape": shape, **SMALL, "blocks": list(blocks), **settings})
 
 
-def make_moved_flow(shape: Shape, blocks: tuple[int, ...] = (2,), **settings: Any) -> acf.Flow:
+def make_moved_flow(shape: tuple[int, ...], blocks: tuple[int, ...] = (2,), **settings: Any) -> acf.Flow:
     """Build a small flow in float64 and evaluation mode, with all parameters moved and norms at their limits."""
     torch.manual_seed(0)
     return bring_norms_to_limits(move_all_parameters(make_flow(shape, blocks, **settings).double())).eval()
@@ -135,6 +135,10 @@ BIJECTIONS: dict[str, BijectionCase] = {
         (1, 4, 4), squeeze_first=True, **with_attention("sinkhorn", join="block")
     ),
     "flow, dense, clip": _flow((1, 2, 4), **CLIPSWISH, **with_attention("clip")),
+    "flow on vectors": BijectionCase(lambda: make_flow((3,)), (3,), iterative=True, flat=True),
+    "flow on vectors, dense": BijectionCase(
+        lambda: make_flow((2,), branch="dense", activation="clipswish"), (2,), iterative=True, flat=True
+    ),
     "flow, dot, logit 1e-6": _flow((1, 2, 2), logit_alpha=1e-6, **with_attention("dot")),
 }
 FLOWS = {name: case for name, case in BIJECTIONS.items() if name.startswith("flow")}

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from acf.lipschitz.branch import Shape
 from acf.settings.config import ModelConfig
 
 SMALL: dict[str, Any] = {
@@ -15,7 +14,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def model_config(shape: Shape, **settings: Any) -> ModelConfig:
+def model_config(shape: tuple[int, ...], **settings: Any) -> ModelConfig:
     """The small configuration, with the settings given in place of its own."""
     return ModelConfig.model_validate({"shape": shape} | SMALL | settings)
 

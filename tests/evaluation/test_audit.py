@@ -78,7 +78,7 @@ def jacobian_norms(flow: acf.Flow, images: Tensor) -> list[float]:
     """Per block the largest singular value over images, by a walk through the flow of its own."""
     flow = flow.double()
     x = dequantise(images, 17, torch.Generator().manual_seed(0), torch.float64)
-    x, norms = flow.logit.transform(x), []
+    x, norms = flow.preprocessing.transform(x), []
     for part in flow.bijection.scales[0].bijections:  # type: ignore[union-attr]
         if isinstance(part, ResidualBlock):
             flat = lambda v, g=part.branch, s=x.shape[1:]: g(v.view(1, *s)).flatten()  # noqa: E731

@@ -79,8 +79,8 @@ def test_errors_of_reconstructions_are_those_of_the_inverse(flow: acf.Flow, trai
     assert len(exact["block_bound"]) == 3
     assert all(0 < bound < 0.1 for bound in exact["block_bound"])
     broken = acf.load(trained / "models/digits/acf-l2/seed0").eval()
-    original = broken.logit.inverse
-    broken.logit.inverse = lambda y: original(y) + 1 / LEVELS  # type: ignore[method-assign, assignment]
+    original = broken.preprocessing.inverse
+    broken.preprocessing.inverse = lambda y: original(y) + 1 / LEVELS  # type: ignore[method-assign, assignment]
     found = sampled(broken, *images(trained), config).numbers["reconstructions"]
     assert found["largest"] == pytest.approx([1 / LEVELS] * 3, rel=0.01)
     assert min(found["changed"]) > 30

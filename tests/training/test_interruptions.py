@@ -69,7 +69,7 @@ def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
     if part == "first step after a start":
         stop_after_step(run, 4)
         run = trainer(tmp_path / "cut", SMALL)
-    log_prob, certify, calls = Flow.log_prob_of_pixels, average.tighten, {"validation": 0, "certificate": 0}
+    log_prob, certify, calls = Flow.log_prob_unchecked, average.tighten, {"validation": 0, "certificate": 0}
 
     def slow_log_prob(flow: Flow, *arguments: Any) -> Tensor:
         values = log_prob(flow, *arguments)
@@ -88,7 +88,7 @@ def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
         return certificate
 
     with monkeypatch.context() as patch:
-        patch.setattr(Flow, "log_prob_of_pixels", slow_log_prob)
+        patch.setattr(Flow, "log_prob_unchecked", slow_log_prob)
         patch.setattr(average, "tighten", slow_tighten)
         with pytest.raises(StoppedError, match=rf"^test: stopped by SIGTERM after step {PARTS[part]}\. Run the same"):
             run.run()

@@ -40,7 +40,7 @@ def gradients(kind: str, ranks: Ranks) -> list[Tensor]:
         flow.zero_grad()
         share = ranks.share(BATCH)
         x = share.rows(torch.rand(BATCH, 1, 4, 4, dtype=torch.float64))
-        (-flow.log_prob_of_pixels(x, share).sum() / BATCH).backward()
+        (-flow.log_prob_unchecked(x, share=share).sum() / BATCH).backward()
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in flow.parameters()]
     ranks.add_up(found)
     return found
@@ -166,7 +166,7 @@ def wrapped(rank: int) -> dict[str, Any]:
     z, log_abs_det = plain(x)
     (-(flow.base_log_prob(z) + log_abs_det).mean()).backward()
     found["gradients of plain"] = [p.grad for p in plain.module.parameters()]
-    for call in (flow.log_prob, flow.log_prob_of_pixels, flow.transform, plain.module):
+    for call in (flow.log_prob, flow.log_prob_unchecked, flow.transform, plain.module):
         with pytest.raises(InputError, match=r"model = acf\.DataParallelFlow\(flow\)"):
             call(x)
         with torch.no_grad():

@@ -19,11 +19,12 @@ def check_images(flow: Flow, images: Tensor) -> None:
 
     Raises:
         DataError: type, shape or a value is another; says what was expected and what was given.
+        InputError: the flow is on vectors.
     """
+    levels = flow.config.grey_levels
     expected = f"uint8 images (B, {', '.join(map(str, flow.shape))})"
     if images.dtype != torch.uint8 or images.dim() != 4 or tuple(images.shape[1:]) != flow.shape:
         raise DataError(f"expected {expected}, got {images.dtype} {tuple(images.shape)}")
-    levels = flow.config.levels
     if levels < 256 and images.numel() and int(images.max()) >= levels:
         raise DataError(f"expected {expected} with values below {levels}, got {int(images.max())}")
 
@@ -45,7 +46,7 @@ def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None =
     """
     check_images(flow, images)
     parameter = next(flow.parameters())
-    x = dequantise(images.to(parameter.device), flow.config.levels, generator, parameter.dtype)
+    x = dequantise(images.to(parameter.device), flow.config.grey_levels, generator, parameter.dtype)
     return bits_per_dim_of(flow.log_prob(x), flow.config)
 
 
@@ -120,11 +121,11 @@ def measure(flow: Flow, images: Images | Tensor, draws: int, batch_size: int, ge
     log_abs_det = torch.empty(draws, len(images), dtype=torch.float64, device="cpu")
     for draw in range(draws):
         start = 0
-        for x in dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype):
+        for x in dequantised(images, flow.config.grey_levels, generator, batch_size, parameter.dtype):
             batch = slice(start, start + len(x))
             start += len(x)
             z, nats = flow(x.to(parameter.device))
             # To the CPU first, as MPS has no float64.
             log_prob_z[draw, batch] = -flow.base_log_prob(z).cpu().double() / nats_per_bit_per_dim
             log_abs_det[draw, batch] = -nats.cpu().double() / nats_per_bit_per_dim
-    return Likelihood(log_prob_z, log_abs_det, math.log2(flow.config.levels))
+    return Likelihood(log_prob_z, log_abs_det, math.log2(flow.config.grey_levels))

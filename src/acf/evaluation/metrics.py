@@ -50,7 +50,7 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
     if not torch.isfinite(likelihood.bits_per_dim).all():
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
     noise.manual_seed(config.seed)
-    batches = dequantised(images, flow.config.levels, noise, config.batch_size)
+    batches = dequantised(images, flow.config.grey_levels, noise, config.batch_size)
     metrics = likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),

@@ -35,7 +35,7 @@ def sampled(flow: Flow, train: Images, test: Images, config: SamplingConfig) -> 
         NotContractiveError: a block is not proven contractive, so the flow is not inverted.
         ConvergenceError: a fixed-point iteration did not reach its accuracy; names the block.
     """
-    levels = flow.config.levels
+    levels = flow.config.grey_levels
     parameter = next(flow.parameters())
     noise = torch.Generator().manual_seed(config.seed)
     z = torch.randn(config.samples, math.prod(flow.shape), generator=noise, dtype=parameter.dtype)
@@ -95,7 +95,7 @@ def _reconstructed(flow: Flow, x: Tensor) -> tuple[Tensor, dict[str, list[Any]]]
     grey level is another one; `block_bound` is the largest proven error (l2) of any block's solution of its equation,
     for the right-hand side that the block received.
     """
-    levels = flow.config.levels
+    levels = flow.config.grey_levels
     inversion = flow.invert(flow.transform(x))
     error = (x - inversion.x).abs().flatten(1)
     back = _levels(inversion.x, levels)

@@ -54,7 +54,7 @@ class ActNorm(StartedByFirstBatch, PreparedBijection):
         return (x + self.shift) * self.log_scale.exp(), log_abs_det.expand(len(x))
 
     @override
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return exp(-s) y - b."""
         return y * (-self.log_scale).exp() - self.shift
 

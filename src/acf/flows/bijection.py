@@ -62,22 +62,27 @@ class Bijection(nn.Module, ABC):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y, log_abs_det): y = f(x) and log|det df/dx| in nats, shape (B,), for x (B, ...)."""
 
-    def transform(self, x: Tensor) -> Tensor:
-        """Return f(x) alone, where the log-determinant is not needed."""
+    def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return f(x) alone, where the log-determinant is not needed.
+
+        Args:
+            x: (B, ...).
+            condition: features (B, width) of what f depends on beside x (`acf.flows.conditional`).
+        """
         return self(x)[0]
 
     @abstractmethod
-    def inverse(self, y: Tensor) -> Tensor:
-        """Return x with f(x) = y, differentiable at least once in y and the parameters."""
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return x with f(x) = y, differentiable at least once in y and the parameters; arguments as `transform`."""
 
-    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+    def inverse_with_report(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Report]:
         """Return (x, report): x with f(x) = y, and how each iterative inverse within was found.
 
         Raises:
             NotContractiveError: a residual block has no proof of contraction.
             UnsolvedBlockError: the iteration of a residual block did not converge; it carries that block.
         """
-        return self.inverse(y), Report()
+        return self.inverse(y, condition), Report()
 
 
 class PreparedBijection(Bijection):
@@ -121,19 +126,19 @@ class Chain(PreparedBijection):
         return x, total + stacked(of_all).sum() if of_all else total
 
     @override
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         for bijection in self.bijections:
-            x = bijection.transform(x)
+            x = bijection.transform(x, condition)
         return x
 
     @override
-    def inverse(self, y: Tensor) -> Tensor:
-        return self.inverse_with_report(y)[0]
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.inverse_with_report(y, condition)[0]
 
     @override
-    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+    def inverse_with_report(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Report]:
         report = Report()
         for bijection in reversed(list(self.bijections)):
-            y, solved = bijection.inverse_with_report(y)
+            y, solved = bijection.inverse_with_report(y, condition)
             report = report.merged(solved)
         return y, report

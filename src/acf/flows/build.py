@@ -6,10 +6,13 @@ from typing import Any
 from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
+from acf.flows.conditional import ConditionalAffine
 from acf.flows.flow import Flow
+from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
+from acf.flows.vectors import Vectors
 from acf.lipschitz.branch import Branch, Shape, attention_branch, fc_branch
 from acf.registry import BRANCHES, resolve
 from acf.settings.config import AttentionConfig, ModelConfig, model_config_from
@@ -18,16 +21,20 @@ from acf.settings.config import AttentionConfig, ModelConfig, model_config_from
 def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     """Build the flow a configuration describes, with fresh weights from torch's global generator.
 
-    Logit, then per scale: [squeeze,] ActNorm, (residual block, ActNorm) repeated; squeezes stand between scales, and
-    before the first with `squeeze_first`; the last scale ends with `fc_blocks` dense residual blocks. Attention sits in
-    every `attention.every`-th convolutional block of a scale with at most `attention.max_tokens` positions, or follows
-    it as a block of its own.
+    Images pass a logit, vectors become maps of one position. Then per scale: [squeeze,] ActNorm, (residual block,
+    ActNorm) repeated; squeezes stand between scales, and before the first with `squeeze_first`; the last scale ends
+    with `fc_blocks` dense residual blocks. Attention sits in every `attention.every`-th convolutional block of a scale
+    with at most `attention.max_tokens` positions, or follows it as a block of its own. With a `condition`, affine maps
+    that depend on it stand before the first block and after each block. On vectors all kernels are 1, so that
+    convolutions are fully connected layers.
 
     Raises:
         ConfigError: unknown key, impossible value, maps too small for the number of squeezes, or attention nowhere.
     """
     config = model_config_from(config)
-    shape, scales, shapes = config.shape, [], []
+    if not config.is_of_images:
+        config = config.model_copy(update={"kernels": [1] * len(config.kernels)})
+    shape, scales, shapes = config.map_shape, [], []
     for index, blocks in enumerate(config.blocks):
         bijections: list[Bijection] = []
         if index > 0 or config.squeeze_first:
@@ -35,6 +42,8 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
             shape = _squeezed(shape, config)
         if config.actnorm:
             bijections.append(ActNorm(shape))
+        if index == 0:
+            bijections += _conditional(config, shape)
         for branch in _branches(config, shape, blocks, first=index == 0):
             bijections += _block(config, branch, shape)
         if index == len(config.blocks) - 1:
@@ -54,7 +63,8 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
             f"leave no attention in blocks {config.blocks} on maps of {', '.join(f'{h} x {w}' for _, h, w in shapes)}; "
             "change them, or set attention.kind to none"
         )
-    return Flow(config, MultiScale(list(scales), shapes, config.factor_out))
+    preprocessing = Logit(config.logit_alpha) if config.is_of_images else Vectors()
+    return Flow(config, preprocessing, MultiScale(list(scales), shapes, config.factor_out))
 
 
 def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> list[Branch]:
@@ -79,7 +89,13 @@ def _attends(config: ModelConfig, shape: Shape, block: int) -> bool:
 
 def _block(config: ModelConfig, branch: Branch, shape: Shape, per_value: bool = False) -> list[Bijection]:
     block = ResidualBlock(branch, shape, config.training_log_det, config.evaluation_log_det)
-    return [block, ActNorm(shape, per_value)] if config.actnorm else [block]
+    norms = [ActNorm(shape, per_value)] if config.actnorm else []
+    return [block, *norms, *_conditional(config, shape)]
+
+
+def _conditional(config: ModelConfig, shape: Shape) -> list[Bijection]:
+    """The affine map that depends on the condition, where there is one."""
+    return [ConditionalAffine(shape, config.condition.width)] if config.condition.is_given else []
 
 
 def _squeezed(shape: Shape, config: ModelConfig) -> Shape:

@@ -21,9 +21,9 @@ class DataParallelFlow(DistributedDataParallel):
         """The flow itself: to sample, to certify and to save."""
         return cast(Flow, self.module)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return log p(x) (B,) in nats, as `Flow.log_prob`, for the batch of this process."""
-        z, log_abs_det = self(x)
+    def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return log p(x), or log p(x | c), (B,) in nats, as `Flow.log_prob`, for the batch of this process."""
+        z, log_abs_det = self(x, condition)
         return self.flow.base_log_prob(z) + log_abs_det
 
     def renormalise(self) -> None:

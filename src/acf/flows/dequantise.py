@@ -56,8 +56,10 @@ def dequantised(
 
 
 def bits_per_dim_of(log_prob: Tensor, config: ModelConfig) -> Tensor:
-    """Turn log p(x) in nats of dequantised images into bits/dim of the grey levels.
+    """Turn log p(x) in nats of dequantised images into bits/dim of the grey levels, of vectors into bits/dim of p.
 
-    -log2 p(x) / D + log2(levels), with D = C H W: the density on [0, 1)^D spreads each level over 1 / levels.
+    -log2 p(x) / D + log2(levels), with D = C H W: the density on [0, 1)^D spreads each level over 1 / levels. For
+    vectors (D,) of real numbers it is -log2 p(x) / D, which depends on their units.
     """
-    return -log_prob / (math.prod(config.shape) * math.log(2)) + math.log2(config.levels)
+    levels = 1 if config.levels is None else config.levels
+    return -log_prob / (math.prod(config.shape) * math.log(2)) + math.log2(levels)

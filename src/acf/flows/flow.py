@@ -1,7 +1,6 @@
 """The flow: a bijection of images to standard normal noise, and the density it defines."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +8,15 @@ from torch import Tensor, nn
 from acf.errors import ConvergenceError, InputError
 from acf.flows.actnorm import ActNorm, prepared_scales
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
+from acf.flows.conditional import ConditionFeatures
 from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.implicit import INVERSE_ONCE
-from acf.flows.logit import Logit
+from acf.flows.inputs import require_form
+from acf.flows.inversion import Inversion
 from acf.flows.multiscale import MultiScale
 from acf.flows.noise import Noise, RankNoise, SharedNoise, in_data_parallel_call, require_no_bypass
-from acf.flows.pixels import require_images, require_pixels
 from acf.flows.prepared import Prepared
+from acf.flows.preprocessing import Preprocessing
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
@@ -31,46 +32,33 @@ from acf.runs.ranks import BatchShare
 from acf.settings.config import LogDetConfig, ModelConfig
 
 
-@dataclass(frozen=True)
-class Inversion:
-    """An inverse with what is known of its accuracy.
-
-    Attributes:
-        x: images (B, C, H, W).
-        bounds: per residual block, by the names of `Flow.residual_blocks`, the bound (B,) of the l2 error of that
-            block's solution, for the right-hand side y that the block received. An error of y itself, which comes from
-            the blocks inverted before, is not part of it.
-        evaluations: per residual block the number of evaluations of its branch for each sample, (B,).
-    """
-
-    x: Tensor
-    bounds: dict[str, Tensor]
-    evaluations: dict[str, Tensor]
-
-
 class Flow(nn.Module):
-    """A density of images x in [0, 1)^(C x H x W): x has the law of f^-1(z) with z standard normal.
+    """A density of images x in [0, 1)^(C x H x W) or vectors x in R^D: x has the law of f^-1(z) with z standard normal.
 
-    Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator. Everything is
-    computed in the type of the weights, float32 or float64, with autocast off.
+    Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator, or exact where so
+    configured. Everything is computed in the type of the weights, float32 or float64, with autocast off.
+
+    Below, (B, ...) stands for images (B, C, H, W) or vectors (B, D), and z is (B, D) with D values of each. A
+    conditional flow has a density p(x | c) and takes c as `condition`: labels (B,), integers, or vectors (B, k). One
+    row stands for all samples. The proof of contraction holds for every c (`acf.flows.conditional`).
 
     Attributes:
-        shape: (C, H, W).
+        shape: (C, H, W), or (D,).
         config: the configuration it was built from.
     """
 
-    def __init__(self, config: ModelConfig, bijection: MultiScale) -> None:
+    def __init__(self, config: ModelConfig, preprocessing: Preprocessing, bijection: MultiScale) -> None:
         super().__init__()
-        self.config, self.bijection = config, bijection
-        self.logit = Logit(config.logit_alpha)
-        self.shape: tuple[int, int, int] = config.shape
+        self.config, self.preprocessing, self.bijection = config, preprocessing, bijection
+        self.condition_features = ConditionFeatures(config.condition) if config.condition.is_given else None
+        self.shape: tuple[int, ...] = config.shape
         self._wrapped = False
         self._rank_noise: RankNoise | None = None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (z, log_abs_det): z (B, C*H*W), log|det dz/dx| (B,) in nats, for x (B, C, H, W) in [0, 1).
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (z, log_abs_det): z (B, D), log|det dz/dx| (B,) in nats, for x (B, ...), images in [0, 1).
 
-        The first batch in training mode sets the scales of ActNorm and attention. Values are accepted wherever the
+        The first batch in training mode sets the scales of ActNorm and attention. Images are accepted wherever the
         logit is finite, which is slightly beyond [0, 1], so that every `inverse` can be mapped back.
 
         A flow may be wrapped by torch's DistributedDataParallel, or by `acf.DataParallelFlow`, which has `log_prob`.
@@ -78,23 +66,38 @@ class Flow(nn.Module):
         lengths, and their probes are independent, whatever their seeds.
 
         Raises:
-            InputError: wrong shape, type or precision, or values that are NaN, infinite or no pixels. No layer has seen
-                the images then. Also if the flow is wrapped and in training called otherwise than through the wrapped
-                model, which would leave gradients of several ranks apart. It is a ValueError.
+            InputError: wrong shape, type or precision, values that are NaN, infinite or no pixels, or a condition that
+                is missing or wrong; no layer has seen the batch then. Also if the flow is wrapped and in training
+                called otherwise than through the wrapped model, which would leave gradients of several ranks apart. It
+                is a ValueError.
         """
         self._check(x)
-        return self._value_and_log_det(x, self._noise(x))
+        condition = self._checked_condition(condition, len(x))
+        return self._value_and_log_det(x, condition, self._noise(x))
 
-    def _value_and_log_det(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _value_and_log_det(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor]:
         with autocast_off(x.device.type):
-            x, start = self.logit.as_part(x, None)
-            z, log_abs_det = self.bijection(x, self._prepared(x, noise))
+            x, start = self.preprocessing.as_part(x, None)
+            z, log_abs_det = self.bijection(x, self._prepared(x, condition, noise))
             return z, start + log_abs_det
 
-    def _prepared(self, x: Tensor, noise: Noise) -> Prepared:
+    def _prepared(self, x: Tensor, condition: Tensor | None, noise: Noise) -> Prepared:
         blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
         norms = (m for m in self.modules() if isinstance(m, ActNorm))
-        return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms))
+        return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms), self._features(condition))
+
+    def _checked_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
+        if self.condition_features is None:
+            if condition is not None:
+                raise InputError("a condition was given, but this flow's density depends on none")
+            return None
+        if condition is None:
+            raise InputError("this flow's density depends on a condition: pass condition=...")
+        return self.condition_features.require(condition, batch, first_parameter(self).dtype)  # type: ignore[union-attr]
+
+    def _features(self, condition: Tensor | None) -> Tensor | None:
+        """Return the features (B, width) of a condition that was checked."""
+        return None if self.condition_features is None else self.condition_features(condition)
 
     def _noise(self, x: Tensor) -> Noise:
         """Return where the random numbers of a pass over x come from."""
@@ -115,42 +118,45 @@ class Flow(nn.Module):
         self._wrapped = True
         return []
 
-    def transform(self, x: Tensor) -> Tensor:
-        """Return z = f(x) (B, C*H*W) without the cost of the log-determinant; errors as `forward`."""
+    def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return z = f(x) (B, D) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
+        condition = self._checked_condition(condition, len(x))
         self._require_no_bypass()
         with autocast_off(x.device.type):
-            z = self.bijection.transform(self.logit.transform(x))
+            z = self.bijection.transform(self.preprocessing.transform(x), self._features(condition))
         refuse_backward_in_autocast(z)
         return z
 
     def _check(self, x: Tensor) -> None:
         self._check_form(x)
-        require_pixels(x, self.logit.domain(x.dtype))
+        self.preprocessing.require_values(x)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return log p(x) (B,) in nats for x (B, C, H, W) in [0, 1): an unbiased estimate; errors as `forward`."""
-        z, log_abs_det = self(x)
+    def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return log p(x), or log p(x | c), (B,) in nats: an unbiased estimate, or exact; errors as `forward`."""
+        z, log_abs_det = self(x, condition)
         return self.base_log_prob(z) + log_abs_det
 
     def _check_form(self, x: Tensor) -> None:
-        require_images(x, self.shape)
+        require_form(x, self.shape)
         require_full_precision(x, first_parameter(self), "flow")
 
-    def log_prob_of_pixels(self, x: Tensor, share: BatchShare | None = None) -> Tensor:
-        """Return `log_prob(x)` for images whose values are known to lie in [0, 1), as those of `dequantise` do.
+    def log_prob_unchecked(self, x: Tensor, condition: Tensor | None = None, share: BatchShare | None = None) -> Tensor:
+        """Return `log_prob(x, condition)` for values that are known to be possible, as those of `dequantise` are.
 
         Nothing looks at the values, for which the host would wait for a device to finish all its work.
 
         Args:
-            x: images (B, C, H, W).
+            x: images (B, C, H, W) or vectors (B, D).
+            condition: c, one row for each sample, labels as int64.
             share: which rows x has of a batch that several processes share; the random numbers are those of the batch.
 
         Raises:
             InputError: wrong shape, type or precision, or a wrapped flow, as for `forward`.
         """
         self._check_form(x)
-        z, log_abs_det = self._value_and_log_det(x, self._noise(x) if share is None else SharedNoise(share))
+        noise = self._noise(x) if share is None else SharedNoise(share)
+        z, log_abs_det = self._value_and_log_det(x, condition, noise)
         return self.base_log_prob(z) + log_abs_det
 
     @staticmethod
@@ -158,8 +164,8 @@ class Flow(nn.Module):
         """Return the log-density (B,) of the standard normal at z (B, D), in nats."""
         return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
-    def inverse(self, z: Tensor, differentiable: bool = False) -> Tensor:
-        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W); errors as `invert`.
+    def inverse(self, z: Tensor, differentiable: bool = False, condition: Tensor | None = None) -> Tensor:
+        """Return x (B, ...) with f(x) = z for z (B, D); errors as `invert`.
 
         The result has no gradient unless `differentiable`. Then it has that of the exact inverse, once, in z and in all
         parameters, by the implicit function theorem (`acf.flows.implicit`); the mode makes no difference.
@@ -167,6 +173,7 @@ class Flow(nn.Module):
         Args:
             z: noise, or what `forward` returned.
             differentiable: whether x has a gradient where torch's grad mode is on.
+            condition: c, of a conditional flow.
 
         Raises:
             InputError: also if a leaf z requires grad and `differentiable` is false, or if it is true in training
@@ -179,13 +186,13 @@ class Flow(nn.Module):
         if differentiable and self.training:
             self._require_scales()
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            x = self._invert(z).x
+            x = self._invert(z, condition).x
         refuse_backward_in_autocast(x)
         return x
 
     @torch.no_grad()
-    def invert(self, z: Tensor) -> Inversion:
-        """Return x (B, C, H, W) with f(x) = z for z (B, C*H*W), and error bound and cost of each residual block.
+    def invert(self, z: Tensor, condition: Tensor | None = None) -> Inversion:
+        """Return x (B, ...) with f(x) = z for z (B, D), and error bound and cost of each residual block.
 
         Nothing of it has a gradient; `inverse` may have one.
 
@@ -194,24 +201,25 @@ class Flow(nn.Module):
             NotContractiveError: a block has no proof of contraction; names it.
             ConvergenceError: a fixed-point iteration did not reach its accuracy; names the block.
         """
-        return self._invert(z)
+        return self._invert(z, condition)
 
-    def _invert(self, z: Tensor) -> Inversion:
+    def _invert(self, z: Tensor, condition: Tensor | None) -> Inversion:
         refuse_transforms(INVERSE_ONCE, z)
         values = math.prod(self.shape)
         if z.dim() != 2 or z.shape[1] != values:
             raise InputError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
         require_full_precision(z, first_parameter(self), "flow")
+        features = self._features(self._checked_condition(condition, len(z)))
         blocks = self.residual_blocks()
         require_proven(blocks)
         try:
-            y, report = self.bijection.inverse_with_report(z)
+            y, report = self.bijection.inverse_with_report(z, features)
         except UnsolvedBlockError as error:
             name = next(name for name, block in blocks.items() if block is error.block)
             raise ConvergenceError(f"block {name}: {error}") from None
         solutions = {name: report.solutions[block] for name, block in blocks.items()}
         return Inversion(
-            self.logit.inverse(y),
+            self.preprocessing.inverse(y),
             {name: solution.bound for name, solution in solutions.items()},
             {name: solution.evaluations for name, solution in solutions.items()},
         )
@@ -229,22 +237,24 @@ class Flow(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         differentiable: bool = False,
+        condition: Tensor | None = None,
     ) -> Tensor:
-        """Draw n images (n, C, H, W) from z = temperature * noise, clamped to [0, 1).
+        """Draw n images (n, C, H, W), clamped to [0, 1), or vectors (n, D) from z = temperature * noise.
 
-        The images have no gradient unless `differentiable`. Then they have that of `inverse` in the parameters at fixed
+        They have no gradient unless `differentiable`. Then they have that of `inverse` in the parameters at fixed
         noise (reparameterisation), which is 0 for values that were clamped.
 
         Args:
-            n: number of images.
+            n: number of samples.
             temperature: factor of the noise.
             generator: source of the noise on the CPU; torch's global one by default.
-            differentiable: whether the images have a gradient where torch's grad mode is on.
+            differentiable: whether the samples have a gradient where torch's grad mode is on.
+            condition: c, of a conditional flow: one row for each sample, or one for all.
         """
         parameter = next(self.parameters())
         z = torch.randn(n, math.prod(self.shape), generator=generator, dtype=parameter.dtype, device="cpu")
-        x = self.inverse(temperature * z.to(parameter.device), differentiable)
-        return x.clamp(0, 1 - torch.finfo(x.dtype).eps)
+        x = self.inverse(temperature * z.to(parameter.device), differentiable, condition)
+        return self.preprocessing.into_range(x)
 
     @torch.no_grad()
     def renormalise(self) -> None:

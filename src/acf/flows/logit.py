@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.flows.bijection import Bijection
+from acf.flows.inputs import require_pixels
+from acf.flows.preprocessing import Preprocessing
 
 
-class Logit(Bijection):
+class Logit(Preprocessing):
     """y = logit(a + (1 - 2a) x) elementwise, for x in [0, 1] (arXiv 1605.08803, section 4.1).
 
     log dy/dx = log(1 - 2a) - log s - log(1 - s) with s = a + (1 - 2a) x; 1 - s is computed as a + (1 - 2a)(1 - x),
@@ -36,7 +37,7 @@ class Logit(Bijection):
         return log_s - log_rest, (math.log(span) - log_s - log_rest).flatten(1).sum(1)
 
     @override
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return (sigmoid(y) - a) / (1 - 2a), which is outside [0, 1] where sigmoid(y) is outside [a, 1 - a].
 
         Where rounding makes sigmoid(y) 0 or 1 it is the end of `domain`, so that it can be mapped back.
@@ -46,6 +47,16 @@ class Logit(Bijection):
     def domain(self, dtype: torch.dtype) -> tuple[float, float]:
         """Return the smallest and the largest x of this type where y is finite."""
         return _domain(self.alpha, dtype)
+
+    @override
+    def require_values(self, x: Tensor) -> None:
+        """Check that all values lie in `domain`, or raise InputError."""
+        require_pixels(x, self.domain(x.dtype))
+
+    @override
+    def into_range(self, x: Tensor) -> Tensor:
+        """Return x clamped to [0, 1)."""
+        return x.clamp(0, 1 - torch.finfo(x.dtype).eps)
 
     @override
     def extra_repr(self) -> str:

@@ -36,18 +36,18 @@ class MultiScale(PreparedBijection):
         return torch.cat([*left, x.flatten(1)], dim=1), total
 
     @override
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         left: list[Tensor] = []
         for index, scale in enumerate(self.scales):
-            x = self._factor_out(scale.transform(x), index, left)
+            x = self._factor_out(scale.transform(x, condition), index, left)
         return torch.cat([*left, x.flatten(1)], dim=1)
 
     @override
-    def inverse(self, y: Tensor) -> Tensor:
-        return self.inverse_with_report(y)[0]
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.inverse_with_report(y, condition)[0]
 
     @override
-    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+    def inverse_with_report(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Report]:
         sizes = [c // 2 * h * w if self._factors_out(i) else 0 for i, (c, h, w) in enumerate(self.shapes[:-1])]
         *left, x = y.split([*sizes, y.shape[1] - sum(sizes)], dim=1)
         x = x.reshape(len(y), *self.shapes[-1])
@@ -56,7 +56,7 @@ class MultiScale(PreparedBijection):
             channels, height, width = self.shapes[index]
             if self._factors_out(index):
                 x = torch.cat([x, left[index].reshape(len(y), channels // 2, height, width)], dim=1)
-            x, solved = scale.inverse_with_report(x)
+            x, solved = scale.inverse_with_report(x, condition)
             report = report.merged(solved)
         return x, report
 

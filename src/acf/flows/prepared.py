@@ -33,7 +33,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The inputs by residual block, and the scales by ActNorm."""
+    """What a pass needs.
+
+    Attributes:
+        blocks: the inputs by residual block.
+        scales: the scales by ActNorm.
+        condition: features (B, width) of what the density depends on; None where it depends on nothing.
+    """
 
     blocks: Mapping[nn.Module, BlockInputs]
     scales: Mapping[nn.Module, Scale]
+    condition: Tensor | None = None

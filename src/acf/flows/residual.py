@@ -13,9 +13,10 @@ from typing_extensions import override
 from acf.errors import ConvergenceError
 from acf.flows.bijection import PreparedBijection, Report
 from acf.flows.cuda_graphs import CudaGraphs
+from acf.flows.exact import differentiable_value_and_exact_log_det, value_and_exact_log_det
 from acf.flows.fixed_point import Solution, invert
 from acf.flows.implicit import INVERSE_ONCE, differentiable_solution
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, value_and_series, value_and_surrogate
+from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, value_and_series, value_and_surrogate
 from acf.flows.noise import Noise
 from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
 from acf.flows.prepared import BlockInputs, Prepared
@@ -40,7 +41,7 @@ class UnsolvedBlockError(ConvergenceError):
 
 
 class ResidualBlock(PreparedBijection):
-    """f(x) = x + g(x), Lip(g) < 1 (arXiv 1811.00995), with the roulette estimate of log|det(I + J_g)|.
+    """f(x) = x + g(x), Lip(g) < 1 (arXiv 1811.00995), with the roulette estimate of log|det(I + J_g)|, or exact.
 
     In training mode the log-determinant follows `training` (gradient by Neumann series, activations recomputed in the
     backward pass, where so configured); in evaluation mode it follows `evaluation`, each sample with its own length.
@@ -73,14 +74,23 @@ class ResidualBlock(PreparedBijection):
         """Return (f(x), log_abs_det); the latter is an unbiased estimate in nats, and so is its gradient."""
         inputs = prepared.blocks.get(self) if prepared is not None else None
         tensors = None if inputs is None else inputs.tensors
-        if self.training and self._has_derivatives(x):
+        if self.training and self._has_derivatives(x) and self.training_log_det.estimator == "series":
             return self._value_and_log_det_in_training(x, self._training_probe(x, inputs), tensors)
         config = self.training_log_det if self.training else self.evaluation_log_det
+        if config.estimator == "exact":
+            return self._value_and_exact_log_det(x, tensors)
         weighted_probes = RouletteEstimator.from_config(config).weighted_probes(x, per_sample=not self.training)
         if not self._has_derivatives(x):
             return value_and_log_det(self.branch, x, weighted_probes, tensors)
         y, value = value_and_series(self.branch, x, weighted_probes)
         return x + y, value
+
+    def _value_and_exact_log_det(self, x: Tensor, tensors: Tensors | None) -> tuple[Tensor, Tensor]:
+        if not self._has_derivatives(x):
+            return value_and_exact_log_det(self.branch, x, tensors)
+        if self.training:
+            return differentiable_value_and_exact_log_det(self.branch, x, tensors)
+        return x + self.branch(x), exact_log_det(self.branch, x)
 
     def _has_derivatives(self, x: Tensor) -> bool:
         """Whether x or a parameter of the branch is differentiated, backward or forward."""
@@ -110,15 +120,15 @@ class ResidualBlock(PreparedBijection):
         return x + y, value
 
     @override
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return x + self.branch(x)
 
     @override
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.inverse_with_report(y)[0]
 
     @override
-    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Report]:
+    def inverse_with_report(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Report]:
         """Return (x, report), x with its gradient in y and the parameters (`acf.flows.implicit`)."""
         refuse_transforms(INVERSE_ONCE, y, *self.branch.parameters())
         try:
@@ -181,7 +191,7 @@ def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor, noise: Noise) ->
     inputs = {block: BlockInputs(of_block) for block, of_block in zip(blocks, tensors, strict=True)}
     groups: dict[RouletteEstimator, list[ResidualBlock]] = defaultdict(list)
     for block in blocks:
-        if block.training:
+        if block.training and block.training_log_det.estimator == "series":
             groups[RouletteEstimator.from_config(block.training_log_det)].append(block)
     for estimator, group in groups.items():
         lengths = dict(zip(group, noise.lengths(estimator, len(group)), strict=True))

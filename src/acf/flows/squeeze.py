@@ -18,12 +18,12 @@ class Squeeze(Bijection):
         return self.transform(x), x.new_zeros(len(x))
 
     @override
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         if len(x) == 0:  # which `pixel_unshuffle` refuses
             channels, height, width = x.shape[1:]
             return x.reshape(0, 4 * channels, height // 2, width // 2)
         return F.pixel_unshuffle(x, 2)
 
     @override
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
         return F.pixel_shuffle(y, 2)

@@ -40,8 +40,9 @@ class DenseLayer(Concatenation):
 def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> Branch:
     """Build `depth` dense layers of 3x3 convolutions, each adding `growth` channels, then a 1x1 convolution.
 
-    Attention, where configured, stands before the last convolution. There is no leading activation: the first layer
-    applies its activation to new channels only, and passes the input on.
+    On maps of one position all convolutions are 1x1. Attention, where configured, stands before the last convolution.
+    There is no leading activation: the first layer applies its activation to new channels only, and passes the input
+    on.
 
     Args:
         config: depth, growth, activation, coefficient, attention.
@@ -54,10 +55,11 @@ def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) ->
     new, rest = divmod(config.dense.growth, activation.widening)
     if rest:
         raise ConfigError(f"dense.growth ({config.dense.growth}) must be a multiple of {activation.widening}")
+    kernel = 1 if place == (1, 1) else 3
     layers: list[LipschitzLayer] = []
     width = channels
     for _ in range(config.dense.depth):
-        layers.append(DenseLayer(NormalisedConv2d(width, new, 3, place, config.coefficient), activation()))
+        layers.append(DenseLayer(NormalisedConv2d(width, new, kernel, place, config.coefficient), activation()))
         width += config.dense.growth
     layers += joined_attention(config, width)
     return Branch(*layers, NormalisedConv2d(width * join_widening(config), channels, 1, place, config.coefficient))

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from acf.errors import ConfigError, dotted, shown
 from acf.settings.analysis_config import AnalysesConfig
-from acf.settings.architecture_config import AttentionConfig, DenseConfig, ModelConfig, ModelParams
+from acf.settings.architecture_config import AttentionConfig, ConditionConfig, DenseConfig, ModelConfig, ModelParams
 from acf.settings.evaluation_config import EvaluationConfig, SamplingConfig
 from acf.settings.log_det_config import EvaluationLogDetConfig, LogDetConfig, TrainingLogDetConfig
 from acf.settings.reporting_config import ReportingConfig
@@ -20,6 +20,7 @@ __all__ = [
     "SEEDS",
     "AnalysesConfig",
     "AttentionConfig",
+    "ConditionConfig",
     "DatasetConfig",
     "DenseConfig",
     "EvaluationConfig",
@@ -100,4 +101,5 @@ def model_config_from(value: ModelConfig | Mapping[str, Any]) -> ModelConfig:
         return ModelConfig.model_validate(dict(value))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"model configuration: {dotted(first['loc'])}: {wording(first)}") from None
+        place = ": ".join(filter(None, ["model configuration", dotted(first["loc"])]))
+        raise ConfigError(f"{place}: {wording(first)}") from None

@@ -6,15 +6,22 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from acf.settings.section import MOST_TERMS, Positive, Section, Terms
+from acf.settings.section import MOST_EXACT, MOST_TERMS, Positive, Section, Terms
 
 
 class LogDetConfig(Section):
-    """The estimator of log|det(I + J_g)|: exact leading terms of the power series, then Russian roulette.
+    """How log|det(I + J_g)| is computed: estimated by a power series whose end is drawn at random, or exactly.
 
-    It is unbiased for every choice of these settings; they decide its variance and its cost.
+    The estimate is unbiased for every choice of these settings; they decide its variance and its cost.
     """
 
+    estimator: Literal["series", "exact"] = Field(
+        default="series",
+        description="`series` estimates log-determinants by a power series with Russian roulette (arXiv 1906.02735, "
+        "section 3.1). `exact` computes them from the dense Jacobian of each branch, for flows on at most "
+        f"{MOST_EXACT} values, which needs as many products with it as there are values; all other keys here are "
+        "without effect then. This project's addition, for vectors of few values.",
+    )
     exact_terms: Terms = Field(
         default=2,
         description="Number of leading terms of the power series that are always computed, before a random number of "

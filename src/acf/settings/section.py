@@ -25,6 +25,8 @@ MOST_BLOCKS = 1000
 """They are made one after the other, so that a million of them would take days and not end in an error."""
 MOST_TERMS = 1000
 """Of the power series: each costs a product with the Jacobian."""
+MOST_EXACT = 256
+"""Values of a flow with exact log-determinants: each costs a product with the Jacobian."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Natural = Annotated[int, Field(ge=0, lt=MOST), INTEGRAL]

@@ -34,9 +34,9 @@ def largest_map(model: ModelParams, shape: Sequence[int]) -> int:
 
     Args:
         model: the architecture.
-        shape: (C, H, W) of an image.
+        shape: (C, H, W) of an image, or (D,) of a vector.
     """
-    channels, height, width = shape
+    channels, height, width = shape if len(shape) == 3 else (*shape, 1, 1)
     sizes = []
     for scale in range(len(model.blocks)):
         if scale > 0 or model.squeeze_first:

@@ -144,14 +144,14 @@ def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[
 
     images = {other: load_images(other, "test", project.data) for other in others}
     for other, found in images.items():
-        if tuple(found.shape[1:]) != flow.shape or found.levels % flow.config.levels:
+        if tuple(found.shape[1:]) != flow.shape or found.levels % flow.config.grey_levels:
             size = "x".join(map(str, found.shape[1:]))
             expected = "x".join(map(str, flow.shape))
             raise ConfigError(
-                f"the flow is of {expected} images with {flow.config.levels} grey levels, and the data set {other} has "
-                f"{size} images with {found.levels}; name another one"
+                f"the flow is of {expected} images with {flow.config.grey_levels} grey levels, and data set {other} "
+                f"has {size} images with {found.levels}; name another one"
             )
-    return {other: load_images(other, "test", project.data, flow.config.levels) for other in others}
+    return {other: load_images(other, "test", project.data, flow.config.grey_levels) for other in others}
 
 
 def _outputs(name: str, folder: Path, content: dict[str, object], found: Found) -> Outputs:

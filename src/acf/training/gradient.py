@@ -47,7 +47,7 @@ class StepGradient:
         for index in range(self._config.accumulate):
             x = self._input(step, index)
             batches.append(x)
-            log_prob = self._flow.log_prob_of_pixels(x, self._share)
+            log_prob = self._flow.log_prob_unchecked(x, share=self._share)
             loss = bits_per_dim_of(log_prob, self._flow.config).sum() / self.images
             loss.backward()
             total += loss.detach()
@@ -59,7 +59,7 @@ class StepGradient:
         config = self._config
         position = (step * config.accumulate + index) * config.batch_size
         images = self._reader.read(position, config.batch_size)
-        return training_input(images, self._flow.config.levels, config.horizontal_flips, self._share)
+        return training_input(images, self._flow.config.grey_levels, config.horizontal_flips, self._share)
 
     def _add_up(self, loss: Tensor) -> None:
         parameters = [p for p in self._flow.parameters() if p.requires_grad]

@@ -106,7 +106,7 @@ class Trainer:
         self._signals = StopSignals()
         self._clock = Clock()
         self._random_state = random_state(device)
-        self._reader = BatchReader(batches, model.levels, ranks, device)
+        self._reader = BatchReader(batches, model.grey_levels, ranks, device)
         self._gradient = StepGradient(self.flow, config, self._reader, ranks)
         self._restore_checkpoint()
         self._finite = FiniteSteps(self.step, device)

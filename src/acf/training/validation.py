@@ -32,14 +32,14 @@ def validation_bits_per_dim(
     Raises:
         InputError: a value is not below the flow's levels.
     """
-    require_levels(images, flow.config.levels)
+    require_levels(images, flow.config.grey_levels)
     flow.use_evaluation_estimator(config.log_det)
     values = {}
     for index, batch in enumerate(images.split(config.batch_size)):
         if index % ranks.number == ranks.rank:
             with seeded(index, device):
-                x = dequantise(batch.to(device), flow.config.levels)
-                values[index] = bits_per_dim_of(flow.log_prob_of_pixels(x), flow.config).cpu().double()
+                x = dequantise(batch.to(device), flow.config.grey_levels)
+                values[index] = bits_per_dim_of(flow.log_prob_unchecked(x), flow.config).cpu().double()
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)
     by_batch = {index: of_batch for of_rank in ranks.of_all(values) for index, of_batch in of_rank.items()}
     return torch.cat([by_batch[index] for index in sorted(by_batch)])

@@ -37,7 +37,7 @@ def attention(flow: Flow, analysed: Analysed, config: AttentionMapsConfig) -> Fo
         one image), the `queries` (row, column) and their `maps`: weights per image, head and query, of larger maps than
         16 x 16 summed over squares. `not_available`: blocks whose attention does not say its weights.
     """
-    levels = flow.config.levels
+    levels = flow.config.grey_levels
     images = analysed.test[: config.images]
     blocks = attentions(flow)
     shown = {round(index) for index in torch.linspace(0, len(blocks) - 1, config.shown_blocks).tolist()}

@@ -109,7 +109,7 @@ def audit_blocks(flow: Flow, images: Tensor, *, steps: int, seed: int = 0) -> li
     copied = copy.deepcopy(flow).double().eval().requires_grad_(False)
     branches = {name: block.branch for name, block in copied.residual_blocks().items()}
     watched = [m for branch in branches.values() for m in (branch, *_within(branch, (SelfAttention, Join)))]
-    x = dequantise(images.cpu(), flow.config.levels, torch.Generator("cpu").manual_seed(seed), torch.float64)
+    x = dequantise(images.cpu(), flow.config.grey_levels, torch.Generator("cpu").manual_seed(seed), torch.float64)
     activations = _inputs(copied, x, watched)
     return [
         _audit_block(block.name, branches[block.name], block.upper, activations, steps, seed)

@@ -27,7 +27,7 @@ def frechet(flow: Flow, analysed: Analysed, config: FrechetConfig) -> Found:
     Raises:
         ConfigError: the data set has not as many features as the settings ask for.
     """
-    levels = flow.config.levels
+    levels = flow.config.grey_levels
     device = next(flow.parameters()).device
     draw = torch.Generator().manual_seed(analysed.evaluation.seed)
     test = analysed.test.first(config.samples)[:]
@@ -64,7 +64,7 @@ def frechet(flow: Flow, analysed: Analysed, config: FrechetConfig) -> Found:
 
 def _samples(flow: Flow, config: FrechetConfig, generator: torch.Generator) -> Tensor:
     """Return the grey levels of samples, uint8 on the CPU."""
-    levels = flow.config.levels
+    levels = flow.config.grey_levels
     batches = []
     for start in range(0, config.samples, config.batch_size):
         count = min(config.batch_size, config.samples - start)

@@ -42,7 +42,7 @@ def gaussian_noise(flow: Flow, analysed: Analysed, config: NoiseConfig) -> Found
     check_images(flow, test[:0])
     if len(test) < 2:
         raise DataError("the analysis of noise needs two test images, and the data set has fewer")
-    levels, parameter, size = flow.config.levels, next(flow.parameters()), analysed.evaluation.batch_size
+    levels, parameter, size = flow.config.grey_levels, next(flow.parameters()), analysed.evaluation.batch_size
     uniform, normal = (torch.Generator().manual_seed(analysed.evaluation.seed + offset) for offset in (0, 1))
     search = _Search.of(flow, analysed, config)
     bits: list[list[float]] = [[] for _ in config.sigmas]
@@ -102,7 +102,7 @@ class _Search:
         train, parameter = analysed.train.first(config.train_images), next(flow.parameters())
         noise = torch.Generator().manual_seed(analysed.evaluation.seed + 2)
         latent, pixels = [], []
-        for x in dequantised(train, flow.config.levels, noise, analysed.evaluation.batch_size, parameter.dtype):
+        for x in dequantised(train, flow.config.grey_levels, noise, analysed.evaluation.batch_size, parameter.dtype):
             there = x.to(parameter.device)
             latent.append(flow.transform(there))
             pixels.append(there.flatten(1))

@@ -39,7 +39,7 @@ def interpolation(flow: Flow, analysed: Analysed, config: InterpolationConfig) -
         raise DataError("interpolation needs two pairs of test images, and the data set has fewer than four images")
     chosen = analysed.test[: 2 * pairs]
     check_images(flow, chosen)
-    levels, parameter, size = flow.config.levels, next(flow.parameters()), analysed.evaluation.batch_size
+    levels, parameter, size = flow.config.grey_levels, next(flow.parameters()), analysed.evaluation.batch_size
     noise = torch.Generator().manual_seed(analysed.evaluation.seed)
     x = dequantise(chosen, levels, noise, parameter.dtype).to(parameter.device)
     z = torch.cat([flow.transform(batch) for batch in x.split(size)])
