@@ -1,6 +1,7 @@
-"""Formulas between `$` and `$$`, rendered as MathML while the site is built, so that a page needs no script for them."""
+"""Formulas between `$` and `$$`, rendered as MathML while the site is built, so that pages need no script for them."""
 
 import re
+from collections.abc import Callable
 
 from latex2mathml.converter import convert
 from markdown import Extension, Markdown
@@ -17,9 +18,9 @@ WORD = r'<m([io])(?: movablelimits="true")?>([a-zA-Z]{2,}(?:&#x02006;[a-z]+)?)</
 BEFORE_BRACKET = r'(?=<mo (?:stretchy="false"|minsize="[\d.]+em" maxsize="[\d.]+em")>(?:&#x00028;|\[|&#x0007B;))'
 
 # What browsers need beyond the converter's output: upright words and capital Greek, bold digits, lines as long as what
-# they are over, the spaces that TeX puts around functions, and none at bars, norms, slashes and signs, which MathML takes
-# for binary operators.
-MENDED = [
+# they are over, the spaces that TeX puts around functions, and none at bars, norms, slashes and signs, which MathML
+# takes for binary operators.
+MENDED: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (
         r'<mrow>((?:<mi mathvariant="normal">\w</mi>){2,})</mrow>',
         lambda m: f"<mi>{re.sub('<[^>]*>', '', m[1])}</mi>",

@@ -19,6 +19,8 @@ from mkdocs.structure.pages import Page
 
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Files at the root of the repository that are pages, and the names of the pages."""
+MADE = {"docs/notebook.py": "notebook.md"}
+"""Files of docs/ that pages are made of by another hook."""
 COPIED = ("reports",)
 """Folders whose files are copied where a page links to them; they are whole without the others."""
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\[\]]*)\]\((?P<target>[^()\s]+)\)")
@@ -62,10 +64,10 @@ def _converted(link: re.Match[str], page: str, files: Files, root: Path) -> str:
     if ":" in path or not path:
         return f"{link['picture']}[{text}]({link['target']})"
     place = _place_in_repository(path, page)
-    if not (root / place).exists():
-        raise PluginError(f"{_source_of(page)} links to {place}, which does not exist")
-    on_site = PAGES.get(place, place.removeprefix("docs/"))
+    on_site = (PAGES | MADE).get(place, place.removeprefix("docs/"))
     if files.get_file_from_path(on_site) is None:
+        if not (root / place).exists():
+            raise PluginError(f"{_source_of(page)} links to {place}, which does not exist")
         return text if place in text else f"{text} (`{place}`)"
     target = posixpath.relpath(on_site, posixpath.dirname(page) or ".")
     return f"{link['picture']}[{text}]({target}{'#' * bool(anchor)}{anchor})"
