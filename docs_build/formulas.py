@@ -36,15 +36,18 @@ MENDED: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r'\1<mo form="prefix" lspace="0" rspace="0">&#x02212;</mo>',
     ),
     (r"<mi>(&#x02032;+|&#x022A5;)</mi>", r"<mo>\1</mo>"),
-    (r"<mo>(&#x02202;)</mo>", r"<mi>\1</mi>"),
-    (r'<mo accent="true">&#x02015;</mo>', '<mo stretchy="true">&#x0203E;</mo>'),
+    (r"<mo>(&#x02202;|&#x0221E;)</mo>", r"<mi>\1</mi>"),
+    (
+        r'<mover><mrow>(.*?)</mrow><mo accent="true">&#x02015;</mo></mover>',
+        r'<mrow style="border-top: 1px solid; padding-top: 2px">\1</mrow>',
+    ),
 ]
 
 
 class FormulaProcessor(InlineProcessor):
     """Replaces the LaTeX of a formula by MathML."""
 
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[str, int, int]:  # type: ignore[override]  # noqa: N802
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[str, int, int]:  # noqa: N802
         """Return the stashed MathML of a formula, and which part of the text it replaces."""
         formula = display(m[1]) if m[1] else mathml(m[2])
         return self.md.htmlStash.store(formula), m.start(0), m.end(0)
@@ -84,5 +87,5 @@ class FormulaExtension(Extension):
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add formulas to the Markdown of all pages."""
-    config.markdown_extensions.append(FormulaExtension())  # type: ignore[arg-type]
+    config.markdown_extensions.append(FormulaExtension())
     return config
