@@ -44,7 +44,7 @@ class Flow(nn.Module):
 
     Attributes:
         shape: (C, H, W), or (D,).
-        config (ModelConfig): the configuration it was built from.
+        config: the configuration it was built from.
     """
 
     def __init__(self, config: ModelConfig, preprocessing: Preprocessing, bijection: MultiScale) -> None:
