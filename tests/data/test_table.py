@@ -18,7 +18,7 @@ from acf.data.prepared.labels import Labels, read_labels
 from acf.data.prepared.tensors import load_vectors
 from acf.data.sources.split import drawn
 from acf.data.sources.table import Table
-from acf.errors import AcfError, ConfigError, DataError
+from acf.errors import AcfError, ConfigError, DataError, MissingPackageError
 from acf.registry import TABLES
 from acf.stages.prepare import prepare
 from tests.data.sources import flip
@@ -206,7 +206,9 @@ def test_a_row_without_class(missing: object, project: Path, own: Register) -> N
 def test_parquet_needs_a_package(project: Path, own: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     own(made(both(project, "parquet")))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"is read by pyarrow, which is not installed: pip install 'acf\[data\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"is read by pyarrow, which is not installed: pip install 'acf\[data\]'"
+    ):
         prepare("own", project / "data")
 
 

@@ -390,7 +390,7 @@ def test_a_package_that_lacks_or_is_broken(
         (project / "torchvision/__init__.py").write_text(content)
         monkeypatch.syspath_prepend(str(project))
     own(made())
-    with pytest.raises(DataError, match=f"data set own {message}"):
+    with pytest.raises(AcfError, match=f"data set own {message}"):
         prepare("own", project / "data")
 
 

@@ -14,7 +14,7 @@ from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, manifest_path, re
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.dataset import Dataset
 from acf.data.sources.registered import dataset_source
-from acf.errors import ConfigError, DataError
+from acf.errors import ConfigError, DataError, MissingPackageError
 from acf.registry import datasets
 
 State = Literal["ready", "partial", "missing", "manual", "broken"]
@@ -62,7 +62,7 @@ def overview(root: Path = ROOT) -> list[Entry]:
 def _entry(name: str, root: Path) -> Entry:
     try:
         source = dataset_source(name)
-    except ConfigError as error:
+    except (ConfigError, MissingPackageError) as error:
         return Entry(name, "broken", problem=str(error))
     state, manifest = _state(source, root)
     images = (manifest.counts["train"], manifest.counts["test"]) if manifest else None

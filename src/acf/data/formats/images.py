@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from acf.errors import ConfigError, DataError
+from acf.extras import needed_by
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,7 +131,8 @@ def _decode(batch: list[Encoded], target: Target) -> np.ndarray:
 
 
 def _decode_one(name: str, content: bytes, target: Target) -> np.ndarray:
-    from PIL import Image
+    with needed_by("reading images"):
+        from PIL import Image
 
     with _damage_named(name), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from typing_extensions import override
 
-from acf.errors import DataError, shown
+from acf.errors import DataError, MissingPackageError, shown
 
 ROWS = 2**15
 """Rows that are read at a time."""
@@ -170,7 +170,9 @@ class Parquet(TableFile):
             import pyarrow as arrow
             from pyarrow import parquet
         except ImportError:
-            raise DataError(f"{path} is read by pyarrow, which is not installed: pip install 'acf[data]'") from None
+            raise MissingPackageError(
+                f"{path} is read by pyarrow, which is not installed: pip install 'acf[data]'"
+            ) from None
         self._error: type[Exception] = arrow.ArrowException
         try:
             self._file = parquet.ParquetFile(path)

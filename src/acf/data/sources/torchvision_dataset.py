@@ -19,7 +19,7 @@ from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import SPLITS, Split
 from acf.data.sources.image_dataset import ImageDataset
 from acf.data.sources.split import Divided
-from acf.errors import ConfigError, DataError
+from acf.errors import ConfigError, DataError, MissingPackageError
 from acf.errors import shown as shortened
 from acf.runs.files import writing
 
@@ -100,7 +100,8 @@ class TorchvisionDataset(Divided, ImageDataset):
 
         Raises:
             ConfigError: torchvision has no such class.
-            DataError: torchvision is missing or broken, its class fails, or an item is no image; says which.
+            MissingPackageError: torchvision is not installed.
+            DataError: it is broken, its class fails, or an item is no image; says which.
         """
         paths: dict[Split, Path] = {}
         targets: dict[Split, Targets] = {}
@@ -235,7 +236,7 @@ def _class_of(name: str, dataset: str) -> Any:
         import torchvision.datasets as known
         from torch.utils.data import Dataset
     except ImportError as error:
-        raise DataError(
+        raise MissingPackageError(
             f"data set {dataset} needs torchvision, which cannot be imported ({_reason(error)}): "
             "pip install 'acf[torchvision]'"
         ) from None
