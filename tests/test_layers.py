@@ -18,6 +18,7 @@ LAYERS = (
     {"settings"},
     {"runs"},
     {"registry"},
+    {"extras"},
     {"errors"},
 )
 HEIGHT = {name: len(LAYERS) - height for height, names in enumerate(LAYERS) for name in names}

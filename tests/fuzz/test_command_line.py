@@ -20,7 +20,7 @@ from tests.fuzz.finished import no_code
 COMMANDS = (
     *("prepare", "train", "evaluate", "baselines", "sample", *ANALYSES, "report", "export"),
     *("index", "readme", "graph"),
-    *("data", "list", "verify", "explain", "runs", "prune"),
+    *("data", "list", "verify", "explain", "runs", "prune", "toy"),
 )
 OPTIONS = (
     *("--dataset", "--experiment", "--variant", "--seed", "--device", "--processes", "--check", "--json", "--help"),

@@ -80,14 +80,21 @@ class Flow(HubMethods, nn.Module):
         return self._value_and_log_det(x, condition, self._noise(x))
 
     def _value_and_log_det(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor]:
+        z, log_abs_det, _ = self._with_features(x, condition, noise)
+        return z, log_abs_det
+
+    def _with_features(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return (z, log_abs_det, features), the latter (B, C, H, W) at the end of every scale."""
         with autocast_off(x.device.type):
             x, start = self.preprocessing.as_part(x, None)
-            z, log_abs_det = self.bijection(x, self._prepared(x, condition, noise))
-            return z, start + log_abs_det
+            z, log_abs_det, features = self.bijection.forward_with_features(x, self._prepared(x, condition, noise))
+        refuse_backward_in_autocast(z)
+        refuse_backward_in_autocast(log_abs_det)
+        return z, start + log_abs_det, features
 
     def _prepared(self, x: Tensor, condition: Tensor | None, noise: Noise) -> Prepared:
-        blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
-        norms = (m for m in self.modules() if isinstance(m, ActNorm))
+        blocks = [m for m in self.bijection.modules() if isinstance(m, ResidualBlock)]
+        norms = (m for m in self.bijection.modules() if isinstance(m, ActNorm))
         return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms), self._features(condition))
 
     def _checked_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
@@ -229,7 +236,7 @@ class Flow(HubMethods, nn.Module):
         )
 
     def _require_scales(self) -> None:
-        if not all(m.is_started() for m in self.modules() if isinstance(m, StartedByFirstBatch)):
+        if not all(m.is_started() for m in self.bijection.modules() if isinstance(m, StartedByFirstBatch)):
             raise InputError(
                 "the first batch in training mode sets the scales of ActNorm and attention, and the gradient of an "
                 "inverse needs them: pass the flow images first, or call eval()"
