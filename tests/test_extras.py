@@ -125,6 +125,7 @@ LACKING = {
     ("prepare", "--dataset", "fashion-mnist"): ("requests", "data"),
     ("sample", *RUN): ("pillow", "data"),
     ("report", "--experiment", "digits"): ("pandas", "report"),
+    ("export", *RUN, "--to", "exported"): ("pandas", "report"),
     ("readme",): ("pandas", "report"),
     ("sync",): ("dvc", "pipeline"),
 }
