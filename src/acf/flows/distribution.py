@@ -171,7 +171,8 @@ class FlowTransform(Transform):
 
     @override
     def forward_shape(self, shape: Any) -> torch.Size:
-        return self._leading(torch.empty(shape, device="meta"), self.flow.shape) + (math.prod(self.flow.shape),)
+        leading = self._leading(torch.empty(shape, device="meta"), self.flow.shape)
+        return torch.Size((*leading, math.prod(self.flow.shape)))
 
     @override
     def inverse_shape(self, shape: Any) -> torch.Size:
