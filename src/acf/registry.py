@@ -8,7 +8,8 @@ and one line here. An analysis has two: what it measures, and its part of the re
 from importlib import import_module
 from typing import Any
 
-from acf.errors import ConfigError, shown
+from acf.errors import ConfigError, MissingPackageError, shown
+from acf.extras import needed_by
 
 ATTENTIONS = {
     "l2": "acf.lipschitz.attention.l2:L2SelfAttention",
@@ -73,6 +74,7 @@ BASELINES = {
 # What is looked at in trained models, a stage each, in the order of the report; `AnalysesConfig` has their settings.
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
+    "attributes": "acf.evaluation.analyses.attributes:attributes",
     "noise": "acf.evaluation.analyses.gaussian_noise:gaussian_noise",
     "frechet": "acf.evaluation.analyses.frechet:frechet",
     "attention": "acf.evaluation.analyses.attention:attention",
@@ -83,6 +85,7 @@ ANALYSES = {
 # The part of the report on each of them.
 SECTIONS = {
     "interpolation": "acf.reporting.sections.interpolation_section:section",
+    "attributes": "acf.reporting.sections.attributes_section:section",
     "noise": "acf.reporting.sections.noise_section:section",
     "frechet": "acf.reporting.sections.frechet_section:section",
     "attention": "acf.reporting.sections.attention_section:section",
@@ -95,18 +98,26 @@ def require(table: dict[str, str], name: str, what: str) -> None:
     """Raise unless `table` has `name`; `what` words the error ("attention", "data set").
 
     Raises:
-        ConfigError: no such name (the message lists the known ones), or what it stands for cannot be imported.
+        ConfigError: no such name; the message lists the known ones.
     """
     if name not in table:
         raise ConfigError(f"unknown {what} {shown(name)}; known: {', '.join(sorted(table))}")
 
 
 def resolve(table: dict[str, str], name: str, what: str) -> Any:
-    """Return the object that `table` names `name`, a name as for `require`."""
+    """Return the object that `table` names `name`, a name as for `require`.
+
+    Raises:
+        MissingPackageError: it needs an optional package that is not installed.
+        ConfigError: as `require`, or what the name stands for cannot be imported.
+    """
     require(table, name, what)
     module, _, attribute = table[name].partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        with needed_by(f"{what} {name!r}"):
+            return getattr(import_module(module), attribute)
+    except MissingPackageError:
+        raise
     except Exception as error:  # a module can fail in any way while it is imported
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(

@@ -17,6 +17,8 @@ from acf.flows.multiscale import MultiScale
 from acf.flows.noise import Noise, RankNoise, SharedNoise, in_data_parallel_call, require_no_bypass
 from acf.flows.prepared import Prepared
 from acf.flows.preprocessing import Preprocessing
+from acf.flows.publishing.hub import HubMethods
+from acf.flows.record import Origin
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
@@ -32,7 +34,7 @@ from acf.runs.ranks import BatchShare
 from acf.settings.config import LogDetConfig, ModelConfig
 
 
-class Flow(nn.Module):
+class Flow(HubMethods, nn.Module):
     """A density of images x in [0, 1)^(C x H x W) or vectors x in R^D: x has the law of f^-1(z) with z standard normal.
 
     Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator, or exact where so
@@ -45,6 +47,7 @@ class Flow(nn.Module):
     Attributes:
         shape: (C, H, W), or (D,).
         config: the configuration it was built from.
+        origin: what was stored with the weights that it was loaded with; None if it was not loaded.
     """
 
     def __init__(self, config: ModelConfig, preprocessing: Preprocessing, bijection: MultiScale) -> None:
@@ -52,6 +55,7 @@ class Flow(nn.Module):
         self.config, self.preprocessing, self.bijection = config, preprocessing, bijection
         self.condition_features = ConditionFeatures(config.condition) if config.condition.is_given else None
         self.shape: tuple[int, ...] = config.shape
+        self.origin: Origin | None = None
         self._wrapped = False
         self._rank_noise: RankNoise | None = None
 

@@ -12,7 +12,7 @@ from acf.reporting.figures import enlarge
 from acf.reporting.page_parts import AnalysedModel, Section
 from acf.reporting.results import Absent
 from acf.reporting.style import Looks
-from acf.settings.analysis_config import AnalysisSection
+from acf.settings.analysis_section import AnalysisSection
 from acf.settings.params import Run
 from acf.stages.measured_files import read_measured, why_absent
 from acf.stages.project import Project

@@ -14,7 +14,7 @@ from acf.errors import AcfError
 from acf.flows.record import CONFIG, WEIGHTS, recorded_weights_hash
 from acf.registry import ANALYSES
 from acf.runs.recipe import all_code_hashes, recipe_name
-from acf.settings.analysis_config import AnalysisSection
+from acf.settings.analysis_section import AnalysisSection
 from acf.settings.params import Run
 from acf.stages.conversions import is_conversion
 from acf.stages.index import index_recipe

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from pydantic import BaseModel
 
 from acf.errors import AcfError
@@ -61,6 +60,8 @@ def _said(path: Path, whole: bool, paths: Sequence[Path]) -> str | None:
             read_record(path.parent)
         return getattr(read_result(path, SCHEMAS[path.name], {}, "acf"), "recipe", None)
     if path.suffix == ".png":
+        from PIL import Image
+
         with Image.open(path, formats=["PNG"]) as picture:
             if whole:
                 picture.load()
