@@ -14,6 +14,7 @@ from acf.data.toy_densities import TOYS, toy_density
 from acf.data.toy_density import HALF_WIDTH, ToyDensity
 from acf.errors import ConfigError
 from acf.runs.device import describe_device
+from acf.runs.files import writing
 from acf.runs.folders import replace_folder
 from acf.runs.leases import leased_device
 from acf.runs.threads import paying_threads
@@ -28,6 +29,8 @@ ALL = "all"
 METRICS = "metrics.json"
 STEPS = 600
 """About a minute on one core."""
+TRAINED_BY = {"steps", "batch_size", "optimiser", "learning_rate", "muon", "schedule", "warmup_steps", "ema_decay"}
+"""Settings of training that have an effect here."""
 
 
 def toy_names(name: str | None) -> list[str]:
@@ -103,6 +106,10 @@ def toy(
     with leased_device(device) as place, paying_threads(2 * training.batch_size * config.idim):
         import torch
 
+        from acf.evaluation.toys import measure_toy
+        from acf.flows.build import build
+        from acf.training.density import fit_density
+
         started = perf_counter()
         torch.manual_seed(seed)
         points = torch.Generator("cpu").manual_seed(seed)
@@ -110,14 +117,10 @@ def toy(
 
         def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
             x, labels = density.sample(count, points)
-            return x.to(place, torch.float32), labels.to(place) if conditional else None
+            return x.float().to(place), labels.to(place) if conditional else None
 
         def report(done: int, nats: float, seconds: float) -> None:
             print(f"  step {done}, log-likelihood {-nats:.3f} nats, {seconds:.0f} s", flush=True)
-
-        from acf.evaluation.toys import measure_toy
-        from acf.flows.build import build
-        from acf.training.density import fit_density
 
         flow, certificate = fit_density(build(config).to(place), draw, training, report)
         content |= {"train_seconds": round(perf_counter() - started, 1)}
@@ -135,12 +138,12 @@ def toy(
     _show(content, folder)
 
 
-TRAINED_BY = {"steps", "batch_size", "optimiser", "learning_rate", "muon", "schedule", "warmup_steps", "ema_decay"}
-
-
 def _require_own(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / METRICS).is_file():
-        raise ConfigError(f"{folder} holds other files, which would be lost; name another folder by --to")
+    own = folder.is_dir() and (not any(folder.iterdir()) or (folder / METRICS).is_file())
+    if folder.exists() and not own:
+        raise ConfigError(f"{folder} is no toy or holds other files, which would be lost; name another folder by --to")
+    with writing(folder.parent):  # before a minute of training
+        folder.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _files(flow: Flow, measured: MeasuredToy, content: dict[str, Any]) -> dict[str, bytes]:
