@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from acf.errors import AcfError, ConfigError, LostRankError, NotContractiveError, StoppedError, TrainingError
+from acf.extras import needed_by
 from acf.runs.files import explanation
 from acf.runs.launch import LOST, is_launched
 from acf.runs.ranks import Place
@@ -19,7 +22,21 @@ from acf.settings.analysis_section import AnalysisSection
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
 
+
+class _Commands(TyperGroup):
+    """The commands of the program, which name the extra of a package that one of them lacks."""
+
+    @override
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            with needed_by(f"acf {ctx.invoked_subcommand}"):
+                raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Contractive normalizing flows with Lipschitz-constrained self-attention.",
@@ -248,6 +265,24 @@ def report(experiment: Experiment) -> None:
     from acf.stages.report import report as stage
 
     stage(experiment)
+
+
+@app.command()
+def export(
+    experiment: Experiment,
+    variant: Variant,
+    to: Annotated[Path, typer.Option(help="Folder for model.safetensors, config.json and README.md.")],
+    seed: Seed = 0,
+    licence: Annotated[str, typer.Option(help="Licence of the weights as the Hub names it: mit, cc-by-4.0, ...")] = (
+        "unknown"
+    ),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace files of these names that differ.")] = False,
+) -> None:
+    """Write a trained and evaluated model with a model card into a folder that needs no project."""
+    from acf.settings.params import Run
+    from acf.stages.export import export as command
+
+    command(Run(experiment, variant, seed), to, licence, replace)
 
 
 @app.command()

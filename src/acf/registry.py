@@ -1,14 +1,15 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, an optimiser, a sink for live curves or a data set is one new file and one
-line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
+Adding an attention, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one new file
+and one line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
 `settings/analysis_config.py`.
 """
 
 from importlib import import_module
 from typing import Any
 
-from acf.errors import ConfigError, shown
+from acf.errors import ConfigError, MissingPackageError, shown
+from acf.extras import needed_by
 
 ATTENTIONS = {
     "l2": "acf.lipschitz.attention.l2:L2SelfAttention",
@@ -33,6 +34,13 @@ ACTIVATIONS = {
     "elu": "acf.lipschitz.activations:ELU",
     "clipswish": "acf.lipschitz.activations:CLipSwish",
 }
+
+TASKS = {
+    "density": "acf.training.tasks.density:Density",
+    "hybrid": "acf.training.tasks.hybrid:Hybrid",
+    "classification": "acf.training.tasks.classification:Classification",
+}
+LABELLED_TASKS = ("hybrid", "classification")
 
 OPTIMISERS = {
     "adamw": "acf.training.optimiser:adamw",
@@ -90,18 +98,26 @@ def require(table: dict[str, str], name: str, what: str) -> None:
     """Raise unless `table` has `name`; `what` words the error ("attention", "data set").
 
     Raises:
-        ConfigError: no such name (the message lists the known ones), or what it stands for cannot be imported.
+        ConfigError: no such name; the message lists the known ones.
     """
     if name not in table:
         raise ConfigError(f"unknown {what} {shown(name)}; known: {', '.join(sorted(table))}")
 
 
 def resolve(table: dict[str, str], name: str, what: str) -> Any:
-    """Return the object that `table` names `name`, a name as for `require`."""
+    """Return the object that `table` names `name`, a name as for `require`.
+
+    Raises:
+        MissingPackageError: it needs an optional package that is not installed.
+        ConfigError: as `require`, or what the name stands for cannot be imported.
+    """
     require(table, name, what)
     module, _, attribute = table[name].partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        with needed_by(f"{what} {name!r}"):
+            return getattr(import_module(module), attribute)
+    except MissingPackageError:
+        raise
     except Exception as error:  # a module can fail in any way while it is imported
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(

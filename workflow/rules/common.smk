@@ -103,9 +103,21 @@ def data_of(wildcards):
     return expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment))
 
 
+def data_and_labels(wildcards):
+    """The files of the data set of an experiment, with the labels if a variant of it is trained with them."""
+    dataset = STUDY.dataset(wildcards.experiment)
+    labels = expand(LABELS_FILE, dataset=dataset) if STUDY.reads_labels(wildcards.experiment) else []
+    return [*data_of(wildcards), *labels]
+
+
 def data_and_model(wildcards):
     """The files of a model and of its data set."""
     return [*data_of(wildcards), *expand(MODEL_FILES, **wildcards)]
+
+
+def data_labels_and_model(wildcards):
+    """The same with the labels, as `data_and_labels`."""
+    return [*data_and_labels(wildcards), *expand(MODEL_FILES, **wildcards)]
 
 
 def analysis_files(analysis, section):

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        read("evaluate", data_and_model),
+        read("evaluate", data_labels_and_model),
         stamp=stamp("evaluate"),
     output:
         METRICS_FILES,

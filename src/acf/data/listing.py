@@ -14,7 +14,7 @@ from acf.data.prepared.manifest import ROOT, SPLITS, manifest_path, read_manifes
 from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.image_dataset import ImageDataset
 from acf.data.sources.registered import dataset_source
-from acf.errors import ConfigError, DataError
+from acf.errors import ConfigError, DataError, MissingPackageError
 from acf.registry import DATASETS
 
 State = Literal["ready", "partial", "missing", "manual", "broken"]
@@ -62,7 +62,7 @@ def overview(root: Path = ROOT) -> list[Entry]:
 def _entry(name: str, root: Path) -> Entry:
     try:
         source = dataset_source(name)
-    except ConfigError as error:
+    except (ConfigError, MissingPackageError) as error:
         return Entry(name, "broken", problem=str(error))
     state, images = _state(source, root)
     facts = (source.shape, source.levels, source.bytes, source.licence, source.source, source.citation)

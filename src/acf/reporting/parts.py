@@ -16,6 +16,8 @@ def training(results: Results, looks: Looks) -> Section:
     """Return bits/dim in training by step and by seconds."""
     if not results.runs:
         return Section("curves", "Training", ["No flow is evaluated yet."])
+    if not any(results.metrics[variant] and results.is_trained_for_density(variant) for variant in results.metrics):
+        return Section("curves", "Training", ["No flow of this experiment is trained for bits/dim."])
     return Section(
         "curves",
         "Training",

@@ -36,6 +36,7 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
         *(f"The {name} baseline is not available: {why}." for name, why in results.baselines.not_available.items()),
         *(against_base(variant, base) for variant, base in pairs if variant["row"] != named),
         *(as_sizes(variant, base) for variant, base in pairs if variant["parameters"] != base["parameters"]),
+        *_without_density(results),
         *_unequal(table),
     ]
 
@@ -61,7 +62,17 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
         *_on_intervals(flows),
         "log p(z), log-determinant and dequantisation add up to bits/dim.",
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",
+        *_on_labels(table),
         "The reconstruction error is the largest absolute difference between a test image and inverse(forward(image)).",
+    ]
+
+
+def _on_labels(table: pd.DataFrame) -> list[str]:
+    if "accuracy" not in table:
+        return []
+    return [
+        "Accuracy is the share of test images whose most probable class is their label, cross-entropy the mean of "
+        "-log p(label) in nats, calibration error the expected one over 15 bins of confidence (arXiv 1706.04599)."
     ]
 
 
@@ -86,7 +97,7 @@ def _on_intervals(flows: pd.DataFrame) -> list[str]:
 
 def _against_baseline(rows: Rows, name: str, results: Results) -> str:
     pairing = Pairing(results)
-    variants = [variant for variant in results.metrics if variant in rows]
+    variants = [variant for variant in results.metrics if variant in rows and results.is_trained_for_density(variant)]
     gains = {variant: pairing.gain(name, variant) for variant in variants}
     bits = with_error(rows[name]["bits_per_dim"], rows[name]["bits_per_dim_se"])
     if not variants:
@@ -102,6 +113,16 @@ def _against_baseline(rows: Rows, name: str, results: Results) -> str:
     if others:
         return f"{join(wins)} {beat} {beyond}; {join(others)} not.{apart}"
     return f"{join(wins) if len(wins) < 3 or unknown else f'All {len(wins)} flows'} {beat} {beyond}.{apart}"
+
+
+def _without_density(results: Results) -> list[str]:
+    names = [name for name, seeds in results.metrics.items() if seeds and not results.is_trained_for_density(name)]
+    if not names:
+        return []
+    return [
+        f"{join(names)}: trained for labels alone, so that these bits/dim, here and in all sections, are those of a "
+        "density that was not trained; they are compared with no others."
+    ]
 
 
 def _unequal(table: pd.DataFrame) -> list[str]:

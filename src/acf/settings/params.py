@@ -144,6 +144,11 @@ class Params:
             if section.every_seed or run.seed == first
         ]
 
+    def reads_labels(self, experiment: str) -> bool:
+        """Whether a variant of `experiment` is trained with the labels of its data set."""
+        runs = (self.resolve(experiment, variant) for variant in self.variants(experiment))
+        return any(run.training.task.reads_labels for run in runs)
+
     def reporting(self, experiment: str) -> ReportingConfig:
         """Return the settings of the report on `experiment`."""
         return self.resolve(experiment, self.variants(experiment)[0]).reporting

@@ -155,12 +155,12 @@ def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[
 
 
 def _outputs(name: str, folder: Path, content: dict[str, object], found: Found) -> Outputs:
-    from acf.evaluation.grids import png
-
     path = folder / f"{name}.json"
     require_form(content, AnalysisFile, path)
     require_found(name, content["found"], path)
     files = {path.name: json_bytes(content)}
     if found.picture is not None:
+        from acf.evaluation.grids import png
+
         files[f"{name}.png"] = png(found.picture, recipe=str(content["recipe"]))
     return Outputs(files)

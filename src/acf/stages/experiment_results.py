@@ -38,20 +38,22 @@ def read_results(project: Project, experiment: str) -> Results:
     baselines = _baselines(project, experiment)
     metrics: dict[str, list[Metrics]] = {variant: [] for variant in variants}
     histories: dict[str, list[pd.DataFrame]] = {variant: [] for variant in variants}
-    images, trained, absent = {}, {}, []
+    images, labels, trained, absent = {}, {}, {}, []
     for run in params.runs(experiment):
         if missing := _missing(project, run):
             absent.append(missing)
             continue
         try:
             measured, model = read_measured(project, run, "evaluate", project.metrics(run), Metrics)
-            bits, history = _images(project, run, measured), _history(project, run)
+            of_images, history = _images(project, run, measured), _history(project, run)
         except AcfError as error:
             absent.append(Absent(run, f"damaged: {error}"))
             continue
         metrics[run.variant].append(measured)
         histories[run.variant].append(history)
-        images[run.variant, run.seed] = bits
+        images[run.variant, run.seed] = of_images["bits_per_dim"]
+        if measured.classification is not None:
+            labels[run.variant, run.seed] = {name: of_images[name] for name in ("correct", "label_log_prob")}
         trained[run.variant, run.seed] = model
     return Results(
         experiment=experiment,
@@ -59,22 +61,30 @@ def read_results(project: Project, experiment: str) -> Results:
         baselines=baselines,
         metrics=metrics,
         images=images,
+        labels=labels,
         baseline_images=_baseline_images(project, baselines),
         histories=histories,
         bases=bases(params, experiment),
+        tasks=tasks(params, experiment),
         trained=trained,
         absent=absent,
     )
 
 
 def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without on the same branch; None where there is none."""
-    models = {variant: params.resolve(experiment, variant).model for variant in params.variants(experiment)}
-    plain = {model.branch: variant for variant, model in models.items() if model.attention.kind == "none"}
+    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
+    kinds = {variant: (run.model.branch, run.training.task.kind) for variant, run in runs.items()}
+    plain = {kinds[variant]: variant for variant, run in runs.items() if run.model.attention.kind == "none"}
     return {
-        variant: None if model.attention.kind == "none" else plain.get(model.branch)
-        for variant, model in models.items()
+        variant: None if run.model.attention.kind == "none" else plain.get(kinds[variant])
+        for variant, run in runs.items()
     }
+
+
+def tasks(params: Params, experiment: str) -> dict[str, str]:
+    """Per variant, what it is trained for."""
+    return {variant: params.resolve(experiment, variant).training.task.kind for variant in params.variants(experiment)}
 
 
 def needed_files(project: Project, experiment: str) -> dict[Path, str]:
@@ -141,10 +151,9 @@ def _baselines(project: Project, experiment: str) -> Baselines:
     return found
 
 
-def _images(project: Project, run: Run, metrics: Metrics) -> NDArray[np.float64]:
+def _images(project: Project, run: Run, metrics: Metrics) -> dict[str, NDArray[np.float64]]:
     path, record, command = project.images(run), project.metrics(run), f"acf evaluate {run.options}"
-    columns = read_image_table(path, record, metrics.means, metrics.test_images, metrics.images_sha256, command)
-    return columns["bits_per_dim"]
+    return read_image_table(path, record, metrics.means, metrics.test_images, metrics.images_sha256, command)
 
 
 def _baseline_images(project: Project, baselines: Baselines) -> dict[str, NDArray[np.float64]]:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from pydantic import BaseModel
 
 from acf.errors import AcfError
@@ -13,8 +12,9 @@ from acf.flows.record import CONFIG, HASHES, WEIGHTS, read_record, weights_hash
 from acf.registry import ANALYSES
 from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
+from acf.reporting.row_schemas import HistoryRow
 from acf.reporting.sampled_files import SamplesFile
-from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
+from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.runs.recipe import file_hash
 from acf.stages.project import BASELINE_IMAGES, HISTORY, IMAGES, SAMPLES_RECORD
 
@@ -60,6 +60,8 @@ def _said(path: Path, whole: bool, paths: Sequence[Path]) -> str | None:
             read_record(path.parent)
         return getattr(read_result(path, SCHEMAS[path.name], {}, "acf"), "recipe", None)
     if path.suffix == ".png":
+        from PIL import Image
+
         with Image.open(path, formats=["PNG"]) as picture:
             if whole:
                 picture.load()

@@ -1,6 +1,7 @@
 """Training images in random order, and their way into the flow."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from acf.runs.ranks import BatchShare
 
 
 class Batches:
-    """An endless stream of uint8 images: random permutations of the training images, one after the other.
+    """An endless stream of uint8 images and their labels: random permutations of the training images, one by one.
 
     A batch is a function of the seed and its position in the stream, not of the batches read before, so a resumed run
     sees the images that an uninterrupted one would have seen. Some images are held out for validation, the same ones
@@ -23,16 +24,28 @@ class Batches:
         images: training images, uint8 (N, C, H, W); only those that are returned are read.
         held_out: number of images held out for validation.
         seed: of the permutations.
+        labels: the class of each image, (N,); None where the task needs none.
 
     Attributes:
         validation: the images held out, uint8 (held_out, C, H, W).
+        validation_labels: their labels, int64 (held_out,), or None.
+
+    Raises:
+        InputError: there are more labels than images, or fewer.
     """
 
-    def __init__(self, images: Images | Tensor, held_out: int, seed: int) -> None:
+    def __init__(
+        self, images: Images | Tensor, held_out: int, seed: int, labels: Sequence[int] | Tensor | None = None
+    ) -> None:
         order = held_out_order(len(images))
         self._images = images
         self._seed = seed
-        self.validation = images[order[:held_out].sort().values]
+        self._labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64, device="cpu")
+        if self._labels is not None and self._labels.shape != (len(images),):
+            raise InputError(f"{tuple(self._labels.shape)} labels for {len(images)} images; each image needs one")
+        held_back = order[:held_out].sort().values
+        self.validation = images[held_back]
+        self.validation_labels = None if self._labels is None else self._labels[held_back]
         self._indices = order[held_out:].sort().values
         self._cached: tuple[int, Tensor] | None = None
 
@@ -40,8 +53,20 @@ class Batches:
         """Return the number of images in an epoch."""
         return len(self._indices)
 
+    @property
+    def label_range(self) -> tuple[int, int] | None:
+        """The smallest and the largest label; None without labels."""
+        return None if self._labels is None else (int(self._labels.min()), int(self._labels.max()))
+
     def batch_at(self, position: int, size: int) -> Tensor:
         """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W)."""
+        return self._images[self._places(position, size)]
+
+    def labels_at(self, position: int, size: int) -> Tensor | None:
+        """Return the labels of `batch_at` these positions, int64 (size,); None without labels."""
+        return None if self._labels is None else self._labels[self._places(position, size)]
+
+    def _places(self, position: int, size: int) -> Tensor:
         chosen = [torch.empty(0, dtype=torch.int64, device="cpu")]
         while size > 0:
             epoch, offset = divmod(position, len(self))
@@ -49,7 +74,7 @@ class Batches:
             chosen.append(within_epoch)
             position += len(within_epoch)
             size -= len(within_epoch)
-        return self._images[self._indices[torch.cat(chosen)]]
+        return self._indices[torch.cat(chosen)]
 
     def _permutation(self, epoch: int) -> Tensor:
         cached = self._cached  # read once: another thread may ask for another epoch

@@ -18,6 +18,7 @@ from itertools import chain, islice
 import numpy as np
 
 from acf.errors import DataError
+from acf.extras import needed_by
 
 BATCH, BATCH_BYTES = 256, 2**22
 """Images that a process decodes at a time, and bytes of their files (one image at least)."""
@@ -114,7 +115,8 @@ def _decode(batch: list[Encoded], target: Target) -> np.ndarray:
 
 
 def _decode_one(name: str, content: bytes, target: Target) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    with needed_by("reading images"):
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
     channels, height, width = target.shape
     try:

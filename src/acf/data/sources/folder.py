@@ -13,6 +13,7 @@ from acf.data.prepared.manifest import SPLITS, Split
 from acf.data.sources.file_search import find_files
 from acf.data.sources.split import Divided
 from acf.errors import DataError
+from acf.extras import needed_by
 
 
 class ImageFolder(Divided):
@@ -95,7 +96,8 @@ def _images(folder: Path) -> tuple[list[Path], str]:
 
 def _kinds() -> set[str]:
     """Endings of the formats that can be read as images."""
-    from PIL import Image
+    with needed_by("a folder of images"):
+        from PIL import Image
 
     no_pictures = {"PDF", "EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR", "FITS"}
     return {

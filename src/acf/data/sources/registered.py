@@ -40,6 +40,7 @@ def dataset_source(name: str) -> ImageDataset:
     """Return the data set that is registered as `name`.
 
     Raises:
+        MissingPackageError: its module needs an optional package that is not installed.
         ConfigError: there is none, or it cannot be used: its module cannot be imported, its class is no
             `ImageDataset`, lacks attributes or has impossible ones. The message names class and attribute.
     """
