@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from acf.data.toy_densities import TOYS, toy_density
 from acf.data.toy_density import HALF_WIDTH, ToyDensity
 from acf.errors import ConfigError
+from acf.reporting.style import seaborn_module
 from acf.runs.device import describe_device
 from acf.runs.files import writing
 from acf.runs.folders import replace_folder
@@ -103,6 +104,7 @@ def toy(
     config, training = model_settings(density, conditional), training_settings(steps)
     folder = to / (f"{name}-conditional" if conditional else name)
     _require_own(folder)
+    seaborn_module()  # so that it is missed before a minute of training
     content = {"toy": name, "conditional": conditional, "seed": seed, "steps": steps}
     with leased_device(device) as place, paying_threads(2 * training.batch_size * config.idim):
         import torch
