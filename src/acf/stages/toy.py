@@ -111,7 +111,7 @@ def toy(
 
         from acf.evaluation.toys import measure_toy
         from acf.flows.build import build
-        from acf.training.density import fit_density
+        from acf.training.density_fit import fit_density
 
         started, cpu_started = perf_counter(), process_time()
         torch.manual_seed(seed)

@@ -10,7 +10,7 @@ import acf
 from acf.errors import TrainingError
 from acf.flows.flow import Flow
 from acf.settings.config import TrainingConfig
-from acf.training.density import fit_density
+from acf.training.density_fit import fit_density
 
 CONFIG = TrainingConfig(steps=60, batch_size=128, learning_rate=0.05, warmup_steps=5, ema_decay=0.9)
 SPREAD = 3.0
