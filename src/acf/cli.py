@@ -27,7 +27,7 @@ class _Commands(TyperGroup):
     """The commands of the program, which name the extra of a package that one of them lacks."""
 
     @override
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError:

@@ -187,7 +187,7 @@ def test_density_and_samples(name):
 def test_unsuitable_inputs_are_refused(name):
     case = FLOWS[name]
     flow = case.build()
-    with pytest.raises(ValueError, match="expected (images|vectors) of shape"):
+    with pytest.raises(ValueError, match=r"expected (images|vectors) of shape"):
         flow(torch.rand(2, *case.shape[1:], dtype=torch.float64))
     with pytest.raises(ValueError, match="floating-point"):
         flow(torch.zeros(2, *case.shape, dtype=torch.uint8))
