@@ -1,6 +1,6 @@
 """The gallery of toys: trains a flow on each density of the plane, two at a time, and makes the page.
 
-python benchmarks/toys.py, about ten minutes on two cores; after each toy writes docs/gallery.md, docs/toys/NAME.png, and
+python benchmarks/toys.py, ten minutes on two cores; after each toy writes docs/gallery.md, docs/toys/NAME.png, and
 results/toys.json beside this file. `--at-once 4` trains four at a time; `--page` makes the page again from the results
 that are there.
 """
