@@ -132,6 +132,7 @@ LACKING = {
     ("sample", *RUN): ("pillow", "data"),
     ("report", "--experiment", "digits"): ("pandas", "report"),
     ("readme",): ("pandas", "report"),
+    ("toy", "moons"): ("seaborn", "report"),
     ("sync",): ("dvc", "pipeline"),
 }
 

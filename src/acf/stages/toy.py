@@ -103,8 +103,8 @@ def toy(
     density = toy_density(name)
     config, training = model_settings(density, conditional), training_settings(steps)
     folder = to / (f"{name}-conditional" if conditional else name)
-    _require_own(folder)
     seaborn_module()  # so that it is missed before a minute of training
+    _require_own(folder)
     content = {"toy": name, "conditional": conditional, "seed": seed, "steps": steps}
     with leased_device(device) as place, paying_threads(2 * training.batch_size * config.idim):
         import torch
