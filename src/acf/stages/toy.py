@@ -23,6 +23,8 @@ from acf.settings.config import ModelConfig, TrainingConfig, model_config_from
 from acf.settings.training_config import MuonConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from acf.evaluation.toys import MeasuredToy, Panels
     from acf.flows.flow import Flow
 
@@ -96,52 +98,63 @@ def toy(
     same result on the same machine. With `conditional` it is a flow of p(x | c), c the part, in to/<name>-conditional.
 
     Raises:
-        ConfigError: there is no such toy, or its density has one part and is to be conditional.
+        ConfigError: there is no such toy, its density has one part and is to be conditional, or the folder holds
+            something else.
         NotContractiveError: the flow cannot be proven contractive.
-        UnwritableError: the folder cannot be written, or holds something else.
+        UnwritableError: the folder cannot be written.
     """
     density = toy_density(name)
     config, training = model_settings(density, conditional), training_settings(steps)
     folder = to / (f"{name}-conditional" if conditional else name)
     seaborn_module()  # so that it is missed before a minute of training
     _require_own(folder)
-    content = {"toy": name, "conditional": conditional, "seed": seed, "steps": steps}
+    print(f"toy {folder.name}: {steps} steps", flush=True)
     with leased_device(device) as place, paying_threads(2 * training.batch_size * config.idim):
-        import torch
+        flow, measured, numbers = _computed(density, config, training, seed, place)
+    content = {"toy": name, "conditional": conditional, "seed": seed, "steps": steps, **measured.content, **numbers}
+    replace_folder(folder, _files(flow, measured, content), to / f".{folder.name}.lock")
+    _show(content, folder)
 
-        from acf.evaluation.toys import measure_toy
-        from acf.flows.build import build
-        from acf.training.density_fit import fit_density
 
-        started, cpu_started = perf_counter(), process_time()
-        torch.manual_seed(seed)
-        points = torch.Generator("cpu").manual_seed(seed)
-        print(f"toy {name}{', conditional' * conditional}: {steps} steps", flush=True)
+def _computed(
+    density: ToyDensity, config: ModelConfig, training: TrainingConfig, seed: int, place: torch.device
+) -> tuple[Flow, MeasuredToy, dict[str, Any]]:
+    """Return the trained flow, what was measured of it, and what it has taken."""
+    import torch
 
-        def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-            x, labels = density.sample(count, points)
-            return x.float().to(place), labels.to(place) if conditional else None
+    from acf.evaluation.toys import measure_toy
+    from acf.flows.build import build
+    from acf.training.density_fit import fit_density
 
-        def report(done: int, nats: float, seconds: float) -> None:
-            print(f"  step {done}, log-likelihood {-nats:.3f} nats, {seconds:.0f} s", flush=True)
+    started, cpu_started = perf_counter(), process_time()
+    conditional = config.condition.is_given
+    torch.manual_seed(seed)
+    points = torch.Generator("cpu").manual_seed(seed)
 
-        flow, certificate = fit_density(build(config).to(place), draw, training, report)
-        content |= {
-            "train_seconds": round(perf_counter() - started, 1),
-            "train_cpu_seconds": round(process_time() - cpu_started, 1),
-        }
-        measured = measure_toy(flow, density, conditional, torch.Generator("cpu").manual_seed(seed + 2**31))
-        content |= {
-            **measured.content,
+    def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        x, labels = density.sample(count, points)
+        return x.float().to(place), labels.to(place) if conditional else None
+
+    def report(done: int, nats: float, seconds: float) -> None:
+        print(f"  step {done}, log-likelihood {-nats:.3f} nats, {seconds:.0f} s", flush=True)
+
+    flow, certificate = fit_density(build(config).to(place), draw, training, report)
+    seconds, cpu_seconds = perf_counter() - started, process_time() - cpu_started
+    measured = measure_toy(flow, density, conditional, torch.Generator("cpu").manual_seed(seed + 2**31))
+    return (
+        flow,
+        measured,
+        {
             "certificate": {"worst": certificate.worst, "worst_block": certificate.worst_block},
             "parameters": sum(parameter.numel() for parameter in flow.parameters()),
             "training": training.model_dump(mode="json", include=TRAINED_BY),
+            "train_seconds": round(seconds, 1),
+            "train_cpu_seconds": round(cpu_seconds, 1),
             "seconds": round(perf_counter() - started, 1),
             "device": describe_device(place),
             "versions": {"acf": version("acf"), "torch": torch.__version__},
-        }
-    replace_folder(folder, _files(flow, measured, content), to / f".{folder.name}.lock")
-    _show(content, folder)
+        },
+    )
 
 
 def _require_own(folder: Path) -> None:
