@@ -206,9 +206,7 @@ def test_a_row_without_class(missing: object, project: Path, own: Register) -> N
 def test_parquet_needs_a_package(project: Path, own: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     own(made(both(project, "parquet")))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(
-        MissingPackageError, match=r"is read by pyarrow, which is not installed: pip install 'acf\[data\]'"
-    ):
+    with pytest.raises(MissingPackageError, match=r"needs pyarrow, which is not installed: pip install 'acf\[data\]'"):
         prepare("own", project / "data")
 
 

@@ -371,7 +371,7 @@ def test_what_cannot_be_prepared_is_one_sentence(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"needs torchvision, which cannot be imported \(ModuleNotFoundError.*pip install 'acf\[torchvision\]'"),
+        (None, r"needs torchvision, which is not installed: pip install 'acf\[torchvision\]'"),
         (
             "raise RuntimeError('operator torchvision::nms does not exist')",
             "needs torchvision, and .* does not work .*nms.*belongs to this",

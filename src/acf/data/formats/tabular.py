@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from typing_extensions import override
 
-from acf.errors import DataError, MissingPackageError, shown
+from acf.errors import DataError, shown
+from acf.extras import needed_by
 
 ROWS = 2**15
 """Rows that are read at a time."""
@@ -166,13 +167,9 @@ class Parquet(TableFile):
     """A parquet file, read by pyarrow: columns of whole, real or decimal numbers, and labels of any type."""
 
     def __init__(self, path: Path) -> None:
-        try:
+        with needed_by(str(path)):
             import pyarrow as arrow
             from pyarrow import parquet
-        except ImportError:
-            raise MissingPackageError(
-                f"{path} is read by pyarrow, which is not installed: pip install 'acf[data]'"
-            ) from None
         self._error: type[Exception] = arrow.ArrowException
         try:
             self._file = parquet.ParquetFile(path)

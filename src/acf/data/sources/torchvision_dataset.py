@@ -21,6 +21,7 @@ from acf.data.sources.image_dataset import ImageDataset
 from acf.data.sources.split import Divided
 from acf.errors import ConfigError, DataError, MissingPackageError
 from acf.errors import shown as shortened
+from acf.extras import install_command, needed_by
 from acf.runs.files import writing
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -233,17 +234,15 @@ class TorchvisionDataset(Divided, ImageDataset):
 def _class_of(name: str, dataset: str) -> Any:
     """Return the class `name` of `torchvision.datasets`, which is imported here and nowhere else."""
     try:
-        import torchvision.datasets as known
-        from torch.utils.data import Dataset
-    except ImportError as error:
-        raise MissingPackageError(
-            f"data set {dataset} needs torchvision, which cannot be imported ({_reason(error)}): "
-            "pip install 'acf[torchvision]'"
-        ) from None
+        with needed_by(f"data set {dataset}"):
+            import torchvision.datasets as known
+            from torch.utils.data import Dataset
+    except MissingPackageError:
+        raise
     except Exception as error:  # one that was built for another version of torch
         raise DataError(
             f"data set {dataset} needs torchvision, and the one that is installed does not work ({_reason(error)}); "
-            "install the version that belongs to this torch: pip install 'acf[torchvision]'"
+            f"install the version that belongs to this torch: {install_command('torchvision')}"
         ) from None
     made = getattr(known, name, None)
     if inspect.isclass(made) and issubclass(made, Dataset) and made is not known.VisionDataset:
