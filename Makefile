@@ -2,7 +2,7 @@
 SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint lint-style lint-types lint-rules docs dist test-wheel bench dvc-without-git
+.PHONY: setup demo test lint lint-style lint-types lint-rules docs dist test-wheel bench example dvc-without-git
 setup: .venv/complete dvc-without-git
 
 # Snakemake, since DVC runs one stage after the other: as many models train at a time as there are cores.
@@ -40,6 +40,10 @@ bench: demo
 	dvc repro report@digits
 	for name in training_step operations peer scaling startup shared_machine sampling evaluation conversion performance; do \
 	  python benchmarks/$$name.py || exit; done
+
+# The model that ships with the package, of the results of `make demo`.
+example: setup
+	acf export --experiment digits --variant acf-sinkhorn --seed 0 --licence mit --replace --to src/acf/examples/digits
 
 # DVC asks for git; a copy without it (an unpacked archive) is told to it once, in a file that git would ignore.
 dvc-without-git: .venv/complete

@@ -168,7 +168,7 @@ def _training(trained: TrainedModel, settings: Mapping[str, Any], metrics: Metri
     after = NOT_AVAILABLE if trained.weights_step is None else count(trained.weights_step)
     task = settings.get("task")
     return [
-        ("task", str(task["kind"]) if isinstance(task, dict) and "kind" in task else "density"),
+        ("task", str(task["kind"]) if isinstance(task, dict) and "kind" in task else NOT_AVAILABLE),
         ("training images held out for validation", str(settings.get("validation_images", NOT_AVAILABLE))),
         ("steps", count(metrics.train_steps)),
         ("weights of step", after),
