@@ -127,6 +127,7 @@ LACKING = {
     ("report", "--experiment", "digits"): ("pandas", "report"),
     ("export", *RUN, "--to", "exported"): ("pandas", "report"),
     ("readme",): ("pandas", "report"),
+    ("toy", "moons"): ("seaborn", "report"),
     ("sync",): ("dvc", "pipeline"),
 }
 

@@ -98,7 +98,7 @@ def _log_prob(flow: Flow, x: Tensor, condition: Tensor | None) -> Tensor:
         own = condition if condition is None or len(condition) == 1 else condition[start : start + len(batch)]
         start += len(batch)
         there = None if own is None else own.to(first.device)
-        found.append(flow.log_prob(batch.to(first), there).cpu().double())
+        found.append(flow.log_prob(batch.to(first.dtype).to(first.device), there).cpu().double())
     return torch.cat(found)
 
 

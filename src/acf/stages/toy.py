@@ -7,13 +7,15 @@ import io
 import json
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from acf.data.toy_densities import TOYS, toy_density
 from acf.data.toy_density import HALF_WIDTH, ToyDensity
 from acf.errors import ConfigError
+from acf.reporting.style import seaborn_module
 from acf.runs.device import describe_device
+from acf.runs.files import writing
 from acf.runs.folders import replace_folder
 from acf.runs.leases import leased_device
 from acf.runs.threads import paying_threads
@@ -21,6 +23,8 @@ from acf.settings.config import ModelConfig, TrainingConfig, model_config_from
 from acf.settings.training_config import MuonConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from acf.evaluation.toys import MeasuredToy, Panels
     from acf.flows.flow import Flow
 
@@ -28,6 +32,8 @@ ALL = "all"
 METRICS = "metrics.json"
 STEPS = 600
 """About a minute on one core."""
+TRAINED_BY = {"steps", "batch_size", "optimiser", "learning_rate", "muon", "schedule", "warmup_steps", "ema_decay"}
+"""Settings of training that have an effect here."""
 
 
 def toy_names(name: str | None) -> list[str]:
@@ -56,7 +62,8 @@ def model_settings(toy: ToyDensity, conditional: bool) -> ModelConfig:
     condition = {"condition": {"classes": toy.parts}} if conditional else {}
     return model_config_from(
         {
-            **{"shape": (2,), "blocks": [16], "idim": 64, "kernels": [1, 1, 1], "fc_blocks": 0},
+            **{"shape": (2,), "blocks": [8], "idim": 64, "kernels": [1, 1, 1, 1], "fc_blocks": 0},
+            **{"activation": "clipswish", "coefficient": 0.99},
             **{"training_log_det": exact, "evaluation_log_det": exact, **condition},
         }
     )
@@ -66,10 +73,10 @@ def training_settings(steps: int) -> TrainingConfig:
     """Return how every toy is trained."""
     return TrainingConfig(
         steps=steps,
-        batch_size=256,
+        batch_size=128,
         optimiser="muon",
-        learning_rate=0.05,
-        muon=MuonConfig(learning_rate=0.1),
+        learning_rate=0.1,
+        muon=MuonConfig(learning_rate=0.2),
         schedule="cosine",
         warmup_steps=min(30, steps),
         ema_decay=0.97,
@@ -91,56 +98,71 @@ def toy(
     same result on the same machine. With `conditional` it is a flow of p(x | c), c the part, in to/<name>-conditional.
 
     Raises:
-        ConfigError: there is no such toy, or its density has one part and is to be conditional.
+        ConfigError: there is no such toy, its density has one part and is to be conditional, or the folder holds
+            something else.
         NotContractiveError: the flow cannot be proven contractive.
-        UnwritableError: the folder cannot be written, or holds something else.
+        UnwritableError: the folder cannot be written.
     """
     density = toy_density(name)
     config, training = model_settings(density, conditional), training_settings(steps)
     folder = to / (f"{name}-conditional" if conditional else name)
+    seaborn_module()  # so that it is missed before a minute of training
     _require_own(folder)
-    content = {"toy": name, "conditional": conditional, "seed": seed, "steps": steps}
+    print(f"toy {folder.name}: {steps} steps", flush=True)
     with leased_device(device) as place, paying_threads(2 * training.batch_size * config.idim):
-        import torch
-
-        started = perf_counter()
-        torch.manual_seed(seed)
-        points = torch.Generator("cpu").manual_seed(seed)
-        print(f"toy {name}{', conditional' * conditional}: {steps} steps", flush=True)
-
-        def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-            x, labels = density.sample(count, points)
-            return x.to(place, torch.float32), labels.to(place) if conditional else None
-
-        def report(done: int, nats: float, seconds: float) -> None:
-            print(f"  step {done}, log-likelihood {-nats:.3f} nats, {seconds:.0f} s", flush=True)
-
-        from acf.evaluation.toys import measure_toy
-        from acf.flows.build import build
-        from acf.training.density import fit_density
-
-        flow, certificate = fit_density(build(config).to(place), draw, training, report)
-        content |= {"train_seconds": round(perf_counter() - started, 1)}
-        measured = measure_toy(flow, density, conditional, torch.Generator("cpu").manual_seed(seed + 2**31))
-        content |= {
-            **measured.content,
-            "certificate": {"worst": certificate.worst, "worst_block": certificate.worst_block},
-            "parameters": sum(parameter.numel() for parameter in flow.parameters()),
-            "training": training.model_dump(mode="json", include=TRAINED_BY),
-            "seconds": round(perf_counter() - started, 1),
-            "device": describe_device(place),
-            "versions": {"acf": version("acf"), "torch": torch.__version__},
-        }
+        flow, measured, numbers = _computed(density, config, training, seed, place)
+    content = {"toy": name, "conditional": conditional, "seed": seed, "steps": steps, **measured.content, **numbers}
     replace_folder(folder, _files(flow, measured, content), to / f".{folder.name}.lock")
     _show(content, folder)
 
 
-TRAINED_BY = {"steps", "batch_size", "optimiser", "learning_rate", "muon", "schedule", "warmup_steps", "ema_decay"}
+def _computed(
+    density: ToyDensity, config: ModelConfig, training: TrainingConfig, seed: int, place: torch.device
+) -> tuple[Flow, MeasuredToy, dict[str, Any]]:
+    """Return the trained flow, what was measured of it, and what it has taken."""
+    import torch
+
+    from acf.evaluation.toys import measure_toy
+    from acf.flows.build import build
+    from acf.training.density_fit import fit_density
+
+    started, cpu_started = perf_counter(), process_time()
+    conditional = config.condition.is_given
+    torch.manual_seed(seed)
+    points = torch.Generator("cpu").manual_seed(seed)
+
+    def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        x, labels = density.sample(count, points)
+        return x.float().to(place), labels.to(place) if conditional else None
+
+    def report(done: int, nats: float, seconds: float) -> None:
+        print(f"  step {done}, log-likelihood {-nats:.3f} nats, {seconds:.0f} s", flush=True)
+
+    flow, certificate = fit_density(build(config).to(place), draw, training, report)
+    seconds, cpu_seconds = perf_counter() - started, process_time() - cpu_started
+    measured = measure_toy(flow, density, conditional, torch.Generator("cpu").manual_seed(seed + 2**31))
+    return (
+        flow,
+        measured,
+        {
+            "certificate": {"worst": certificate.worst, "worst_block": certificate.worst_block},
+            "parameters": sum(parameter.numel() for parameter in flow.parameters()),
+            "training": training.model_dump(mode="json", include=TRAINED_BY),
+            "train_seconds": round(seconds, 1),
+            "train_cpu_seconds": round(cpu_seconds, 1),
+            "seconds": round(perf_counter() - started, 1),
+            "device": describe_device(place),
+            "versions": {"acf": version("acf"), "torch": torch.__version__},
+        },
+    )
 
 
 def _require_own(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / METRICS).is_file():
-        raise ConfigError(f"{folder} holds other files, which would be lost; name another folder by --to")
+    own = folder.is_dir() and (not any(folder.iterdir()) or (folder / METRICS).is_file())
+    if folder.exists() and not own:
+        raise ConfigError(f"{folder} is no toy or holds other files, which would be lost; name another folder by --to")
+    with writing(folder.parent):  # before a minute of training
+        folder.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _files(flow: Flow, measured: MeasuredToy, content: dict[str, Any]) -> dict[str, bytes]:

@@ -59,13 +59,14 @@ def attributes(flow: Flow, analysed: Analysed, config: AttributesConfig) -> Foun
         shown = test[: config.pictured_images]
         picture = tile((shown.double() * (255 / (flow.config.grey_levels - 1))).round().to(torch.uint8), len(shown))
         return Found({"reason": material, "arithmetic": None}, picture)
+    judge = _Judge.of(material, flow.config.grey_levels)
     spaces, bound = _moved(flow, analysed, material, config.alphas)
     content = {
         "alphas": list(config.alphas),
         "train_images": len(material.train),
         "classes": len(material.classes),
         "inverse_bound": bound,
-        **_judged(spaces, material, analysed, flow),
+        **_judged(judge, spaces, material, analysed, flow),
     }
     shown = torch.stack([moved.images[:, : config.pictured_images] for moved in spaces.values()])
     rows = shown.permute(2, 0, 1, 3, 4, 5).flatten(0, 2)  # by image, space and alpha
@@ -179,10 +180,11 @@ def _decoded(flow: Flow, z: Tensor, size: int) -> tuple[Tensor, float]:
     return torch.cat([inversion.x for inversion in inversions]), max(bounds, default=0.0)
 
 
-def _judged(spaces: dict[str, _Moved], material: _Material, analysed: Analysed, flow: Flow) -> dict[str, Any]:
+def _judged(
+    judge: _Judge, spaces: dict[str, _Moved], material: _Material, analysed: Analysed, flow: Flow
+) -> dict[str, Any]:
     """Return what both judges say of the images in each space, and how good the classifier is."""
     levels, device = flow.config.grey_levels, next(flow.parameters()).device
-    judge = _Judge.of(material, levels)
     content: dict[str, Any] = {"classifier": judge.accuracy(analysed)}
     for space, moved in spaces.items():
         taken, neighbour, distances = [], [], []

@@ -201,7 +201,7 @@ def _notes(found: list[Arithmetic]) -> list[str]:
     return [
         "A test image x of class a becomes f^-1(f(x) + alpha (mean of f over class b - mean of f over class a)), and "
         "between pixels x + alpha (mean of class b - mean of class a). Means are over "
-        f"{first.train_images:,} training images of {first.classes} classes; no flow has seen a label.",
+        f"{first.train_images:,} training images of {first.classes} classes.",
         "The classifier is a multinomial logistic regression on the pixels of these training images; it gives "
         f"{with_error(first.classifier.accuracy, first.classifier.se)} of all test images their class. As its logits "
         "are linear in the pixels, a move between pixels shifts them by the same amount for every image, which suits "

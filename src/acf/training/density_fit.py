@@ -31,8 +31,8 @@ def fit_density(
         draw: the points.
         config: steps, batch size, optimiser and its rates, clipping, moving average; what concerns images has no
             effect.
-        report: called ten times with the number of steps done, the mean of -log p(x) in nats over the batches since
-            the call before, and the seconds since the start.
+        report: called about ten times with the number of steps done, the mean of -log p(x) in nats over the batches
+            since the call before, and the seconds since the start.
 
     Raises:
         TrainingError: the loss is NaN or infinite.
