@@ -115,22 +115,6 @@ def test_a_data_set_is_prepared(
     assert set(keys) == {"faces", "scans"}
 
 
-def test_a_task_is_trained(added: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
-    added("A task")
-    (line,) = (yaml.safe_load(block.code) for block in blocks("A task") if block.language == "yaml")
-    run = trainer(tmp_path, {"blocks": [1], "fc_blocks": 0}, **line["resflow"]["training"])
-    flow, batch = run.flow.train(), torch.rand(4, 1, 8, 8)
-    flow.log_prob(batch)  # sets scales
-    task = task_of(run.config)
-    assert type(task).__name__ == "Mirrored"
-    torch.manual_seed(0)
-    found = task.measure(flow, batch, None, None)["bits_per_dim"]
-    torch.manual_seed(0)
-    nats = (flow.log_prob(batch) + flow.log_prob(batch.flip(-1))) / 2
-    torch.testing.assert_close(found, bits_per_dim_of(nats, flow.config))
-    run.run()
-
-
 def test_a_variant_and_an_experiment_are_read_from_params(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     params = yaml.safe_load((PAGE.parents[1] / "params.yaml").read_text(encoding="utf-8"))

@@ -131,7 +131,7 @@ def test_every_statement_that_code_and_tests_name_stands_in_the_mathematics() ->
     assert own <= stated
 
 
-@pytest.mark.parametrize("name", ["index.html", "mathematics.html", "reference/flows.html"])
+@pytest.mark.parametrize("name", ["index.html", "extending.html"])
 def test_a_page_opens_in_a_browser_without_network_and_complaint(
     site: Path,
     opened: Any,  # noqa: F811
