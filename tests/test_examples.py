@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 import acf
 from tests.building_blocks.ranks import needs_gloo

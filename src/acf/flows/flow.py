@@ -126,6 +126,12 @@ class Flow(nn.Module):
         self._wrapped = True
         return []
 
+    def _replicate_for_data_parallel(self) -> "Flow":
+        raise InputError(
+            "nn.DataParallel would draw the same noise on every device and forget what the first batch sets: train with "
+            "one process per device instead, started by torchrun, and model = acf.DataParallelFlow(flow)"
+        )
+
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return z = f(x) (B, D) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
