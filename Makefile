@@ -2,7 +2,7 @@
 SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint lint-style lint-types lint-rules bench dvc-without-git
+.PHONY: setup demo test lint lint-style lint-types lint-rules docs dist test-wheel bench dvc-without-git
 setup: .venv/complete dvc-without-git
 
 # Snakemake, since DVC runs one stage after the other: as many models train at a time as there are cores.
@@ -22,6 +22,18 @@ lint-types: setup
 lint-rules: setup
 	snakefmt --check Snakefile workflow && snakemake --lint
 
+# The documentation as a site, in site/; any warning is an error. Its notebook is executed, which takes a minute.
+docs: setup
+	python -m mkdocs build --quiet
+
+# The sdist and the wheel, in dist/.
+dist: setup
+	python -m build --no-isolation
+
+# What is in both, and the wheel in an environment of its own.
+test-wheel: setup
+	OMP_NUM_THREADS=1 pytest -m wheel tests/wheel
+
 bench: demo
 	pip install --quiet --no-deps --no-build-isolation -r benchmarks/requirements.txt
 	acf prepare --dataset fashion-mnist
@@ -33,5 +45,6 @@ bench: demo
 dvc-without-git: .venv/complete
 	git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
 
+# Python compiles a module when it is first imported, which most of those installed never are.
 .venv/complete: requirements.lock pyproject.toml
-	python3.11 -m venv .venv && pip install -r $< && pip install --no-deps --no-build-isolation -e . && touch $@
+	python3.11 -m venv .venv && pip install --no-compile -r $< && pip install --no-deps --no-build-isolation -e . && touch $@

@@ -54,10 +54,11 @@ COPIES = ("aten::_to_copy", "aten::copy_", "aten::_foreach_copy_")
 
 
 def models() -> dict[str, dict[str, Any]]:
-    """Models to count: small ones of all variants of params.yaml and of the attention that none has, a large one."""
-    variants = {
-        name: variant.get("model", {}) for name, variant in Params(ROOT / "params.yaml").raw["variants"].items()
-    }
+    """Models to count: small ones of all models of params.yaml and of the attention that none has, a large one."""
+    variants: dict[str, dict[str, Any]] = {}
+    for name, variant in Params(ROOT / "params.yaml").raw["variants"].items():
+        if (model := variant.get("model", {})) not in variants.values():
+            variants[name] = model
     variants["acf-clip"] = {"attention": {"kind": "clip"}}
     small = {}
     for name, settings in variants.items():
@@ -161,13 +162,17 @@ def functions_as_on_cuda(found: Operations) -> Iterator[None]:
         yield
 
 
-def trainer(model: Mapping[str, Any], folder: Path, device: torch.device = META, batch: int = 4) -> Trainer:
+def trainer(
+    model: Mapping[str, Any], folder: Path, device: torch.device = META, batch: int = 4, task: str = "density"
+) -> Trainer:
     """A trainer whose flow has had its first batch."""
-    config = ModelConfig.model_validate({**model, "training_log_det": TERMS})
-    training = TrainingConfig.model_validate({"steps": 100, "batch_size": batch, "warmup_steps": 0})
+    classes, labels = (None, None) if task == "density" else (10, [0] * 20)
+    config = ModelConfig.model_validate({**model, "training_log_det": TERMS, "classes": classes})
+    settings = {"task": {"kind": task}, "steps": 100, "batch_size": batch, "warmup_steps": 0}
+    training = TrainingConfig.model_validate(settings)
     images = torch.zeros(20, *config.shape, dtype=torch.uint8, device="cpu")
     with meta_as_a_gpu(), device:  # so that weights on the meta device cost nothing
-        run = Trainer(config, training, Batches(images, 4, seed=0), 0, device, folder, "operations")
+        run = Trainer(config, training, Batches(images, 4, 0, labels), 0, device, folder, "operations")
     for module in run.flow.modules():
         if device == META and isinstance(module, StartedByFirstBatch):
             module.set_started()
@@ -182,10 +187,10 @@ def take_step(run: Trainer) -> None:
     run.step += 1
 
 
-def step_operations(model: Mapping[str, Any], told: Callable[[str], bool]) -> Operations:
+def step_operations(model: Mapping[str, Any], told: Callable[[str], bool], task: str = "density") -> Operations:
     """What the second step does; in the first the optimiser makes its state."""
     with tempfile.TemporaryDirectory() as folder, meta_as_a_gpu():
-        run = trainer(model, Path(folder))
+        run = trainer(model, Path(folder), task=task)
         with Operations(told):
             take_step(run)
         with Operations(told) as operations, functions_as_on_cuda(operations):

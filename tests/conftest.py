@@ -63,6 +63,7 @@ TRAINING = {
 }
 ANALYSES: dict[str, Any] = {
     "interpolation": {"pairs": 2, "pictured_pairs": 1, "steps": 3},
+    "attributes": {"alphas": [0.0, 1.0], "images": 3, "train_images": 40, "pictured_images": 1},
     "noise": {"sigmas": [0.0, 0.1], "images": 2, "train_images": 4},
     "frechet": {"samples": 12, "features": 3, "fitted": 20, "bootstrap": 2},
     "attention": {"images": 3, "shown_images": 1, "queries": [[0.5, 0.5]]},

@@ -48,6 +48,7 @@ COMMANDS = [
     ("train", *RUN),
     ("evaluate", *RUN),
     ("sample", *RUN),
+    ("export", *RUN, "--to", "exported"),
     *[(name, *RUN) for name in ANALYSES],
     *[(name, *RUN[:2]) for name in ("baselines", "report")],
     *[(name, *option) for name in ("graph", "readme") for option in ((), ("--check",))],

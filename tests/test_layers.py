@@ -11,13 +11,14 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"stages"},
-    {"training", "evaluation", "reporting"},
+    {"training", "evaluation", "reporting", "examples"},
     {"flows"},
     {"lipschitz"},
     {"data"},
     {"settings"},
     {"runs"},
     {"registry"},
+    {"extras"},
     {"errors"},
 )
 HEIGHT = {name: len(LAYERS) - height for height, names in enumerate(LAYERS) for name in names}

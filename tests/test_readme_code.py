@@ -16,13 +16,14 @@ from acf.stages.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+LIBRARY, DATA_SET = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+"""README's code: of the library, and of a data set of one's own."""
 
 
 def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
-    exec(code, names)
+    exec(LIBRARY, names)
     samples, x, again = names["samples"], names["x"], names["x_again"]
     assert isinstance(samples, torch.Tensor)
     assert samples.shape == (16, 1, 8, 8)
@@ -34,7 +35,7 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def _own(form: str) -> str:
     """README's code of a data set of one's own, from a folder or, as its comment says, from an array."""
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    code = DATA_SET
     if form == "folder":
         return code
     place, array = re.search(r"# or (acf[\w.]+), with (array = \"[^\"]+\")", code).groups()  # type: ignore[union-attr]

@@ -44,6 +44,19 @@ def test_the_page_on_performance_is_a_rendering_of_its_results(monkeypatch: pyte
     assert performance.markdown(performance.stored()) == (ROOT / "docs/performance.md").read_text()
 
 
+def test_the_gallery_is_a_rendering_of_its_results_and_has_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    toys = importlib.import_module("toys")
+    results = json.loads((ROOT / "benchmarks/results/toys.json").read_text())
+    assert toys.markdown(results) == (ROOT / "docs/gallery.md").read_text()
+    pictures = {path.stem for path in (ROOT / "docs/toys").glob("*.png")}
+    assert pictures == {toys.name_of(found) for found in results["toys"]}
+    assert all(path.stat().st_size < 100_000 for path in (ROOT / "docs/toys").glob("*.png"))
+    for found in results["toys"]:
+        assert found["certificate"]["worst"] < 1
+        assert found["integral"] == pytest.approx(1, abs=0.01)
+
+
 def test_every_table_the_documents_name_is_there() -> None:
     text = (ROOT / "docs/mathematics.md").read_text() + (ROOT / "README.md").read_text()
     named = {part.split(")")[0].split(".md")[0] for part in text.split("tables/")[1:]}

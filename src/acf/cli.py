@@ -2,23 +2,41 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from acf.errors import AcfError, ConfigError, LostRankError, NotContractiveError, StoppedError, TrainingError
+from acf.extras import needed_by
 from acf.runs.files import explanation
 from acf.runs.launch import LOST, is_launched
 from acf.runs.ranks import Place
 from acf.runs.signals import Interruptible
 from acf.runs.streams import flush_output, open_streams
 from acf.runs.threads import wait_passively
-from acf.settings.analysis_config import AnalysesConfig, AnalysisSection
+from acf.settings.analysis_config import AnalysesConfig
+from acf.settings.analysis_section import AnalysisSection
 
 # Below 2^63, as in params.yaml: what torch's generators and both engines take.
 HIGHEST_SEED = 2**63 - 1
 
+
+class _Commands(TyperGroup):
+    """The commands of the program, which name the extra of a package that one of them lacks."""
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            with needed_by(f"acf {ctx.invoked_subcommand}"):
+                raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Contractive normalizing flows with Lipschitz-constrained self-attention.",
@@ -77,13 +95,13 @@ def data_list(
 def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Recompute the content hashes of a prepared data set."""
     from acf.data import verify as check
-    from acf.registry import DATASETS, require
+    from acf.registry import datasets, require
     from acf.stages.project import Project
 
-    require(DATASETS, dataset, "data set")
+    require(datasets(), dataset, "data set")
     manifest = check(dataset, Project().data)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
-    print(f"{dataset}: content verified, {counts} images")
+    print(f"{dataset}: content verified, {counts} {manifest.unit}")
 
 
 @app.command()
@@ -216,11 +234,55 @@ for _name, _field in AnalysesConfig.model_fields.items():
 
 
 @app.command()
+def toy(
+    name: Annotated[str | None, typer.Argument(help="A toy that --list shows, or all.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of training; by default about a minute of them.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    to: Annotated[Path, typer.Option(help="Folder that gets a folder for each toy.")] = Path("toys"),
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="Learn p(x | c), c the part of the density.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="Only show the names of the toys.")] = False,
+) -> None:
+    """Train a flow on a density of the plane, and draw both: density.png, samples, metrics, model."""
+    from acf.data.toy_densities import TOYS
+    from acf.stages.toy import STEPS, toy_names
+    from acf.stages.toy import toy as command
+
+    if show:
+        print("\n".join(TOYS))
+        return
+    for one in toy_names(name):
+        command(one, STEPS if steps is None else steps, seed, device, to, conditional=conditional)
+
+
+@app.command()
 def report(experiment: Experiment) -> None:
     """Write the comparison report of one experiment from its results files."""
     from acf.stages.report import report as stage
 
     stage(experiment)
+
+
+@app.command()
+def export(
+    experiment: Experiment,
+    variant: Variant,
+    to: Annotated[Path, typer.Option(help="Folder for model.safetensors, config.json and README.md.")],
+    seed: Seed = 0,
+    licence: Annotated[str, typer.Option(help="Licence of the weights as the Hub names it: mit, cc-by-4.0, ...")] = (
+        "unknown"
+    ),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace files of these names that differ.")] = False,
+) -> None:
+    """Write a trained and evaluated model with a model card into a folder that needs no project."""
+    from acf.settings.params import Run
+    from acf.stages.export import export as command
+
+    command(Run(experiment, variant, seed), to, licence, replace)
 
 
 @app.command()

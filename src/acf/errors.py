@@ -36,6 +36,10 @@ class InputError(AcfError, ValueError):
     """An argument of the library has a shape, a type or values that it cannot have."""
 
 
+class MissingPackageError(AcfError, ModuleNotFoundError):
+    """An optional package is not installed; the message names the extra that brings it, `name` is the module."""
+
+
 class DataError(AcfError):
     """A data set is missing, truncated, corrupt or has the wrong form."""
 

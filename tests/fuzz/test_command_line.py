@@ -18,12 +18,13 @@ from tests.fuzz.cases import assert_one_sentence, few_or_many, try_all
 from tests.fuzz.finished import no_code
 
 COMMANDS = (
-    *("prepare", "train", "evaluate", "baselines", "sample", *ANALYSES, "report", "index", "readme", "graph"),
-    *("data", "list", "verify", "explain", "runs", "prune"),
+    *("prepare", "train", "evaluate", "baselines", "sample", *ANALYSES, "report", "export"),
+    *("index", "readme", "graph"),
+    *("data", "list", "verify", "explain", "runs", "prune", "toy"),
 )
 OPTIONS = (
     *("--dataset", "--experiment", "--variant", "--seed", "--device", "--processes", "--check", "--json", "--help"),
-    *("--older-than", "--interrupted", "--unknown", "--dry-run", "--yes"),
+    *("--to", "--licence", "--replace", "--older-than", "--interrupted", "--unknown", "--dry-run", "--yes"),
 )
 VALUES = (
     *("digits", "mnist", "resflow", "acf-l2", "acf-dot", "glow", "0", "1", "-1", "2", "1.0", "1e3", "010", "٣", "yes"),
@@ -43,6 +44,7 @@ NAMED = {
     **{name: ("experiment", "variant", "seed", "device") for name in ANALYSES},
     "baselines": ("experiment",),
     "report": ("experiment",),
+    "export": ("experiment", "variant", "seed", "to", "licence"),
     **{f"explain {stage}": ("experiment", "variant", "seed") for stage in ("train", "evaluate", "sample", *ANALYSES)},
     "explain prepare": ("dataset",),
     "explain report": ("experiment",),
@@ -50,7 +52,7 @@ NAMED = {
 }
 USUAL = {
     **{"dataset": "digits", "experiment": "digits", "variant": "resflow", "seed": "0"},
-    **{"device": "cpu", "older-than": "0"},
+    **{"device": "cpu", "older-than": "0", "to": "exported", "licence": "mit"},
 }
 
 

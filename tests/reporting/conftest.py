@@ -175,6 +175,22 @@ FOUND = {
         "round_trip": 1e-4,
         "inverse_bound": 1e-3,
     },
+    "attributes": {
+        "reason": None,
+        "arithmetic": {
+            **{"alphas": [0.0, 1.0], "train_images": 1500, "classes": 10, "inverse_bound": 1e-3},
+            "classifier": {"accuracy": 0.96, "se": 0.01},
+            **{
+                space: {
+                    "taken": [[0, 0, 0], [1, 0, 1]],
+                    "neighbour": [[0, 0, 0], [1, 0, 0]],
+                    "distances": [[15.0, 17.0, 16.0], [20.0, 22.0, 23.0]],
+                    "outside": 0.02,
+                }
+                for space in ("latent", "pixels")
+            },
+        },
+    },
     "noise": {
         "sigmas": [0.0, 0.1],
         "bits_per_dim": [[2.0, 2.2, 1.9], [2.4, 2.7, 2.5]],

@@ -76,6 +76,13 @@ def test_each_figure_has_a_state(project):
     assert rows["Glow"]["epochs"] == "not available"
 
 
+def test_a_flow_that_is_trained_for_labels_too_reproduces_no_density(project):
+    results = read_results(Project(project), "digits")
+    assert results.tasks["resflow"] == "density"
+    other = replace(results, tasks={**results.tasks, "resflow": "hybrid"})
+    assert states(other, 51)["Residual Flow"]["state"] == "not run"
+
+
 def test_a_shorter_training_is_a_reduced_budget(project):
     results = read_results(Project(project), "digits")
     row = states(results, 60_000)["Residual Flow"]

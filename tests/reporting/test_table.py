@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from acf.reporting.comparison import comparison
-from acf.reporting.schemas import OVER_BASE
+from acf.reporting.row_schemas import OVER_BASE
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import each_seed
 from acf.stages.project import Project

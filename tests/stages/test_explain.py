@@ -25,7 +25,7 @@ from acf.stages.named_recipes import computation_of
 from acf.stages.project import Project
 from acf.stages.sample import sample
 from acf.stages.train import train
-from acf.training.validation import validation_bits_per_dim
+from acf.training.validation import validation_measures
 from tests.runs.test_store import hold
 
 pytestmark = pytest.mark.usefixtures("code_hashed_once")
@@ -142,11 +142,11 @@ def test_a_run_of_an_earlier_version_is_not_guessed_about(root: Path) -> None:
 def test_an_interrupted_and_a_running_training(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     root = study()
 
-    def stopping(*arguments: Any) -> Tensor:
+    def stopping(*arguments: Any) -> dict[str, Tensor]:
         os.kill(os.getpid(), signal.SIGUSR1)
-        return validation_bits_per_dim(*arguments)
+        return validation_measures(*arguments)
 
-    monkeypatch.setattr("acf.training.trainer.validation_bits_per_dim", stopping)
+    monkeypatch.setattr("acf.training.trainer.validation_measures", stopping)
     with pytest.raises(StoppedError):
         train(*L2, "cpu", root)
     assert "would go on from a checkpoint at step 4 of 12" in explained(root)

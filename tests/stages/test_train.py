@@ -17,7 +17,7 @@ import acf
 from acf.errors import ConfigError, DataError, StoppedError
 from acf.flows.record import read_record
 from acf.stages.train import train
-from acf.training.validation import validation_bits_per_dim
+from acf.training.validation import validation_measures
 from tests.training.trainers import same
 
 Study = Callable[..., Path]
@@ -113,11 +113,11 @@ def test_going_on_with_other_threads_is_said(
 ) -> None:
     root = study()
 
-    def stopping(*arguments: Any) -> Tensor:
+    def stopping(*arguments: Any) -> dict[str, Tensor]:
         os.kill(os.getpid(), signal.SIGUSR1)
-        return validation_bits_per_dim(*arguments)
+        return validation_measures(*arguments)
 
-    monkeypatch.setattr("acf.training.trainer.validation_bits_per_dim", stopping)
+    monkeypatch.setattr("acf.training.trainer.validation_measures", stopping)
     said = "this start has 1 thread in 1 process, the one before the interruption had 2 threads in 1 process"
     for other in (False, True):
         if other:

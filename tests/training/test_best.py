@@ -20,11 +20,11 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """Weights of the flow at each validation, whose outcomes are those of VALUES."""
     seen: list[dict[str, Tensor]] = []
 
-    def measured(flow: torch.nn.Module, *_: object) -> Tensor:
+    def measured(flow: torch.nn.Module, *_: object) -> dict[str, Tensor]:
         seen.append({key: tensor.clone() for key, tensor in flow.state_dict().items()})
-        return torch.full((10,), VALUES[2 * len(seen)], dtype=torch.float64)
+        return {"bits_per_dim": torch.full((10,), VALUES[2 * len(seen)], dtype=torch.float64)}
 
-    monkeypatch.setattr("acf.training.trainer.validation_bits_per_dim", measured)
+    monkeypatch.setattr("acf.training.trainer.validation_measures", measured)
     return seen
 
 

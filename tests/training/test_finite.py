@@ -64,10 +64,10 @@ def test_the_noise_of_the_bad_step_is_drawn_again(tmp_path: Path) -> None:
     seen = []
     original = run._gradient._input
 
-    def remembered(step: int, index: int) -> Tensor:
-        x = original(step, index)
+    def remembered(step: int, index: int) -> tuple[Tensor, Tensor | None]:
+        x, labels = original(step, index)
         seen.append((step, x.clone()))
-        return x
+        return x, labels
 
     run._gradient._input = remembered  # type: ignore[method-assign]
     bias = next(parameter for name, parameter in run.flow.named_parameters() if name.endswith("bias"))

@@ -18,6 +18,7 @@ import torch
 import acf
 from acf.flows.dequantise import dequantise
 from acf.flows.fixed_point import invert
+from acf.registry import LABELLED_TASKS
 
 
 def _load_benchmark() -> ModuleType:
@@ -63,6 +64,14 @@ def test_a_training_step_reads_nothing_on_the_host_and_keeps_to_its_operations(n
     assert found.count <= BUDGETS[name]["operations"]
     assert found.reads.total() <= BUDGETS[name]["reads"]
     assert found.uploads <= BUDGETS[name]["uploads"]
+
+
+@pytest.mark.parametrize("task", LABELLED_TASKS)
+def test_a_step_with_labels_reads_nothing_on_the_host(task: str) -> None:
+    found = benchmark.step_operations(MODELS["acf-l2"], told_by(READS_IN_TRAINING), task)
+    assert found.count > 100
+    assert not found.meetings
+    assert not found.reads
 
 
 @every_model

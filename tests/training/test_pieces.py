@@ -56,15 +56,15 @@ def test_learning_rate() -> None:
 def test_history_rows_are_means_since_the_last_row() -> None:
     history = History()
     for value in (1.0, 2.0, 6.0):
-        history.observe(value, 2 * value)
+        history.observe({"bits_per_dim": value}, 2 * value)
     history.end_row(3, 1.5, 24, 1e-3)
     assert (history.rows[0]["train_bits_per_dim"], history.rows[0]["gradient_norm"]) == (3.0, 6.0)
-    history.observe(5.0, 1.0)
+    history.observe({"bits_per_dim": 5.0}, 1.0)
     history = History.from_state_dict(history.state_dict())
-    history.observe(6.0, 1.0)
+    history.observe({"bits_per_dim": 6.0}, 1.0)
     history.end_row(5, 2.0, 40, 1e-3)
     assert history.rows[1]["train_bits_per_dim"] == 5.5
-    history.add_validation(4.0, 0.5)
+    history.add_validation({"bits_per_dim": (4.0, 0.5)})
     assert [row["validation_se"] for row in history.rows] == ["", 0.5]
     lines = history.as_csv().splitlines()
     assert lines[0].split(",") == list(COLUMNS)
@@ -76,11 +76,11 @@ def test_sums_on_the_device_give_the_same_rows() -> None:
     for kind in (float, torch.tensor):
         history = History()
         for value in (1.0, 2.0):
-            history.observe(kind(value), kind(3 * value))
+            history.observe({"bits_per_dim": kind(value)}, kind(3 * value))
         state = history.state_dict()
-        assert state["sums"] == {"steps": 2, "bits_per_dim": 3.0, "gradient_norm": 9.0}
+        assert state["sums"] == {"steps": 2, "gradient_norm": 9.0, "measured": {"bits_per_dim": 3.0}}
         history = History.from_state_dict(state)
-        history.observe(kind(6.0), kind(0.0))
+        history.observe({"bits_per_dim": kind(6.0)}, kind(0.0))
         history.end_row(3, 1.5, 24, 1e-3)
         rows.append(history.rows)
     assert rows[0] == rows[1]

@@ -92,6 +92,7 @@ def train_in(rank: int, folder: Path) -> dict[str, Any]:
         "stopped": run(folder / "cut", ranks, stop=1),
         "resumed": run(folder / "cut", ranks),
         "before one goes on": run(folder / "handed over", ranks, stop=2),
+        "hybrid": run(folder / "hybrid", ranks, task={"kind": "hybrid"}),
     }
 
 
@@ -127,6 +128,7 @@ def test_training_in_two_processes(tmp_path: Path) -> None:
     assert same(first["whole"]["flow"], first["resumed"]["flow"])
     assert first["whole"]["rows"] == first["resumed"]["rows"]
     assert near(alone, first["whole"])
+    assert near(run(tmp_path / "alone hybrid", Ranks(), task={"kind": "hybrid"}), first["hybrid"])
     handed_over = run(tmp_path / "runs/handed over", Ranks())
     assert handed_over["step"] == 4
     assert near(alone, handed_over)

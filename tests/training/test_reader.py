@@ -24,9 +24,9 @@ def test_batches_are_those_at_their_positions_in_any_order() -> None:
     positions = [0, 7, 14, 21, 14, 0, 35, 42, 400, 407]
     with reader:
         for position in positions:
-            assert torch.equal(reader.read(position, 7), plain.batch_at(position, 7))
-            assert torch.equal(reader.read(position + 7, 5), plain.batch_at(position + 7, 5))
-    assert torch.equal(reader.read(3, 4), plain.batch_at(3, 4))
+            assert torch.equal(reader.read(position, 7).images, plain.batch_at(position, 7))
+            assert torch.equal(reader.read(position + 7, 5).images, plain.batch_at(position + 7, 5))
+    assert torch.equal(reader.read(3, 4).images, plain.batch_at(3, 4))
 
 
 def test_the_thread_ends_with_the_context_whatever_ends_it() -> None:

@@ -11,6 +11,8 @@ from acf.training.batches import Batches
 from acf.training.history import Watch, nobody
 from acf.training.trainer import Trainer
 
+CLASSES = 3
+"""Of the images, where a task needs labels."""
 CPU = torch.device("cpu")
 SMALL: dict[str, object] = {"blocks": [1], "fc_blocks": 0}
 """The part of a model that makes it smaller still, where a test is about files."""
@@ -27,13 +29,23 @@ def trainer(
     watch: Watch = nobody,
     **training: object,
 ) -> Trainer:
-    config = {"blocks": [2], "idim": 8, "fc_blocks": 1, "fc_width": 8, "squeeze_first": True, "levels": 17}
+    config: dict[str, object] = {
+        "blocks": [2],
+        "idim": 8,
+        "fc_blocks": 1,
+        "fc_width": 8,
+        "squeeze_first": True,
+        "levels": 17,
+    }
+    labelled = TrainingConfig.model_validate(training).task.reads_labels
+    if labelled:
+        config["classes"] = CLASSES
     settings = {"steps": 8, "batch_size": 8, "warmup_steps": 2, "validation_images": 10, "validate_every": 4}
     images = torch.randint(0, 17, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Trainer(
         ModelConfig.model_validate({"shape": (1, 8, 8)} | config | (model or {})),
         TrainingConfig.model_validate(settings | training),
-        Batches(images, 10, seed=0),
+        Batches(images, 10, 0, torch.arange(60) % CLASSES if labelled else None),
         0,
         CPU,
         folder,

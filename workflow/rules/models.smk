@@ -1,6 +1,6 @@
 rule train:
     input:
-        read("train", data_of),
+        read("train", data_and_labels),
         stamp=stamp("train"),
     output:
         MODEL_FILES,

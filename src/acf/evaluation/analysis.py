@@ -6,13 +6,14 @@ contractive, in evaluation mode, and has the estimator of log-determinants of ev
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from acf.data.prepared.labels import Labels
 from acf.data.prepared.tensors import Images
 from acf.settings.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,5 @@ class Found:
     """
 
     content: Mapping[str, Any]
-    picture: Image.Image | None = None
+    picture: "Image.Image | None" = None
     refuted: str = ""

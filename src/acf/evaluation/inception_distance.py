@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from acf.extras import install_command
 from acf.runs.inception_weights import (
     FILE,
     SOURCE,
@@ -66,7 +67,7 @@ def inception_distance(samples: Tensor, reference: Tensor, levels: int, device: 
 def _torch_fidelity() -> Any:
     """Return the function that computes metrics."""
     if installed_version("torch-fidelity") is None:
-        raise FidUnavailableError("torch-fidelity is not installed (pip install 'acf[fid]')")
+        raise FidUnavailableError(f"torch-fidelity is not installed ({install_command('torch-fidelity')})")
     try:
         from torch_fidelity import calculate_metrics
     except Exception as error:  # torchvision of another build than torch's, for instance

@@ -1,15 +1,18 @@
-"""The measurements that make up metrics.json: certificate, likelihood and reconstruction error of a flow."""
+"""The measurements that make up metrics.json: certificate, likelihood, reconstruction error and labels."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.errors import TrainingError
+from acf.evaluation.calibration import class_log_probabilities, classification
 from acf.evaluation.likelihood import dequantised, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
+from acf.flows.classifying import ClassifyingFlow
 from acf.flows.flow import Flow, certify
 from acf.settings.config import EvaluationConfig
 
@@ -20,22 +23,26 @@ class Evaluation(NamedTuple):
     metrics: dict[str, Any]
     """A part of metrics.json; docs/architecture.md describes its keys."""
     per_image: dict[str, Tensor]
-    """Bits/dim and its parts of each image, in the order of the images (`Likelihood.per_image`)."""
+    """Bits/dim and its parts of each image, in the order of the images (`Likelihood.per_image`); of a flow with heads
+    also what `acf.evaluation.calibration.classification` returns of each."""
 
 
-def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig) -> Evaluation:
-    """Certify `flow`, then measure its bits/dim and reconstruction error on `images`.
+def evaluate_flow(
+    flow: Flow, images: Images | Vectors | Tensor, config: EvaluationConfig, labels: Sequence[int] | None = None
+) -> Evaluation:
+    """Certify `flow`, then measure its bits/dim and reconstruction error on `images`, and how its heads tell labels.
 
     Args:
         flow: left in evaluation mode, with the estimator of log-determinants of `config`.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or vectors (N, D).
         config: number of draws per image, images at a time, seed of the noise, and the estimator.
+        labels: the class of each image, (N,), for a flow with classification heads; None for one without.
 
     Raises:
         NotContractiveError: a block is not proven contractive; names it.
         ConvergenceError: the inverse of a block did not reach its accuracy; names it.
         DataError: the images have the wrong type or shape.
-        TrainingError: the bits/dim of an image is not finite.
+        TrainingError: the bits/dim or the class probabilities of an image are not finite.
     """
     certificate = certify(flow)
     certificate.require()
@@ -50,7 +57,7 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
     if not torch.isfinite(likelihood.bits_per_dim).all():
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
     noise.manual_seed(config.seed)
-    batches = dequantised(images, flow.config.grey_levels, noise, config.batch_size)
+    batches = dequantised(images, flow.config.levels, noise, config.batch_size)
     metrics = likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),
@@ -62,4 +69,13 @@ def evaluate_flow(flow: Flow, images: Images | Tensor, config: EvaluationConfig)
         "evaluate_seconds": round(seconds, 3),
         "images_per_second": round(config.draws * len(images) / seconds, 2),
     }
-    return Evaluation(metrics, likelihood.per_image())
+    if labels is None or not isinstance(flow, ClassifyingFlow):
+        return Evaluation(metrics, likelihood.per_image())
+    noise.manual_seed(config.seed)
+    said = class_log_probabilities(flow, images, config.draws, config.batch_size, noise)
+    if not torch.isfinite(said).all():
+        raise TrainingError(
+            "class probabilities are not finite on some test images; the model is broken, train it again"
+        )
+    found, of_images = classification(said, torch.tensor(labels), config.seed)
+    return Evaluation({**metrics, "classification": found}, {**likelihood.per_image(), **of_images})

@@ -6,6 +6,7 @@ from typing import Any
 from acf.errors import ConfigError
 from acf.flows.actnorm import ActNorm
 from acf.flows.bijection import Bijection, Chain
+from acf.flows.classifying import ClassifyingFlow
 from acf.flows.conditional import ConditionalAffine
 from acf.flows.flow import Flow
 from acf.flows.logit import Logit
@@ -64,7 +65,8 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
             "change them, or set attention.kind to none"
         )
     preprocessing = Logit(config.logit_alpha) if config.is_of_images else Vectors()
-    return Flow(config, preprocessing, MultiScale(list(scales), shapes, config.factor_out))
+    kind = Flow if config.classes is None else ClassifyingFlow
+    return kind(config, preprocessing, MultiScale(list(scales), shapes, config.factor_out))
 
 
 def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> list[Branch]:

@@ -18,6 +18,8 @@ from acf.flows.multiscale import MultiScale
 from acf.flows.noise import Noise, RankNoise, SharedNoise, in_data_parallel_call, require_no_bypass
 from acf.flows.prepared import Prepared
 from acf.flows.preprocessing import Preprocessing
+from acf.flows.publishing.hub import HubMethods
+from acf.flows.record import Origin
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from acf.flows.distribution import FlowDistribution
 
 
-class Flow(nn.Module):
+class Flow(HubMethods, nn.Module):
     """A density of images x in [0, 1)^(C x H x W) or vectors x in R^D: x has the law of f^-1(z) with z standard normal.
 
     Built by `acf.build`. Log-determinants are unbiased estimates drawn from torch's global generator, or exact where so
@@ -50,6 +52,7 @@ class Flow(nn.Module):
     Attributes:
         shape: (C, H, W), or (D,).
         config: the configuration it was built from.
+        origin: what was stored with the weights that it was loaded with; None if it was not loaded.
     """
 
     def __init__(self, config: ModelConfig, preprocessing: Preprocessing, bijection: MultiScale) -> None:
@@ -57,6 +60,7 @@ class Flow(nn.Module):
         self.config, self.preprocessing, self.bijection = config, preprocessing, bijection
         self.condition_features = ConditionFeatures(config.condition) if config.condition.is_given else None
         self.shape: tuple[int, ...] = config.shape
+        self.origin: Origin | None = None
         self._wrapped = False
         self._rank_noise: RankNoise | None = None
 
@@ -82,14 +86,21 @@ class Flow(nn.Module):
 
     @not_compiled
     def _value_and_log_det(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor]:
+        z, log_abs_det, _ = self._with_features(x, condition, noise)
+        return z, log_abs_det
+
+    def _with_features(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return (z, log_abs_det, features), the latter (B, C, H, W) at the end of every scale."""
         with autocast_off(x.device.type):
             x, start = self.preprocessing.as_part(x, None)
-            z, log_abs_det = self.bijection(x, self._prepared(x, condition, noise))
-            return z, start + log_abs_det
+            z, log_abs_det, features = self.bijection.forward_with_features(x, self._prepared(x, condition, noise))
+        refuse_backward_in_autocast(z)
+        refuse_backward_in_autocast(log_abs_det)
+        return z, start + log_abs_det, features
 
     def _prepared(self, x: Tensor, condition: Tensor | None, noise: Noise) -> Prepared:
-        blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
-        norms = (m for m in self.modules() if isinstance(m, ActNorm))
+        blocks = [m for m in self.bijection.modules() if isinstance(m, ResidualBlock)]
+        norms = (m for m in self.bijection.modules() if isinstance(m, ActNorm))
         return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms), self._features(condition))
 
     @not_compiled
@@ -242,7 +253,7 @@ class Flow(nn.Module):
         )
 
     def _require_scales(self) -> None:
-        if not all(m.is_started() for m in self.modules() if isinstance(m, StartedByFirstBatch)):
+        if not all(m.is_started() for m in self.bijection.modules() if isinstance(m, StartedByFirstBatch)):
             raise InputError(
                 "the first batch in training mode sets the scales of ActNorm and attention, and the gradient of an "
                 "inverse needs them: pass the flow images first, or call eval()"

@@ -27,20 +27,37 @@ class MultiScale(PreparedBijection):
 
     @override
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
+        z, log_abs_det, _ = self.forward_with_features(x, prepared)
+        return z, log_abs_det
+
+    def forward_with_features(self, x: Tensor, prepared: Prepared | None) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return (z, log_abs_det, features): those of `forward`, and the output (B, C, H, W) of every scale.
+
+        Of a scale after which channels leave, the features are all channels.
+        """
         total = x.new_zeros(len(x))
         left: list[Tensor] = []
+        features: list[Tensor] = []
         for index, scale in enumerate(self.scales):
             x, log_abs_det = scale.as_part(x, prepared)
             total = total + log_abs_det
+            features.append(x)
             x = self._factor_out(x, index, left)
-        return torch.cat([*left, x.flatten(1)], dim=1), total
+        return torch.cat([*left, x.flatten(1)], dim=1), total, features
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.transform_with_features(x, condition)[0]
+
+    def transform_with_features(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return (z, features), as `forward_with_features` without the cost of the log-determinant."""
         left: list[Tensor] = []
+        features: list[Tensor] = []
         for index, scale in enumerate(self.scales):
-            x = self._factor_out(scale.transform(x, condition), index, left)
-        return torch.cat([*left, x.flatten(1)], dim=1)
+            x = scale.transform(x, condition)
+            features.append(x)
+            x = self._factor_out(x, index, left)
+        return torch.cat([*left, x.flatten(1)], dim=1), features
 
     @override
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -15,7 +15,8 @@ from acf.reporting.paired_differences import Difference
 from acf.reporting.pairing import Pairing
 from acf.reporting.result_files import parse_table, read_table
 from acf.reporting.results import Results
-from acf.reporting.schemas import Metrics, Row
+from acf.reporting.row_schemas import OF_LABELS, Row
+from acf.reporting.schemas import Metrics
 
 
 def comparison(results: Results) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def comparison(results: Results) -> pd.DataFrame:
         }
         for name, baseline in results.baselines.baselines.items()
     ]
-    rows += [_flow(variant, seeds) for variant, seeds in results.metrics.items() if seeds]
+    rows += [_flow(variant, seeds) | _labels(seeds) for variant, seeds in results.metrics.items() if seeds]
     pairing = Pairing(results)
     over_bases = pairing.gains_over_bases(results.bases)
     for row in rows:
@@ -85,6 +86,8 @@ def _checked(rows: list[Row], place: Path | str, command: str) -> pd.DataFrame:
 
 def _table(rows: Iterable[Row]) -> pd.DataFrame:
     table = pd.DataFrame([row.model_dump() for row in rows], dtype=object)
+    if table[list(OF_LABELS)].isna().all(axis=None):
+        table = table.drop(columns=list(OF_LABELS))
     return table.astype({"bits_per_dim": float, "bits_per_dim_se": float})
 
 
@@ -126,3 +129,17 @@ def _flow(variant: str, seeds: list[Metrics]) -> dict[str, Any]:
         "test_images": min(metrics.test_images for metrics in seeds),
         "draws": min(metrics.draws for metrics in seeds),
     }
+
+
+def _labels(seeds: list[Metrics]) -> dict[str, Any]:
+    """Return what a row says of labels: means over seeds, with the standard error over what `se_over` says."""
+    found = [metrics.classification for metrics in seeds if metrics.classification is not None]
+    if not found:
+        return {}
+    row = {}
+    for name in ("accuracy", "cross_entropy", "calibration_error"):
+        values = [getattr(one, name) for one in found]
+        errors = [getattr(one, f"{name}_se") for one in found]
+        row[name] = fmean(values)
+        row[f"{name}_se"] = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else errors[0]
+    return row

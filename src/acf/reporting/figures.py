@@ -28,12 +28,18 @@ TARGET = 512
 def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) -> Figure:
     """Draw bits/dim in training against the column `axis` of the histories, one colour per variant.
 
-    The frame is fitted to the later steps; the first ones may lie above it, and so may a baseline.
+    The frame is fitted to the later steps; the first ones may lie above it, and so may a baseline. Variants whose task
+    does not measure bits/dim are left out.
     """
+    measured = {
+        variant: histories
+        for variant, histories in results.histories.items()
+        if any(history["train_bits_per_dim"].notna().any() for history in histories)
+    }
 
     def draw(axes: Axes) -> None:
         seen = []
-        for variant, histories in results.histories.items():
+        for variant, histories in measured.items():
             look = looks[variant]
             for number, history in enumerate(histories):
                 smooth = history["train_bits_per_dim"].ewm(span=SPAN).mean()
@@ -61,7 +67,7 @@ def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) 
         axes.set(xlabel=label, ylabel="bits/dim", ylim=(low, high))
         axes.set_xlim(left=0)
 
-    alt = f"bits/dim against {label}: {', '.join(v for v, h in results.histories.items() if h)}"
+    alt = f"bits/dim against {label}: {', '.join(measured)}"
     return draw_figure(f"curves-{axis.rstrip('s')}s", alt, caption, 3.6, draw)
 
 
@@ -71,7 +77,7 @@ def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
     The axis shows the flows and the best baseline; a row that lies beyond has its number at the edge, with an arrow.
     """
     table = table.sort_values("bits_per_dim", ascending=False)
-    low, high = _frame(table)
+    low, high = _frame(table, results)
 
     def draw(axes: Axes) -> None:
         axes.set_xlim(low, high)
@@ -97,7 +103,7 @@ def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
             label = with_error(value, error)
             axes.annotate(label, (value, height), (0, 6), textcoords="offset points", ha="center", fontsize="small")
         axes.set_yticks(range(len(table)), list(table["row"]))
-        axes.set(xlabel="bits/dim on test images (lower is better)", ylim=(-0.5, len(table) - 0.3))
+        axes.set(xlabel=f"bits/dim on test {results.unit} (lower is better)", ylim=(-0.5, len(table) - 0.3))
         axes.grid(visible=False, axis="x")
 
     beyond = list(table["row"][table["bits_per_dim"] > high])
@@ -109,9 +115,13 @@ def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
     return draw_figure("ranking", alt, caption, 0.8 + 0.42 * len(table), draw)
 
 
-def _frame(table: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of an axis that shows the flows and the best baseline; all rows where there is no flow."""
+def _frame(table: pd.DataFrame, results: Results) -> tuple[float, float]:
+    """Return the limits of an axis that shows the flows that are trained for bits/dim and the best baseline.
+
+    Where there is no such flow it shows all baselines.
+    """
     flows, baselines = (table[table["kind"] == kind] for kind in ("flow", "baseline"))
+    flows = flows[[results.is_trained_for_density(name) for name in flows["row"]]]
     shown = pd.concat([flows, baselines.nsmallest(1, "bits_per_dim")]) if len(flows) else baselines
     low = (shown["bits_per_dim"] - shown["bits_per_dim_se"]).min()
     high = (shown["bits_per_dim"] + shown["bits_per_dim_se"]).max()

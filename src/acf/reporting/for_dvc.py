@@ -14,9 +14,12 @@ CURVES = ("step", "seconds", "train_bits_per_dim", "validation_bits_per_dim")
 
 
 def summary(results: Results) -> bytes:
-    """Return a JSON file with experiment, variant, seed and `NUMBERS` as nested keys, which DVC joins by dots."""
+    """Return a JSON file with experiment, variant, seed and `NUMBERS` as nested keys, which DVC joins by dots.
+
+    Flows with classification heads have `accuracy` as well.
+    """
     models = {
-        variant: {f"seed{m.seed}": dict(zip(NUMBERS, _numbers(m), strict=True)) for m in seeds}
+        variant: {f"seed{m.seed}": dict(zip(NUMBERS, _numbers(m), strict=True)) | _accuracy(m) for m in seeds}
         for variant, seeds in results.metrics.items()
     }
     return (json.dumps({results.experiment: models}, indent=1, allow_nan=False) + "\n").encode()
@@ -36,3 +39,7 @@ def curves_table(results: Results) -> bytes:
 
 def _numbers(metrics: Metrics) -> tuple[float, ...]:
     return metrics.bits_per_dim, metrics.bits_per_dim_se, metrics.certificate.worst, metrics.train_seconds
+
+
+def _accuracy(metrics: Metrics) -> dict[str, float]:
+    return {} if metrics.classification is None else {"accuracy": metrics.classification.accuracy}

@@ -17,9 +17,9 @@ from acf.reporting.origins import facts, run_tables
 from acf.reporting.page_parts import Figure, Section
 from acf.reporting.results import Results
 from acf.reporting.verdict import notes, verdict
-from acf.reporting.wording import FULL, Column, cells, count, headings
+from acf.reporting.wording import Column, cells, count, full, headings
 
-DETAILS = {"each seed", "steps", "log p(z)", "log-determinant", "dequantisation", "evaluation images/s", "device"}
+DETAILS = {"each seed", "steps", "log p(z)", "log-determinant", "dequantisation", "evaluations/s", "device"}
 """Headings of the columns that stand in a second table, so that the first one is no wider than a screen."""
 LINKED = re.compile(r"arXiv (\d{4}\.\d{4,5})|`([^`]+)`")
 # Followed by nothing or a space, so that a recipe such as 12e4567... is none.
@@ -93,12 +93,13 @@ def report_page(content: Content) -> str:
     table, results = content.table, content.results
     first, *others = verdict(table, results)
     embedded = embed([content.ranking, *(figure for section in content.sections for figure in section.figures)])
-    main, details = _columns()
+    main, details = _columns(table)
     flows = table[table["kind"] == "flow"]
     return render(
         "report.html.j2",
         recipe=content.recipe,
         experiment=results.experiment,
+        unit=results.unit,
         compared=_compared(results, content.seeds),
         headline=first,
         verdict=others,
@@ -123,11 +124,13 @@ def report_page(content: Content) -> str:
 _TYPES = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
 
 
-def _columns() -> tuple[list[Column], list[Column]]:
+def _columns(table: pd.DataFrame) -> tuple[list[Column], list[Column]]:
     """Return the columns of the table that is seen first, and those of the second one, each with the models' names."""
 
+    first, *others = full(table)
+
     def chosen(wanted: Callable[[str], bool]) -> list[Column]:
-        return [FULL[0], *(column for column in FULL[1:] if wanted(column[0]))]
+        return [first, *(column for column in others if wanted(column[0]))]
 
     return chosen(lambda heading: heading not in DETAILS), chosen(lambda heading: heading in DETAILS)
 
@@ -142,5 +145,6 @@ def _compared(results: Results, seeds: Sequence[int]) -> str:
     trainings = "one training each" if len(seeds) == 1 else f"{len(seeds)} trainings each"
     return (
         f"Data set {results.dataset}. {', '.join(results.metrics)} ({trainings}) against densities fitted without a "
-        f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test images."
+        f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test "
+        f"{results.unit}."
     )

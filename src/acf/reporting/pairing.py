@@ -22,6 +22,8 @@ class Pairing:
             name: Row(bits[None], trained=False) for name, bits in results.baseline_images.items() if len(bits) > 1
         }
         for variant, seeds in results.metrics.items():
+            if not results.is_trained_for_density(variant):
+                continue  # its bits/dim say nothing of how trainings for a density differ
             bits = [results.images.get((variant, metrics.seed)) for metrics in seeds]
             measured = [values for values in bits if values is not None]
             if len(measured) == len(bits) > 0 and len({len(values) for values in measured}) == 1 < len(measured[0]):
@@ -31,7 +33,8 @@ class Pairing:
         """Return the bits/dim of `base` minus that of `row`, positive if the row is better.
 
         Returns:
-            None if one of them is not measured, or if they are not measured on the same images.
+            None if one of them is not measured, or is not trained for bits/dim, or if they are not measured on the same
+            images.
         """
         rows = self._rows
         if base not in rows or row not in rows or rows[base].images != rows[row].images:

@@ -16,6 +16,8 @@ def training(results: Results, looks: Looks) -> Section:
     """Return bits/dim in training by step and by seconds."""
     if not results.runs:
         return Section("curves", "Training", ["No flow is evaluated yet."])
+    if not any(results.metrics[variant] and results.is_trained_for_density(variant) for variant in results.metrics):
+        return Section("curves", "Training", ["No flow of this experiment is trained for bits/dim."])
     return Section(
         "curves",
         "Training",
@@ -25,9 +27,9 @@ def training(results: Results, looks: Looks) -> Section:
         ],
         notes=[
             f"Lines: training bits/dim of the batches, smoothed over {SPAN} rows of history.csv. Markers: bits/dim of "
-            "the averaged weights on validation images, held out of the training set, ± one standard error. The first "
-            f"steps may lie above the frame, and so may the test bits/dim of the {results.reference} baseline, dashed "
-            "where it does not."
+            f"the averaged weights on validation {results.unit}, held out of the training set, ± one standard error. "
+            f"The first steps may lie above the frame, and so may the test bits/dim of the {results.reference} "
+            "baseline, dashed where it does not."
         ],
     )
 

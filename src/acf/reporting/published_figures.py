@@ -64,6 +64,7 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
         return Section(name, title, ["Published figures on this data set: not available."])
     errors = _record()["tolerance"]["standard_errors"]
     flows = {row["row"]: row for _, row in table[table["kind"] == "flow"].iterrows()}
+    flows = {name: row for name, row in flows.items() if results.tasks[name] == "density"}  # as those published
     rows = [
         _row(entry, flows.get(entry.variant), _epochs(entry, results, training_images), errors) for entry in entries
     ]
@@ -79,7 +80,8 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
             "published digit, which is this project's choice, as the papers give no errors; "
             f"{OUTSIDE}: it differs by more; "
             f"{REDUCED}: ours was trained for fewer epochs than published, so that the two cannot be compared; "
-            f"{NOT_RUN}: no variant of this experiment has that architecture, or it is not evaluated.",
+            f"{NOT_RUN}: no variant of this experiment has that architecture and is trained for bits/dim alone, or it "
+            "is not evaluated.",
             *([f"Published epochs, of {'; '.join(said)}."] if said else []),
         ],
     )

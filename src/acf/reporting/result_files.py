@@ -69,7 +69,7 @@ def read_table(path: Path, schema: type[Schema], command: str, *, more_columns: 
 
     Args:
         path: the file.
-        schema: of a row; its fields are the columns.
+        schema: of a row; its fields are the columns, of which the table need not have those in its `may_lack`.
         command: what writes the file again, for messages.
         more_columns: whether the file may have columns that the schema does not name.
 
@@ -100,7 +100,8 @@ def parse_table(
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
-        if fault := _header_fault(header, list(schema.model_fields), more_columns):
+        may_lack: Sequence[str] = getattr(schema, "may_lack", ())
+        if fault := _header_fault(header, list(schema.model_fields), more_columns, may_lack):
             raise AcfError(f"{place} is not the table it should be: {fault}; run: {command}")
         rows = [_row(cells, header, schema, f"{place}, line {reader.line_num}", command) for cells in reader]
     except csv.Error as error:
@@ -117,10 +118,12 @@ def _content(path: Path, command: str) -> bytes:
         raise AcfError(f"{path} cannot be read: {error.strerror or error}; run: {command}") from None
 
 
-def _header_fault(header: Sequence[str], columns: Collection[str], more_columns: bool) -> str:
+def _header_fault(
+    header: Sequence[str], columns: Collection[str], more_columns: bool, may_lack: Collection[str]
+) -> str:
     if not header:
         return "it is empty"
-    if absent := [column for column in columns if column not in header]:
+    if absent := [column for column in columns if column not in header and column not in may_lack]:
         return f"it lacks the columns {', '.join(absent)}"
     if len(set(header)) < len(header):
         return "a column stands twice"
@@ -134,7 +137,7 @@ def _row(cells: Sequence[str], header: Sequence[str], schema: type[Schema], plac
         raise AcfError(f"{place} has {len(cells)} cells instead of {len(header)}; run: {command}")
     values = dict(zip(header, cells, strict=True))
     try:
-        return schema.model_validate({name: values[name] for name in schema.model_fields})
+        return schema.model_validate({name: values[name] for name in schema.model_fields if name in values})
     except ValidationError as error:
         raise AcfError(f"{place}{_fault(error)}; run: {command}") from None
 

@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from acf.data.prepared.manifest import Column
 from acf.errors import AcfError
-from acf.registry import BASELINES
+from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.result_files import read_table
-from acf.reporting.schemas import Baselines, HistoryRow, Metrics, TrainedModel
+from acf.reporting.row_schemas import HistoryRow
+from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.settings.params import Run
 
 
@@ -52,21 +54,37 @@ class Results:
     """Per variant, in the order of `params.yaml`, one per seed that has been evaluated; none may have been."""
     images: dict[tuple[str, int], NDArray[np.float64]]
     """Per variant and seed of `metrics`, bits/dim of every test image (images,)."""
+    labels: Mapping[tuple[str, int], Mapping[str, NDArray[np.float64]]]
+    """Per variant and seed with classification heads, `correct` and `label_log_prob` of every test image (images,)."""
     baseline_images: dict[str, NDArray[np.float64]]
     """The same per baseline."""
     histories: dict[str, list[pd.DataFrame]]
     """Per variant, one for each of `metrics`."""
     bases: dict[str, str | None]
-    """Per variant with attention, the one without on the same branch; None where there is none."""
+    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    tasks: Mapping[str, str]
+    """Per variant, what it is trained for, a key of `acf.registry.TASKS`."""
     trained: Mapping[tuple[str, int], TrainedModel] = field(default_factory=dict)
     """Per variant and seed of `metrics`, how the model was trained."""
     absent: Sequence[Absent] = ()
     """Runs that are not in `metrics`, and why."""
+    columns: Sequence[Column] | None = None
+    """Of the table that the flows are of; None for flows of images."""
 
     @property
     def reference(self) -> str:
         """The baseline that gains are counted from: of those that could be fitted, the last in the registry."""
-        return [name for name in BASELINES if name in self.baselines.baselines][-1]
+        known = BASELINES if self.columns is None else BASELINES_OF_VECTORS
+        return [name for name in known if name in self.baselines.baselines][-1]
+
+    @property
+    def unit(self) -> str:
+        """What the data set has, "images" or "rows"."""
+        return "images" if self.columns is None else "rows"
+
+    def is_trained_for_density(self, variant: str) -> bool:
+        """Whether bits/dim are what a variant is trained for, alone or among other things."""
+        return self.tasks[variant] != "classification"
 
     @property
     def runs(self) -> list[Metrics]:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
-
-from acf.errors import shown
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 LARGEST = 1e15
 """Beyond any measurement; sums and differences of smaller numbers stay finite."""
@@ -19,6 +17,7 @@ LARGEST = 1e15
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=int(LARGEST))]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bound = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 """A proven Lipschitz bound: `acf evaluate` measures no flow that has none below 1."""
 Name = Annotated[str, Field(min_length=1)]
@@ -65,6 +64,41 @@ class Parts(Stored):
     dequantisation: Number
 
 
+class Bin(Stored):
+    """Test images whose most probable class has a probability in one interval."""
+
+    images: PositiveInt
+    confidence: Share
+    accuracy: Share
+
+
+class Classification(Stored):
+    """How the heads of a flow tell the labels of test images."""
+
+    classes: Annotated[int, Field(ge=2)]
+    accuracy: Share
+    accuracy_se: NotNegative
+    cross_entropy: NotNegative
+    cross_entropy_se: NotNegative
+    calibration_error: Share
+    calibration_error_se: NotNegative
+    calibration_error_floor: Share
+    bins: list[Bin] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _of_bins(self) -> Self:
+        images = sum(bin.images for bin in self.bins)
+        right = math.fsum(bin.images * bin.accuracy for bin in self.bins) / images
+        gap = math.fsum(bin.images * abs(bin.accuracy - bin.confidence) for bin in self.bins) / images
+        for name, value, of_bins in (
+            ("accuracy", self.accuracy, right),
+            ("calibration_error", self.calibration_error, gap),
+        ):
+            if not math.isclose(value, of_bins, rel_tol=1e-6, abs_tol=1e-6):
+                raise ValueError(f"{name} is {value}, but that of the bins is {of_bins}")
+        return self
+
+
 class OfModel(Stored):
     """What a file says of the model that something was measured of, and of what measured it."""
 
@@ -100,11 +134,16 @@ class Metrics(OfModel):
     train_recipe: str | None = None
     images_sha256: Digest | None = None
     """Of the table of single images; None in files of earlier versions, which wrote none."""
+    classification: Classification | None = None
+    """Of a flow with classification heads."""
 
     @property
     def means(self) -> dict[str, float]:
         """Means of the columns of the table of single images."""
-        return {"bits_per_dim": self.bits_per_dim} | self.parts.model_dump(exclude={"dequantisation"})
+        means = {"bits_per_dim": self.bits_per_dim} | self.parts.model_dump(exclude={"dequantisation"})
+        if (found := self.classification) is not None:
+            means |= {"correct": found.accuracy, "label_log_prob": -found.cross_entropy}
+        return means
 
     @model_validator(mode="after")
     def _parts_add_up(self) -> Self:
@@ -167,93 +206,3 @@ class TrainedModel(Stored):
     device: str | None = None
     versions: dict[str, str] | None = None
     model: Annotated[dict[str, Any], AfterValidator(_finite)]
-
-
-Cell = TypeVar("Cell")
-OrEmpty: TypeAlias = Annotated[Cell | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
-"""A cell of a table, None where it is empty."""
-
-
-def _of_seeds(cell: str) -> str:
-    for entry in cell.split("; "):
-        seed, _, value = entry.partition(": ")
-        if not (seed.removeprefix("-").isdecimal() and abs(float(value)) <= LARGEST):
-            raise ValueError(f"{shown(entry)} is not a seed and its bits/dim")
-    return cell
-
-
-OfSeeds = Annotated[str, AfterValidator(_of_seeds)]
-"""Each seed and its bits/dim, `0: 1.98; 1: 1.99`."""
-OVER_BASE = (
-    *("base", "base_gain", "base_gain_se", "base_gain_low", "base_gain_high", "base_gain_over"),
-    *("base_gain_training_df", "comparisons"),
-)
-"""Columns of a variant that was compared with its base."""
-MEASURED_OF_FLOWS = (
-    "bits_per_dim_of_seeds",
-    *("seeds", "log_prob_z", "log_abs_det", "dequantisation", "certificate", "reconstruction_error"),
-    *("train_seconds", "train_steps", "images_per_second"),
-)
-
-
-class Row(BaseModel):
-    """One row of `table.csv`, the comparison table; what a row has no value for is None, an empty cell."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    row: Name
-    kind: Literal["baseline", "flow"]
-    seeds: OrEmpty[PositiveInt] = None
-    bits_per_dim: Number
-    bits_per_dim_se: NotNegative
-    se_over: Literal["images", "seeds"]
-    bits_per_dim_se_images: NotNegative
-    bits_per_dim_of_seeds: OrEmpty[OfSeeds] = None
-    gain: OrEmpty[Number] = None
-    gain_se: OrEmpty[NotNegative] = None
-    base: OrEmpty[Name] = None
-    base_gain: OrEmpty[Number] = None
-    base_gain_se: OrEmpty[NotNegative] = None
-    base_gain_low: OrEmpty[Number] = None
-    base_gain_high: OrEmpty[Number] = None
-    base_gain_over: OrEmpty[Literal["images", "images and seeds"]] = None
-    base_gain_training_df: OrEmpty[Count] = None
-    comparisons: OrEmpty[PositiveInt] = None
-    log_prob_z: OrEmpty[Number] = None
-    log_abs_det: OrEmpty[Number] = None
-    dequantisation: OrEmpty[Number] = None
-    parameters: Count
-    certificate: OrEmpty[Bound] = None
-    reconstruction_error: OrEmpty[NotNegative] = None
-    train_seconds: OrEmpty[NotNegative] = None
-    train_steps: OrEmpty[Count] = None
-    images_per_second: OrEmpty[NotNegative] = None
-    device: OrEmpty[str] = None
-    test_images: PositiveInt
-    draws: PositiveInt
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if (self.gain is None) != (self.gain_se is None):
-            raise ValueError("a gain and its standard error go together")
-        if len({getattr(self, name) is None for name in OVER_BASE}) > 1:
-            raise ValueError(f"{', '.join(OVER_BASE)} go together")
-        ends = [end for end in (self.base_gain_low, self.base_gain, self.base_gain_high) if end is not None]
-        if ends != sorted(ends):
-            raise ValueError(f"the interval of base_gain does not hold {self.base_gain}")
-        if self.kind == "flow" and (absent := [name for name in MEASURED_OF_FLOWS if getattr(self, name) is None]):
-            raise ValueError(f"a flow has no {', '.join(absent)}")
-        return self
-
-
-class HistoryRow(BaseModel):
-    """The columns of `history.csv` that a report shows; those of a validation are empty where none took place."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: PositiveInt
-    seconds: NotNegative
-    images: Count
-    train_bits_per_dim: Number
-    validation_bits_per_dim: OrEmpty[Number]
-    validation_se: OrEmpty[NotNegative]

@@ -71,7 +71,7 @@ def _look(place: int) -> Look:
 
 
 @cache
-def _seaborn() -> Any:
+def seaborn_module() -> Any:
     """Return seaborn, imported when something is drawn.
 
     matplotlib reads MPLBACKEND when it is imported, and ends on a value it does not know, such as the one that a
@@ -94,7 +94,7 @@ def draw_figure(name: str, alt: str, caption: str, height: float, draw: Callable
 
     The ground is white: figures go into papers, and a page shows the same figure as its files in light and dark.
     """
-    sns = _seaborn()
+    sns = seaborn_module()
     from matplotlib import style
     from matplotlib.figure import Figure as Canvas
 

@@ -144,14 +144,35 @@ RECONSTRUCTION: Column = ("reconstruction error", lambda row: scientific(row["re
 TRAINING: Column = ("training time", lambda row: duration(row["train_seconds"]))
 STEPS: Column = ("steps", lambda row: count(row["train_steps"]))
 MEASURED: list[Column] = [
-    ("evaluation images/s", lambda row: rate(row["images_per_second"])),
+    ("evaluations/s", lambda row: rate(row["images_per_second"])),
     ("device", lambda row: text(row["device"])),
+]
+
+LABELS: list[Column] = [
+    ("accuracy", lambda row: with_error(row["accuracy"], row["accuracy_se"])),
+    ("cross-entropy", lambda row: with_error(row["cross_entropy"], row["cross_entropy_se"])),
+    ("calibration error", lambda row: with_error(row["calibration_error"], row["calibration_error_se"])),
 ]
 
 COMPARED = [NAME, BITS, EACH_SEED, GAIN, BASE_GAIN, INTERVAL]
 FULL = [*COMPARED, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING, STEPS, *PARTS, *MEASURED]
 TERMINAL = [NAME, BITS, GAIN, BASE_GAIN, PARAMETERS, CERTIFICATE, TRAINING]
 README = [NAME, BITS, BASE_GAIN, PARAMETERS, CERTIFICATE, RECONSTRUCTION, TRAINING]
+
+
+def full(table: pd.DataFrame) -> list[Column]:
+    """Return all columns of the comparison table, those on labels where a row has them."""
+    return [*FULL, *_on_labels(table)]
+
+
+def terminal(table: pd.DataFrame) -> list[Column]:
+    """Return the columns that a terminal shows; accuracy takes the place of the number of parameters."""
+    of_labels = _on_labels(table)[:1]
+    return [column for column in TERMINAL if not of_labels or column is not PARAMETERS] + of_labels
+
+
+def _on_labels(table: pd.DataFrame) -> list[Column]:
+    return LABELS if "accuracy" in table else []
 
 
 def cells(table: pd.DataFrame, columns: list[Column]) -> list[list[str]]:

@@ -11,11 +11,12 @@ from acf.registry import ANALYSES
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-_MEASURING = ("data/prepared", "lipschitz", "flows", "evaluation", "-evaluation/analyses")
+_FLOWS = ("lipschitz", "flows", "-flows/publishing")
+_MEASURING = ("data/prepared", *_FLOWS, "evaluation", "-evaluation/analyses")
 
 CODE: dict[str, tuple[str, ...]] = {
     "prepare": ("stages/prepare.py", "data"),
-    "train": ("stages/train.py", "data/prepared", "lipschitz", "flows", "training"),
+    "train": ("stages/train.py", "data/prepared", *_FLOWS, "training"),
     "evaluate": ("stages/evaluate.py", *_MEASURING),
     "baselines": ("stages/baselines.py", *_MEASURING),
     "sample": ("stages/sample.py", *_MEASURING),

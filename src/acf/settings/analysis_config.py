@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
@@ -11,6 +10,7 @@ from typing_extensions import override
 
 from acf.registry import DATASETS
 from acf.runs.inception_weights import inception_state
+from acf.settings.analysis_section import AnalysisSection, rising_from_zero
 from acf.settings.section import Natural, Positive, Section, Several, Temperature, one_of
 
 AT_ONCE = 64
@@ -20,40 +20,6 @@ MADE = ("noise", "shuffled")
 
 NotNegative = Annotated[float, Field(ge=0, le=1e3)]
 Place = Annotated[float, Field(ge=0, le=1)]
-
-
-class AnalysisSection(Section):
-    """Settings of one analysis, and what the engines have to know of it."""
-
-    every_seed: ClassVar[bool] = False
-    """Whether the models of all seeds are analysed, or of each variant that of the first."""
-    has_picture: ClassVar[bool] = False
-    """Whether it writes a picture beside its numbers."""
-    reads_labels: ClassVar[bool] = False
-    """Whether it reads the labels of the experiment's data set."""
-
-    @classmethod
-    def output_names(cls, name: str) -> list[str]:
-        """Return the names of the files that the analysis `name` writes."""
-        return [f"{name}.json", f"{name}.png"] if cls.has_picture else [f"{name}.json"]
-
-    @property
-    def images_at_once(self) -> int | None:
-        """Number of images that pass through the flow together, at most; None for evaluation's batches."""
-        return None
-
-    @property
-    def other_datasets(self) -> tuple[str, ...]:
-        """Data sets that it reads beside the experiment's own."""
-        return ()
-
-    def outside(self, shape: Sequence[int]) -> Mapping[str, str]:
-        """Return what it depends on beside settings, data, model and code, by name: hashes and versions.
-
-        Args:
-            shape: (C, H, W) of an image.
-        """
-        return {}
 
 
 class InterpolationConfig(AnalysisSection):
@@ -72,6 +38,37 @@ class InterpolationConfig(AnalysisSection):
     steps: Several = Field(
         default=9, le=1000, description="Number of points on a path, both images included. This project's choice."
     )
+
+
+class AttributesConfig(AnalysisSection):
+    """Attribute arithmetic: test images moved in latent space from the mean of their class to that of another."""
+
+    has_picture: ClassVar[bool] = True
+    reads_labels: ClassVar[bool] = True
+
+    alphas: list[NotNegative] = Field(
+        default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.5],
+        min_length=2,
+        max_length=100,
+        description="How far images are moved: 0 for not at all, 1 for the whole difference of the means, in rising "
+        "order. This project's choice.",
+    )
+    images: Several = Field(
+        default=300, description="Number of test images, the first of the test set. This project's choice."
+    )
+    train_images: Several = Field(
+        default=5000,
+        description="Number of training images, the first ones, over which means are taken, to which the classifier "
+        "is fitted and among which nearest images are sought. This project's choice.",
+    )
+    pictured_images: Positive = Field(
+        default=8, le=1000, description="Number of images that the picture shows, the first. This project's choice."
+    )
+
+    @field_validator("alphas")
+    @classmethod
+    def _rising_from_zero(cls, alphas: list[float]) -> list[float]:
+        return rising_from_zero(alphas)
 
 
 class NoiseConfig(AnalysisSection):
@@ -105,9 +102,7 @@ class NoiseConfig(AnalysisSection):
     @field_validator("sigmas")
     @classmethod
     def _rising_from_zero(cls, sigmas: list[float]) -> list[float]:
-        if sigmas[0] != 0 or any(one >= other for one, other in pairwise(sigmas)):
-            raise ValueError("has to begin with 0 and to rise")
-        return sigmas
+        return rising_from_zero(sigmas)
 
 
 class FrechetConfig(AnalysisSection):
@@ -247,6 +242,9 @@ class AnalysesConfig(Section):
 
     interpolation: InterpolationConfig = Field(
         default=InterpolationConfig(), description="Images between test images, and their likelihood."
+    )
+    attributes: AttributesConfig = Field(
+        default=AttributesConfig(), description="Images moved from one class to another by arithmetic in latent space."
     )
     noise: NoiseConfig = Field(
         default=NoiseConfig(), description="How a model takes additive white Gaussian noise on test images."

@@ -11,7 +11,18 @@ from pydantic import Field, field_validator, model_validator
 from acf.errors import InputError
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
 from acf.settings.log_det_config import EvaluationLogDetConfig, TrainingLogDetConfig
-from acf.settings.section import INTEGRAL, MOST_BLOCKS, MOST_EXACT, Blocks, Fraction, Levels, Positive, Section, one_of
+from acf.settings.section import (
+    INTEGRAL,
+    MOST_BLOCKS,
+    MOST_EXACT,
+    Blocks,
+    Fraction,
+    Levels,
+    Positive,
+    Section,
+    Several,
+    one_of,
+)
 
 
 class AttentionConfig(Section):
@@ -191,6 +202,12 @@ class ModelParams(Section):
         "(arXiv 1605.08803, section 4.1). The default is that of arXiv 1906.02735, appendix E, which has 1e-6 for "
         "MNIST.",
     )
+    head_width: Positive = Field(
+        default=64,
+        description="Number of channels of each classification head, of which there is one at the end of every scale; "
+        "without effect where `training.task.kind` is `density`. The default is that of the code published with "
+        "arXiv 1906.02735.",
+    )
     attention: AttentionConfig = Field(
         default=AttentionConfig(),
         description="Self-attention in the convolutional or dense blocks (arXiv 2109.12135).",
@@ -228,6 +245,11 @@ class ModelConfig(ModelParams):
         description="Number of grey levels of an image, `null` for vectors of real numbers; a property of the data "
         "set.",
     )
+    classes: Several | None = Field(
+        default=None,
+        description="Number of classes that classification heads tell apart, a property of the data set; null for a "
+        "flow without heads.",
+    )
     condition: ConditionConfig = Field(
         default=ConditionConfig(), description="What the density depends on, p(x | c) instead of p(x)."
     )
@@ -260,6 +282,11 @@ class ModelConfig(ModelParams):
     def is_of_images(self) -> bool:
         """Whether x is an image (C, H, W) in [0, 1) and not a vector (D,) of real numbers."""
         return len(self.shape) == 3
+
+    @property
+    def unit(self) -> str:
+        """What samples are called, "images" or "rows"."""
+        return "images" if self.is_of_images else "rows"
 
     @property
     def grey_levels(self) -> int:

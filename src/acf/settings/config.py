@@ -14,7 +14,7 @@ from acf.settings.evaluation_config import EvaluationConfig, SamplingConfig
 from acf.settings.log_det_config import EvaluationLogDetConfig, LogDetConfig, TrainingLogDetConfig
 from acf.settings.reporting_config import ReportingConfig
 from acf.settings.section import SEEDS, Levels, Section
-from acf.settings.training_config import MuonConfig, TrainingConfig
+from acf.settings.training_config import MuonConfig, TaskConfig, TrainingConfig
 
 __all__ = [
     "SEEDS",
@@ -33,6 +33,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "Section",
+    "TaskConfig",
     "TrainingConfig",
     "TrainingLogDetConfig",
     "model_config_from",

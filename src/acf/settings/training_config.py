@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from acf.registry import OPTIMISERS
+from acf.registry import LABELLED_TASKS, OPTIMISERS, TASKS
 from acf.settings.log_det_config import TrainingLogDetConfig
 from acf.settings.section import Fraction, Natural, Positive, Section, Several, one_of
 
@@ -29,9 +29,40 @@ class MuonConfig(Section):
     )
 
 
+class TaskConfig(Section):
+    """What the flow is trained for: the density of images, their labels, or both (arXiv 1906.02735, section 5.4)."""
+
+    kind: str = Field(
+        default="density",
+        description="The task: `density` minimises bits/dim; `classification` the cross-entropy -log2 p(y | x) of the "
+        "labels y, by heads on the features at the end of every scale; `hybrid` both, with one flow. The latter two "
+        "need a data set with labels.",
+        json_schema_extra={"enum": [*TASKS]},
+    )
+    likelihood_weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e9,
+        description="Weight w of bits/dim in the loss of `hybrid`, w (-log2 p(x) / D + log2 levels) - log2 p(y | x), "
+        "where an image has D values. In the objective of arXiv 1906.02735, lambda log p(x) + log p(y | x), lambda is "
+        "w / D: the default is its lambda = 1/D, w = D is its lambda = 1, and its lambda = 0 is `classification`.",
+    )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return one_of("task", value, TASKS)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the task needs the labels of the images."""
+        return self.kind in LABELLED_TASKS
+
+
 class TrainingConfig(Section):
     """The optimisation of one model."""
 
+    task: TaskConfig = Field(default=TaskConfig(), description="What the flow is trained for.")
     steps: Positive = Field(
         default=1000,
         description="Length of the training, in steps of the optimiser. This project's choice; the code published with "
@@ -114,7 +145,8 @@ class TrainingConfig(Section):
     keep: Literal["last", "best"] = Field(
         default="last",
         description="Which averaged weights become the model: those of the last step, as in the code published with "
-        "arXiv 1906.02735, or those of the validation with the lowest bits/dim, this project's addition.",
+        "arXiv 1906.02735, or those of the validation with the lowest loss of the task (of `density`, bits/dim), this "
+        "project's addition.",
     )
     log_det: TrainingLogDetConfig = Field(
         default=TrainingLogDetConfig(),

@@ -19,7 +19,7 @@ from acf.reporting.result_files import read_result, require_form
 from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
-from acf.settings.analysis_config import AnalysisSection
+from acf.settings.analysis_section import AnalysisSection
 from acf.settings.config import model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
@@ -69,6 +69,8 @@ def computation(
     section: AnalysisSection = getattr(settings.analyses, name)
     dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
+    if not manifest.is_of_images:
+        raise ConfigError(f"{name} looks at images, and data set {dataset} has vectors")
     others = {other: read_manifest(other, project.data) for other in section.other_datasets}
     model = project.model(run)
     record = read_trained(project, run)
@@ -155,12 +157,12 @@ def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[
 
 
 def _outputs(name: str, folder: Path, content: dict[str, object], found: Found) -> Outputs:
-    from acf.evaluation.grids import png
-
     path = folder / f"{name}.json"
     require_form(content, AnalysisFile, path)
     require_found(name, content["found"], path)
     files = {path.name: json_bytes(content)}
     if found.picture is not None:
+        from acf.evaluation.grids import png
+
         files[f"{name}.png"] = png(found.picture, recipe=str(content["recipe"]))
     return Outputs(files)

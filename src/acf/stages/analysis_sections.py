@@ -12,7 +12,7 @@ from acf.reporting.figures import enlarge
 from acf.reporting.page_parts import AnalysedModel, Section
 from acf.reporting.results import Absent
 from acf.reporting.style import Looks
-from acf.settings.analysis_config import AnalysisSection
+from acf.settings.analysis_section import AnalysisSection
 from acf.settings.params import Run
 from acf.stages.measured_files import read_measured, why_absent
 from acf.stages.project import Project
@@ -35,11 +35,11 @@ class Analyses(NamedTuple):
 def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str | None], looks: Looks) -> Analyses:
     """Return the section of each analysis of an experiment; one that some models have not says so in a note."""
     analysed = project.params.analysed(experiment)
-    settings = dict(project.params.analyses(experiment))
+    settings = project.params.analyses_made(experiment)
     sections: list[Section] = []
     files: list[AnalysisFile] = []
     absent: list[Absent] = []
-    for name in SECTIONS:
+    for name in [name for name in SECTIONS if name in settings]:
         part = part_of(name)  # outside the loop below: a section that cannot be imported is no damaged file
         models: dict[str, list[AnalysedModel]] = {variant: [] for variant in project.params.variants(experiment)}
         without: list[Absent] = []

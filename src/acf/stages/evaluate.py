@@ -1,10 +1,10 @@
 """The stage `evaluate`."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acf.data import read_manifest
 from acf.errors import DataError
@@ -14,9 +14,11 @@ from acf.reporting.schemas import Metrics
 from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
+from acf.settings.config import model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
+from acf.stages.labelled import labels_input, split_labels
 from acf.stages.project import IMAGES, Project
 from acf.stages.trained import model_inputs, read_trained
 
@@ -60,6 +62,7 @@ def computation(
     if None in (record.train_seconds, record.train_steps):
         raise DataError(f"{model / CONFIG} does not say how long it was trained; run: acf train {run.options}")
     identity = run.identity(dataset)
+    classes = model_config_from(record.model).classes
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
@@ -68,17 +71,18 @@ def computation(
     def measure(store: RunStore, place: "torch.device") -> Outputs:
         import torch
 
-        from acf.data import load as load_images
+        from acf.data.prepared.tensors import load_samples
         from acf.evaluation.metrics import evaluate_flow
         from acf.flows.storage import load
         from acf.reporting.image_table import image_table
 
         flow = load(model, place)
-        images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
+        images = load_samples(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:
-            raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(images)}")
-        print(f"evaluate {run.folder.as_posix()}: {len(images)} images, {config.draws} draws", flush=True)
-        measured, per_image = evaluate_flow(flow, images, config)
+            raise DataError(f"{dataset}: a standard error needs at least two test samples, there are {len(images)}")
+        print(f"evaluate {run.folder.as_posix()}: {len(images)} {manifest.unit}, {config.draws} draws", flush=True)
+        labels = split_labels(dataset, "test", classes, project.data)
+        measured, per_image = evaluate_flow(flow, images, config, labels and labels[: len(images)])
         table = image_table(per_image)
         metrics = {
             **identity,
@@ -93,19 +97,32 @@ def computation(
             "versions": {"acf": version("acf"), "torch": torch.__version__},
         }
         require_form(metrics, Metrics, output)
-        summary = (
-            f"{measured['bits_per_dim']:.4f} ± {measured['bits_per_dim_se']:.4f} bits/dim, "
-            f"worst Lipschitz bound {measured['certificate']['worst']:.4f}, "
-            f"reconstruction error {measured['reconstruction_error']:.1e}"
-        )
-        return Outputs({output.name: json_bytes(metrics), IMAGES: table}, summary)
+        return Outputs({output.name: json_bytes(metrics), IMAGES: table}, _summary(measured))
 
     output = project.metrics(run)
     return Computation(
         stage="evaluate",
         settings={**identity, "model": record.model, "evaluation": config.model_dump(mode="json")},
-        inputs={"test": manifest.sha256["test"], **model_inputs(record, weights(model))},
+        inputs={
+            "test": manifest.sha256["test"],
+            **labels_input(manifest, classes),
+            **model_inputs(record, weights(model)),
+        },
         paths=[output, project.images(run)],
         work=work(settings, "evaluate", manifest.shape),
         compute=compute,
     )
+
+
+def _summary(measured: Mapping[str, Any]) -> str:
+    parts = [
+        f"{measured['bits_per_dim']:.4f} ± {measured['bits_per_dim_se']:.4f} bits/dim",
+        f"worst Lipschitz bound {measured['certificate']['worst']:.4f}",
+        f"reconstruction error {measured['reconstruction_error']:.1e}",
+    ]
+    if found := measured.get("classification"):
+        parts += [
+            f"accuracy {found['accuracy']:.4f} ± {found['accuracy_se']:.4f}",
+            f"calibration error {found['calibration_error']:.4f} ± {found['calibration_error_se']:.4f}",
+        ]
+    return ", ".join(parts)

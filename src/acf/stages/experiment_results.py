@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from acf.data.prepared.manifest import Column, manifest_path, read_manifest
 from acf.errors import AcfError, ConfigError
-from acf.registry import BASELINES
+from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.image_table import read_image_table
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
 from acf.stages.measured_files import read_measured
-from acf.stages.project import HISTORY, SAMPLE_FILES, Project
+from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
 
@@ -32,26 +34,28 @@ def read_results(project: Project, experiment: str) -> Results:
     """
     params = project.params
     variants = params.variants(experiment)
-    if taken := [variant for variant in variants if variant in BASELINES]:
+    if taken := [variant for variant in variants if variant in (*BASELINES, *BASELINES_OF_VECTORS)]:
         raise ConfigError(f"{params.path}: variant {taken[0]!r} has the name of a baseline; give it another")
     _check_baselines(project, experiment)
     baselines = _baselines(project, experiment)
     metrics: dict[str, list[Metrics]] = {variant: [] for variant in variants}
     histories: dict[str, list[pd.DataFrame]] = {variant: [] for variant in variants}
-    images, trained, absent = {}, {}, []
+    images, labels, trained, absent = {}, {}, {}, []
     for run in params.runs(experiment):
         if missing := _missing(project, run):
             absent.append(missing)
             continue
         try:
             measured, model = read_measured(project, run, "evaluate", project.metrics(run), Metrics)
-            bits, history = _images(project, run, measured), _history(project, run)
+            of_images, history = _images(project, run, measured), _history(project, run)
         except AcfError as error:
             absent.append(Absent(run, f"damaged: {error}"))
             continue
         metrics[run.variant].append(measured)
         histories[run.variant].append(history)
-        images[run.variant, run.seed] = bits
+        images[run.variant, run.seed] = of_images["bits_per_dim"]
+        if measured.classification is not None:
+            labels[run.variant, run.seed] = {name: of_images[name] for name in ("correct", "label_log_prob")}
         trained[run.variant, run.seed] = model
     return Results(
         experiment=experiment,
@@ -59,39 +63,58 @@ def read_results(project: Project, experiment: str) -> Results:
         baselines=baselines,
         metrics=metrics,
         images=images,
+        labels=labels,
         baseline_images=_baseline_images(project, baselines),
         histories=histories,
         bases=bases(params, experiment),
+        tasks=tasks(params, experiment),
         trained=trained,
         absent=absent,
+        columns=_columns(project, experiment),
     )
 
 
 def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without on the same branch; None where there is none."""
-    models = {variant: params.resolve(experiment, variant).model for variant in params.variants(experiment)}
-    plain = {model.branch: variant for variant, model in models.items() if model.attention.kind == "none"}
+    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
+    kinds = {variant: (run.model.branch, run.training.task.kind) for variant, run in runs.items()}
+    plain = {kinds[variant]: variant for variant, run in runs.items() if run.model.attention.kind == "none"}
     return {
-        variant: None if model.attention.kind == "none" else plain.get(model.branch)
-        for variant, model in models.items()
+        variant: None if run.model.attention.kind == "none" else plain.get(kinds[variant])
+        for variant, run in runs.items()
     }
+
+
+def tasks(params: Params, experiment: str) -> dict[str, str]:
+    """Per variant, what it is trained for."""
+    return {variant: params.resolve(experiment, variant).training.task.kind for variant in params.variants(experiment)}
 
 
 def needed_files(project: Project, experiment: str) -> dict[Path, str]:
     """Return the files that a whole report is made from, each with the command that makes it."""
     needed = dict.fromkeys(_baseline_files(project, experiment), f"acf baselines --experiment {experiment}")
+    if not project.params.is_of_images(experiment):  # whose units the report gives
+        dataset = project.params.dataset(experiment)
+        needed[manifest_path(dataset, project.data)] = f"acf prepare --dataset {dataset}"
     for run in project.params.runs(experiment):
         for file in _model_files(project, run):
             needed[file] = f"acf train {run.options}"
         for file in (project.metrics(run), project.images(run)):
             needed[file] = f"acf evaluate {run.options}"
-        for name in SAMPLE_FILES:
+        for name in project.sample_files(experiment):
             needed[project.samples(run) / name] = f"acf sample {run.options}"
     sections = dict(project.params.analyses(experiment))
     for analysis, run in project.params.analysed(experiment):
         for name in sections[analysis].output_names(analysis):
             needed[project.analyses(run) / name] = f"acf {analysis} {run.options}"
     return needed
+
+
+def _columns(project: Project, experiment: str) -> Sequence[Column] | None:
+    """Return the columns of the table that an experiment is on; None if it is on images."""
+    if project.params.is_of_images(experiment):
+        return None
+    return read_manifest(project.params.dataset(experiment), project.data).columns
 
 
 def _check_baselines(project: Project, experiment: str) -> None:
@@ -134,17 +157,17 @@ def _baselines(project: Project, experiment: str) -> Baselines:
     identity = {"experiment": experiment, "dataset": project.params.dataset(experiment)}
     found = read_result(path, Baselines, identity, command)
     named = found.baselines | found.not_available
-    if absent := [name for name in BASELINES if name not in named]:
+    known = BASELINES if project.params.is_of_images(experiment) else BASELINES_OF_VECTORS
+    if absent := [name for name in known if name not in named]:
         raise AcfError(f"{path} lacks {', '.join(absent)}; run: {command}")
-    if unknown := [name for name in named if name not in BASELINES]:
+    if unknown := [name for name in named if name not in known]:
         raise AcfError(f"{path} has unknown baselines: {', '.join(unknown)}; run: {command}")
     return found
 
 
-def _images(project: Project, run: Run, metrics: Metrics) -> NDArray[np.float64]:
+def _images(project: Project, run: Run, metrics: Metrics) -> dict[str, NDArray[np.float64]]:
     path, record, command = project.images(run), project.metrics(run), f"acf evaluate {run.options}"
-    columns = read_image_table(path, record, metrics.means, metrics.test_images, metrics.images_sha256, command)
-    return columns["bits_per_dim"]
+    return read_image_table(path, record, metrics.means, metrics.test_images, metrics.images_sha256, command)
 
 
 def _baseline_images(project: Project, baselines: Baselines) -> dict[str, NDArray[np.float64]]:

@@ -47,12 +47,17 @@ def graph_text(project: Project) -> str:
         ConfigError: the template is missing or damaged.
     """
     path, params = project.root / TEMPLATE, project.params
-    experiments = {name: dict(params.analyses(name)) for name in params.experiments}
+    experiments = {
+        name: {"analyses": params.analyses_made(name), "samples": project.sample_files(name)}
+        for name in params.experiments
+    }
+    labelled = [name for name in params.experiments if params.reads_labels(name)]
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
     try:
-        return environment.from_string(path.read_text(encoding="utf-8")).render(stages=CODE, experiments=experiments)
+        template = environment.from_string(path.read_text(encoding="utf-8"))
+        return template.render(stages=CODE, experiments=experiments, labelled=labelled)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; run acf in the project's top folder") from None
     except Exception as error:  # a damaged template can make jinja fail in any way

@@ -21,16 +21,18 @@ from acf.reporting.parts import certificates, training
 from acf.reporting.published_figures import published_section
 from acf.reporting.results import Absent, Results
 from acf.reporting.sections.convergence_section import convergence_section
+from acf.reporting.sections.labels_section import labels_section
+from acf.reporting.sections.rows_section import density_section
 from acf.reporting.style import Looks, looks
 from acf.reporting.verdict import notes, verdict
-from acf.reporting.wording import ABSENT, FULL, TERMINAL, cells, headings, markdown_table, printable
+from acf.reporting.wording import ABSENT, cells, full, headings, markdown_table, printable, terminal
 from acf.runs.commit import code_commit
 from acf.runs.files import write_atomically
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
 from acf.stages.analysis_sections import analysis_sections
 from acf.stages.code_notes import note_code
-from acf.stages.experiment_results import bases, needed_files, read_results
+from acf.stages.experiment_results import bases, needed_files, read_results, tasks
 from acf.stages.project import Project
 from acf.stages.sample_sections import sampled_sections
 
@@ -105,6 +107,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "dataset": params.dataset(experiment),
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
+        "tasks": tasks(params, experiment),
         "variants": list(params.raw["variants"]),
         "reporting": params.reporting(experiment).model_dump(mode="json"),
     }
@@ -122,7 +125,9 @@ def _sections(
     count = dataset_source(results.dataset).counts["train"]
     convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
     return [
+        *([] if results.columns is None else [density_section(table, results.columns)]),
         training(results, appearance),
+        *filter(None, [labels_section(results, appearance)]),
         *filter(None, [convergence]),
         certificates(results, appearance),
         *measured,
@@ -133,7 +138,8 @@ def _sections(
 def _tables(table: pd.DataFrame, results: Results) -> dict[str, bytes]:
     """Return the comparison table as files, by ending; the CSV file has measured rows only."""
     said = notes(table, results)
-    heads, rows = headings(FULL), cells(table, FULL)
+    columns = full(table)
+    heads, rows = headings(columns), cells(table, columns)
     for one in results.absent:
         rows.append([one.name, one.why.partition(";")[0].partition(":")[0], *[ABSENT] * (len(heads) - 2)])
     bullets = "".join(f"- {note}\n" for note in said)
@@ -153,11 +159,12 @@ def _print(table: pd.DataFrame, results: Results, absent: Sequence[Absent], page
     def shown(text: str) -> str:
         return printable(text, console.encoding)
 
+    columns = terminal(table)
     grid = Table(title=f"{results.experiment}: test bits/dim, lower is better", title_justify="left")
-    for number, heading in enumerate(headings(TERMINAL)):
+    for number, heading in enumerate(headings(columns)):
         grid.add_column(heading, justify="right" if number else "left", no_wrap=number < 2)
     best = table["bits_per_dim"].idxmin()
-    for number, row in enumerate(cells(table, TERMINAL)):
+    for number, row in enumerate(cells(table, columns)):
         last_baseline = number + 1 == (table["kind"] == "baseline").sum()
         grid.add_row(*map(shown, row), style="bold" if number == best else None, end_section=bool(last_baseline))
     console.print(grid)

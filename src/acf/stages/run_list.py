@@ -10,7 +10,8 @@ from rich.table import Table
 
 from acf.errors import AcfError
 from acf.reporting.result_files import read_result, read_table
-from acf.reporting.schemas import HistoryRow, Metrics
+from acf.reporting.row_schemas import HistoryRow
+from acf.reporting.schemas import Metrics
 from acf.runs.differences import differences
 from acf.runs.store import OUTPUTS
 from acf.runs.stored import NO_PARTS, StoredRun, stored_runs

@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from dvc.exceptions import NotDvcRepoError
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
+from dvc.stage import PipelineStage
 
 from acf.errors import ConfigError
 from acf.stages.code_notes import write_code
 from acf.stages.current import Current, Task
 from acf.stages.engines import busy
 from acf.stages.project import Project
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
 
 
 def sync(root: Path = Path(".")) -> None:
@@ -26,10 +26,6 @@ def sync(root: Path = Path(".")) -> None:
         BusyError: an engine is at work; names its process.
         AcfError: a file cannot be written.
     """
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.lock import LockError
-    from dvc.repo import Repo
-
     logging.getLogger("dvc").setLevel(logging.WARNING)  # one line per stage
     current = Current(Project(root))
     try:
@@ -48,10 +44,8 @@ def sync(root: Path = Path(".")) -> None:
     )
 
 
-def _record(repo: "Repo", stages: Sequence["PipelineStage"]) -> None:
+def _record(repo: Repo, stages: Sequence[PipelineStage]) -> None:
     """Do what `dvc commit --force` does for each stage, but write dvc.lock once: it is large, and so is the graph."""
-    from dvc.repo import lock_repo
-
     with lock_repo(repo):
         for stage in stages:
             stage.save()

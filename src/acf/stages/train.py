@@ -16,10 +16,11 @@ from acf.runs.leases import leased_device, leased_devices
 from acf.runs.ranks import ALONE, Place, Ranks, ranks_of_environment
 from acf.runs.store import RunStore
 from acf.runs.threads import paying_threads
-from acf.settings.config import ModelConfig, TrainingConfig
+from acf.settings.config import ModelConfig, TrainingConfig, model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
+from acf.stages.labelled import labels_input, number_of_classes, split_labels
 from acf.stages.live import NOT_LIVE, Live
 from acf.stages.project import HISTORY, Project
 from acf.training.live.curves import LiveCurves, require_sinks
@@ -122,17 +123,24 @@ def computation(
     settings = project.params.resolve(run.experiment, run.variant)
     dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
-    model = ModelConfig(
-        **settings.model.model_dump(),
-        shape=manifest.shape,
-        levels=project.params.levels(run.experiment) or manifest.levels,
-        training_log_det=settings.training.log_det,
+    if settings.training.horizontal_flips and not manifest.is_of_images:
+        raise ConfigError(f"training.horizontal_flips mirrors images, and {dataset} is a table; set it to false")
+    task = settings.training.task
+    classes = number_of_classes(dataset, task.kind, project.data) if task.reads_labels else None
+    model = model_config_from(
+        {
+            **settings.model.model_dump(),
+            "shape": manifest.shape,
+            "levels": project.params.levels(run.experiment) or manifest.levels,
+            "classes": classes,
+            "training_log_det": settings.training.log_det,
+        }
     )
     training = _Training(project, run, dataset, model, settings.training, device, ranks, live)
     return Computation(
         stage="train",
         settings={**training.identity, "model": model.model_dump(mode="json")},
-        inputs={"train": manifest.sha256["train"]},
+        inputs={"train": manifest.sha256["train"], **labels_input(manifest, classes)},
         paths=[project.model(run) / name for name in (WEIGHTS, CONFIG, HISTORY)],
         work=work(settings, "train", manifest.shape),
         compute=training.compute,
@@ -159,16 +167,17 @@ class _Training:
 
     def compute(self, store: RunStore) -> Outputs:
         """Train, or go on from the checkpoint in the store's folder."""
-        from acf.data import load
+        from acf.data.prepared.tensors import load_samples
         from acf.training.batches import Batches
 
-        images = load(self.dataset, "train", self.project.data, self.model.levels)
+        images = load_samples(self.dataset, "train", self.project.data, self.model.levels)
         held_out = self.config.validation_images
         if held_out >= len(images):
             raise ConfigError(
-                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {self.dataset}"
+                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} samples of {self.dataset}"
             )
-        batches = Batches(images, held_out, self.run.seed)
+        labels = split_labels(self.dataset, "train", self.model.classes, self.project.data)
+        batches = Batches(images, held_out, self.run.seed, labels)
         with _own_device(self.device) as device:
             return self._train_on(device, batches, store)
 

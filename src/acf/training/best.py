@@ -14,23 +14,23 @@ from acf.training.average import MovingAverage
 
 @dataclass(frozen=True)
 class Best:
-    """The averaged flow after the step with the lowest validation bits/dim so far; of equal ones, the first.
+    """The averaged flow after the step with the lowest validation loss so far; of equal ones, the first.
 
     Attributes:
         step: number of steps done.
-        bits_per_dim: of the validation.
+        loss: of the validation, that of the task.
         state: parameters and buffers of the flow, on the host.
     """
 
     step: int
-    bits_per_dim: float
+    loss: float
     state: dict[str, Tensor]
 
     @classmethod
-    def of(cls, average: MovingAverage, step: int, bits_per_dim: float) -> Self:
+    def of(cls, average: MovingAverage, step: int, loss: float) -> Self:
         """Return a copy of the present average."""
         tensors = average.module.state_dict()
-        return cls(step, bits_per_dim, {key: tensor.to("cpu", copy=True) for key, tensor in tensors.items()})
+        return cls(step, loss, {key: tensor.to("cpu", copy=True) for key, tensor in tensors.items()})
 
     def flow(self, config: ModelConfig, device: torch.device) -> Flow:
         """Return the flow, built anew from its configuration."""

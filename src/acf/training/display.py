@@ -16,7 +16,7 @@ class _Console(Console):
 
 
 class TrainingProgress:
-    """A context that shows a bar with bits/dim, images/s and time left, on a terminal only.
+    """A context that shows a bar with a text and the time left, on a terminal only.
 
     Nothing is shown where standard output has gone (a closed terminal, a full disk, the end of a pipe) or cannot be
     written in; training does not end for that.
@@ -53,9 +53,8 @@ class TrainingProgress:
         with suppress(OSError):
             self._bar.stop()
 
-    def update(self, step: int, bits_per_dim: float, images_per_second: float) -> None:
-        """Move the bar to `step` steps done, with training bits/dim and speed beside it."""
-        state = f"{bits_per_dim:.3f} bits/dim  {images_per_second:.0f} images/s"
+    def update(self, step: int, state: str) -> None:
+        """Move the bar to `step` steps done, with a text beside it."""
         with suppress(OSError):
             self._bar.update(self._task, completed=step, state=state)
 

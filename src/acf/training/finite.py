@@ -24,13 +24,13 @@ class FiniteSteps:
         self._finite = torch.tensor(True, device=device)
         self._count = torch.tensor(0, device=device)
 
-    def observe(self, bits_per_dim: Tensor, gradient_norm: Tensor) -> Tensor:
+    def observe(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
         """Take loss and gradient norm of a step, both scalars, into account.
 
         Returns:
             1.0 if this step or an earlier one was not finite, 0.0 otherwise, as the `found_inf` of an optimiser.
         """
-        self._finite &= bits_per_dim.isfinite() & gradient_norm.isfinite()
+        self._finite &= loss.isfinite() & gradient_norm.isfinite()
         self._count += self._finite
         return (~self._finite).float()
 

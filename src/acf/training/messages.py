@@ -1,5 +1,6 @@
 """The lines that training prints, and the advice at the end of its error messages."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from acf.errors import AcfError, StoppedError, UnwritableError
 from acf.flows.flow import Flow
 from acf.settings.config import TrainingConfig
 from acf.training.checkpoint import read_checkpoint
+from acf.training.history import error_column
+from acf.training.tasks.task import MEASURES, task_of
 
 
 def introduction(
@@ -17,22 +20,37 @@ def introduction(
     """Return the first line of a run: size of the model, devices, steps done before, and the training estimate."""
     parameters = sum(p.numel() for p in flow.parameters())
     log_det = config.log_det
+    task = "" if config.task.kind == "density" else f", trained for {config.task.kind},"
     gradient = "Neumann series" if log_det.neumann_gradient else "derivative of the estimate itself"
+    terms = f"{log_det.exact_terms} exact terms, {log_det.distribution} roulette"
+    exact = log_det.estimator == "exact"
+    how = "exact" if exact else f"an unbiased estimate ({terms}), gradient: {gradient}"
     start = f"resumed after step {step}" if step else "from the start"
     place = f"{device}" if processes == 1 else f"{processes} x {device.type}"
-    return (
-        f"{title}: {parameters:,} parameters on {place}, {start}; training bits/dim is an unbiased "
-        f"estimate ({log_det.exact_terms} exact terms, {log_det.distribution} roulette), gradient: {gradient}"
-    )
+    beginning = f"{title}: {parameters:,} parameters{task} on {place}, {start}"
+    return f"{beginning}; training bits/dim is {how}" if "bits_per_dim" in task_of(config).measures else beginning
 
 
-def validation_line(title: str, row: dict[str, Any], steps: int, images_per_second: float) -> str:
+def validation_line(title: str, row: dict[str, Any], steps: int, speed: str) -> str:
     """Return the line of one validation, from its row of the history; `steps` is the number of steps in all."""
     return (
-        f"{title}: step {row['step']}/{steps}  train {row['train_bits_per_dim']:.3f}  "
-        f"validation {row['validation_bits_per_dim']:.3f} ± {row['validation_se']:.3f} bits/dim  "
-        f"{images_per_second:.0f} images/s"
+        f"{title}: step {row['step']}/{steps}  {'  '.join(_validated(row, name) for name in _measured(row))}  {speed}"
     )
+
+
+def state_of_bar(row: Mapping[str, Any], speed: str) -> str:
+    """Return what was measured in training, from a row of the history, and the speed."""
+    means = (f"{row[f'train_{name}']:.3f} {MEASURES[name]}" for name in _measured(row))
+    return f"{'  '.join(means)}  {speed}"
+
+
+def _measured(row: Mapping[str, Any]) -> list[str]:
+    return [name for name in MEASURES if row[f"train_{name}"] != ""]
+
+
+def _validated(row: Mapping[str, Any], name: str) -> str:
+    mean, error = row[f"validation_{name}"], row[error_column(name)]
+    return f"train {row[f'train_{name}']:.3f}  validation {mean:.3f} ± {error:.3f} {MEASURES[name]}"
 
 
 def advice(error: AcfError, folder: Path) -> str:

@@ -1,6 +1,5 @@
 """The training loop of one model, on CPU, CUDA or MPS."""
 
-import math
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from acf.errors import AcfError, LostRankError, StoppedError, TrainingError
+from acf.errors import AcfError, LostRankError, StoppedError
 from acf.flows.build import build
 from acf.flows.certificate import Certificate
 from acf.flows.flow import Flow
@@ -29,12 +28,13 @@ from acf.training.finite import FiniteSteps, not_finite
 from acf.training.gradient import StepGradient
 from acf.training.history import History, Watch, nobody
 from acf.training.interruption import T, unless_stopped
-from acf.training.messages import advice, introduction, validation_line
+from acf.training.messages import advice, introduction, state_of_bar, validation_line
 from acf.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from acf.training.random_state import random_state, restore_random_state
 from acf.training.reader import BatchReader
 from acf.training.schedule import row_is_due, validation_is_due
-from acf.training.validation import mean_and_standard_error, validation_bits_per_dim
+from acf.training.tasks.task import task_for
+from acf.training.validation import means_and_errors, validation_measures
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 STEPS_BETWEEN_LOOKS = 100
@@ -69,6 +69,7 @@ class Trainer:
 
     Raises:
         TrainingError: the checkpoint is of another version of torch.
+        ConfigError: the task needs labels or classification heads, and there are none.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.batches = batches
+        self._task = task_for(model, config, batches)
         self.device = device
         self.folder = folder
         self.title = title
@@ -106,8 +108,8 @@ class Trainer:
         self._signals = StopSignals()
         self._clock = Clock()
         self._random_state = random_state(device)
-        self._reader = BatchReader(batches, model.grey_levels, ranks, device)
-        self._gradient = StepGradient(self.flow, config, self._reader, ranks)
+        self._reader = BatchReader(batches, model.levels, ranks, device)
+        self._gradient = StepGradient(self.flow, self._task, config, self._reader, ranks)
         self._restore_checkpoint()
         self._finite = FiniteSteps(self.step, device)
         self._states_before: dict[int, dict[str, Tensor]] = {}
@@ -200,15 +202,15 @@ class Trainer:
         """
         self._states_before[self.step] = random_state(self.device)
         if self.step == self._first_step:  # it may take long, and the checkpoint has all from before it
-            bits_per_dim, _ = self._unless_stopped(lambda: self._gradient.compute(self.step)) or self._stop()
+            measured, _ = self._unless_stopped(lambda: self._gradient.compute(self.step)) or self._stop()
         else:
-            bits_per_dim, _ = self._gradient.compute(self.step)
+            measured, _ = self._gradient.compute(self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
         set_learning_rate(self.optimiser, rate)
-        self.optimiser.found_inf = self._finite.observe(bits_per_dim, norm)  # type: ignore[attr-defined]
+        self.optimiser.found_inf = self._finite.observe(self._task.loss(measured), norm)  # type: ignore[attr-defined]
         self.optimiser.step()
         self.flow.renormalise()
-        self.history.observe(bits_per_dim, norm)
+        self.history.observe(measured, norm)
 
     def _require_finite_steps(self) -> None:
         """Check that all steps were finite, and that weights and buffers are the same in all processes.
@@ -226,20 +228,19 @@ class Trainer:
         require_alike(self.flow, self.step, self.ranks)
 
     def _validation_is_missing(self) -> bool:
-        due = self.step > 0 and validation_is_due(self.step, self.config)
-        return due and self.history.rows[-1]["validation_bits_per_dim"] == ""
+        return self.step > 0 and validation_is_due(self.step, self.config) and not self.history.is_validated()
 
-    def _images_per_second(self) -> float:
-        return self._clock.steps_per_second * self._gradient.images
+    def _speed(self) -> str:
+        return f"{self._clock.steps_per_second * self._gradient.images:.0f} {self.flow.config.unit}/s"
 
     def _end_row(self, rate: float, progress: TrainingProgress) -> None:
         """Append a row to the history and move the progress bar."""
         self._clock.end_row()
         self.history.end_row(self.step, self.seconds, self.step * self._gradient.images, rate)
-        progress.update(self.step, self.history.rows[-1]["train_bits_per_dim"], self._images_per_second())
+        progress.update(self.step, state_of_bar(self.history.rows[-1], self._speed()))
 
     def _validate(self, progress: TrainingProgress) -> bool:
-        """Write bits/dim of the averaged flow on the held-out images into the last row, and print the row.
+        """Write what the task measures of the averaged flow on held-out images into the last row, and print the row.
 
         Returns:
             Whether that was done; it is not if a signal asks training to stop.
@@ -247,20 +248,19 @@ class Trainer:
         values = self._unless_stopped(self._validation_values)
         if values is None:
             return False
-        mean, error = mean_and_standard_error(values)
-        if not math.isfinite(mean):
-            raise TrainingError(f"step {self.step}: validation bits/dim is not finite")
-        if self.config.keep == "best" and (self.best is None or mean < self.best.bits_per_dim):
-            self.best = Best.of(self.average, self.step, mean)
-        self.history.add_validation(mean, error)
+        measured = means_and_errors(values, self.step)
+        loss = float(self._task.loss(values).mean())
+        if self.config.keep == "best" and (self.best is None or loss < self.best.loss):
+            self.best = Best.of(self.average, self.step, loss)
+        self.history.add_validation(measured)
         row = self.history.rows[-1]
-        progress.print_line(validation_line(self.title, row, self.config.steps, self._images_per_second()))
+        progress.print_line(validation_line(self.title, row, self.config.steps, self._speed()))
         self._clock.leave_out()
         return True
 
-    def _validation_values(self) -> Tensor:
+    def _validation_values(self) -> dict[str, Tensor]:
         flow, _ = certified_average(self.average)
-        return validation_bits_per_dim(flow, self.batches.validation, self.config, self.ranks, self.device)
+        return validation_measures(flow, self._task, self.batches, self.config, self.ranks, self.device)
 
     def _kept_flow(self) -> tuple[Flow, Certificate]:
         best = self.best

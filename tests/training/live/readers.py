@@ -33,10 +33,11 @@ READERS: dict[str, Callable[[Path], Curves]] = {"dvclive": dvclive_curves, "tens
 
 
 def expected(rows: Sequence[Mapping[str, Any]]) -> Curves:
-    """The curves that have the rows of a history, once each."""
+    """The curves that have the rows of a history, once each; what was measured in no row has none."""
     return {
         label: [(int(row["step"]), float(row[column])) for row in rows if row[column] != ""]
         for column, label in LABELS.items()
+        if any(row[column] != "" for row in rows)
     }
 
 

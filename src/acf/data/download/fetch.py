@@ -14,12 +14,10 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import requests
-import urllib3
-
 from acf.data.download.progress import transferring
 from acf.data.prepared.manifest import prepare_hint
 from acf.errors import ConfigError, DataError
+from acf.extras import needed_by
 from acf.runs.files import discard, writing
 
 MIRROR_VARIABLE = "ACF_MIRROR"
@@ -76,6 +74,7 @@ def fetch(remote: Remote, dataset: str, folder: Path, *, attempts: int = 4, wait
     Raises:
         ConfigError: ACF_MIRROR is a URL of a kind that is not read.
         DataError: no place has the file, its content is wrong, or it cannot be written.
+        MissingPackageError: it has to be fetched, and requests is not installed.
     """
     target = folder / remote.name
     if target.is_file():
@@ -176,6 +175,10 @@ def _download(url: str, target: Path, remote: Remote, attempts: int, wait: float
 
 def _transfer(url: str, part: Path, checked: bool, attempts: int, wait: float) -> None:
     """Append to `part` until it is complete, asking again after a pause when the server fails."""
+    with needed_by("fetching files"):
+        from requests import RequestException
+        from urllib3.exceptions import HTTPError
+
     failures, most = 0, _size(part)
     while True:
         try:
@@ -183,7 +186,7 @@ def _transfer(url: str, part: Path, checked: bool, attempts: int, wait: float) -
             return
         except ValueError as error:  # what requests raises for a malformed URL
             raise _UnavailableError(str(error)) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError, _InterruptedError) as error:
+        except (RequestException, HTTPError, _InterruptedError) as error:
             # A server that starts anew each time makes no progress, however much it sends.
             failures = 0 if _size(part) > most else failures + 1
             most = max(most, _size(part))
@@ -194,6 +197,8 @@ def _transfer(url: str, part: Path, checked: bool, attempts: int, wait: float) -
 
 def _request(url: str, part: Path, checked: bool) -> None:
     """Ask for what is missing of `part`; `checked` says that the whole will be compared with a known checksum."""
+    import requests
+
     version = _Version(part)
     if not checked and not version.known:
         # Nothing would tell if the pieces were of two versions of the file.
@@ -272,7 +277,9 @@ def _size(path: Path) -> int:
 
 def _wording(error: Exception) -> str:
     """Return the cause of a failed request, without the layers of wrapping around it."""
-    if isinstance(error, requests.Timeout):
+    from requests import Timeout
+
+    if isinstance(error, Timeout):
         return "the server does not answer in time"
     if any(isinstance(cause, http.client.IncompleteRead) for cause in (error, *error.args)):
         return "connection closed before the end"

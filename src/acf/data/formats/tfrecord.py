@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from acf.errors import DataError
+from acf.extras import needed_by
 
 MAX_BYTES = 2**28
 """Largest record that is read into memory."""
@@ -68,7 +69,8 @@ def feature(example: bytes, name: str, where: str) -> bytes:
 
 def masked_checksum(content: bytes) -> int:
     """Return the masked CRC-32C of the format."""
-    import google_crc32c
+    with needed_by("a TFRecord file"):
+        import google_crc32c
 
     checksum = google_crc32c.value(content)
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -39,6 +39,13 @@ class Labels(BaseModel):
                 raise ValueError(f"label {largest} has no name among {len(self.names)}")
         return self
 
+    @property
+    def classes(self) -> int | None:
+        """Number of classes: that of their names, or else one more than the largest label; None without labels."""
+        if self.train is None or self.test is None:
+            return None
+        return max([*self.train, *self.test], default=-1) + 1 if self.names is None else len(self.names)
+
     def content(self) -> bytes:
         """Return the content of labels.json."""
         return (json.dumps(self.model_dump(), separators=(",", ":")) + "\n").encode()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from acf.data.formats.npy import write_npy
 from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import Split
 from acf.data.sources.image_dataset import ImageDataset
+from acf.extras import needed_by
 
 SPLIT_SEED = 0
+NEEDS = "the data set digits"
 DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -39,9 +41,7 @@ class Digits(ImageDataset):
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Write both splits into `scratch`; nothing is fetched."""
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
+        digits = _bundled()
         images = digits.images.astype(np.uint8)
         paths: dict[Split, Path] = {}
         for split, indices in split_indices(digits.target).items():
@@ -51,16 +51,22 @@ class Digits(ImageDataset):
 
     def labels(self, downloads: Downloads) -> Labels:
         """Return the digits, in the order of the split."""
-        from sklearn.datasets import load_digits
-
-        target = load_digits().target
+        target = _bundled().target
         parts = {split: target[indices].tolist() for split, indices in split_indices(target).items()}
         return Labels(names=DIGITS, **parts)
 
 
+def _bundled() -> Any:
+    """Return the images and digits that scikit-learn brings along."""
+    with needed_by(NEEDS):
+        from sklearn.datasets import load_digits
+    return load_digits()
+
+
 def split_indices(labels: np.ndarray) -> dict[Split, np.ndarray]:
     """Return the indices of the training and the test images, disjoint and together all of `labels` (N,)."""
-    from sklearn.model_selection import train_test_split
+    with needed_by(NEEDS):
+        from sklearn.model_selection import train_test_split
 
     train, test = train_test_split(
         np.arange(len(labels)),

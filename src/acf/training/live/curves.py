@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from acf.errors import ConfigError
+from acf.extras import install_command
 from acf.registry import SINKS, require, resolve
 from acf.training.live.sink import Sink
 
@@ -82,9 +83,9 @@ def require_sinks(names: Sequence[str]) -> None:
             import_module(package)
         except Exception as error:  # a module can fail in any way while it is imported
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            remedy = f"{command}, or leave" if (command := install_command(package)) else "leave"
             raise ConfigError(
-                f"curves cannot be shown by {name} ({reason}); pip install 'acf[live]', or leave {name} out of --live "
-                "and ACF_LIVE"
+                f"curves cannot be shown by {name} ({reason}); {remedy} {name} out of --live and ACF_LIVE"
             ) from None
 
 

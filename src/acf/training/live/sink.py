@@ -12,6 +12,12 @@ LABELS = {
     "learning_rate": "train/learning_rate",
     "validation_bits_per_dim": "validation/bits_per_dim",
     "validation_se": "validation/bits_per_dim_se",
+    "train_cross_entropy": "train/cross_entropy",
+    "train_accuracy": "train/accuracy",
+    "validation_cross_entropy": "validation/cross_entropy",
+    "validation_cross_entropy_se": "validation/cross_entropy_se",
+    "validation_accuracy": "validation/accuracy",
+    "validation_accuracy_se": "validation/accuracy_se",
 }
 """What a sink calls each column of the history but `step`, which is every curve's horizontal axis."""
 

@@ -1,0 +1,1 @@
+"""What `python -m mkdocs build` calls, beside its plugins (mkdocs.yml)."""
