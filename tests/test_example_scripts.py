@@ -9,13 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 import acf
 from tests.building_blocks.ranks import needs_gloo
 
 FOLDER = Path(__file__).parents[1] / "examples"
-NAMES = ("digits", "plain_loop", "lightning_flow", "robust_classifier")
+NAMES = ("digits", "plain_loop", "robust_classifier")
 TINY = {"shape": (1, 8, 8), "levels": 17, "blocks": [1], "idim": 8, "fc_blocks": 0, "squeeze_first": True}
 
 
@@ -47,31 +46,42 @@ def test_the_plain_loop_trains_certifies_and_saves(
     assert acf.certify(acf.load(tmp_path / "flow")).worst < 1
 
 
-def test_the_lightning_module_trains_certifies_and_saves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("lightning")
-    monkeypatch.chdir(tmp_path)
-    state = torch.random.get_rng_state()
-    module = example("lightning_flow", monkeypatch)
-    monkeypatch.setattr(module.lightning, "seed_everything", lambda *args, **kwargs: None)  # it sets the environment
-    module.main(2, str(tmp_path / "flow"))
-    torch.random.set_rng_state(state)
-    assert "bits/dim" in capsys.readouterr().out
-    assert acf.certify(acf.load(tmp_path / "flow")).worst < 1
-
-
-@needs_gloo
-def test_two_processes_train_one_flow(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, FOLDER / "ddp.py", "--steps", "2", "--batch-size", "4", "--folder", tmp_path / "flow"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+def _python(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+LIGHTNING = """
+import contextlib, sys, torch
+for name in ("nms", "qnms"):  # which the CPU build of torchvision lacks, and Lightning imports it where it is installed
+    with contextlib.suppress(RuntimeError):
+        torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+import lightning_flow
+lightning_flow.CONFIG |= {"blocks": [1], "idim": 8, "fc_blocks": 0, "evaluation_log_det": {"exact_terms": 4}}
+lightning_flow.main(2, sys.argv[1])
+"""
+
+
+def test_the_lightning_module_trains_certifies_and_saves(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    done = _python("-c", LIGHTNING, tmp_path / "flow", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "bits/dim" in done.stdout
+    assert acf.certify(acf.load(tmp_path / "flow")).worst < 1
+
+
+@needs_gloo
+def test_two_processes_train_one_flow(tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", FOLDER / "ddp.py"]
+    done = _python(*launch, "--steps", "2", "--batch-size", "4", "--folder", tmp_path / "flow", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "between processes: 0.0e+00" in done.stdout
     assert acf.certify(acf.load(tmp_path / "flow")).worst < 1
@@ -80,7 +90,7 @@ def test_two_processes_train_one_flow(tmp_path: Path) -> None:
 def test_the_classifier_keeps_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accuracy under attack is never below what is certified, and a stronger attack does succeed."""
     found = example("robust_classifier", monkeypatch).main(40, 8, 60)
-    assert found["bound"] <= 1.01
+    assert 0.5 < found["bound"] <= 1.1
     assert found["accuracy"] > 0.5
     for radius in (0.1, 0.25, 0.5):
         assert found[f"certified {radius}"] <= found[f"attacked {radius}"]

@@ -197,3 +197,11 @@ def test_shares_cover_a_batch() -> None:
             assert [s for share in shares for s in range(share.start, share.stop)] == list(range(total))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert BatchShare(1, 3, 4).rows(torch.arange(4)).tolist() == [1, 2]
+
+
+def test_replicas_within_a_process_are_refused() -> None:
+    """nn.DataParallel asks every module within the model for replicas, before it looks at any input."""
+    model = torch.nn.Sequential(flow_of("none"))
+    with pytest.raises(InputError, match=r"acf\.DataParallelFlow\(flow\)"):
+        for module in model.modules():
+            module._replicate_for_data_parallel()

@@ -37,12 +37,12 @@ def exported_transform(flow: Flow) -> ExportedProgram:
         flow: left as it is.
     """
     flow = copy.deepcopy(flow).eval()
-    like, batch = cast(Tensor, first_parameter(flow)), 2
+    like, batch = cast(Tensor, first_parameter(flow)), 3
     arguments = [like.new_full((batch, *flow.shape), 0.5)]
     config = flow.config.condition
     if config.classes is not None:
         arguments.append(torch.zeros(batch, dtype=torch.int64, device=like.device))
     elif config.size is not None:
         arguments.append(like.new_zeros(batch, config.size))
-    rows = Dim("batch", min=1)
-    return export(_ForwardMap(flow), tuple(arguments), dynamic_shapes=(({0: rows},) * len(arguments) + (None,))[:2])
+    shapes = tuple({0: Dim("batch")} for _ in arguments)
+    return export(_ForwardMap(flow), tuple(arguments), dynamic_shapes=shapes)

@@ -137,6 +137,12 @@ class Flow(HubMethods, nn.Module):
         self._wrapped = True
         return []
 
+    def _replicate_for_data_parallel(self) -> "Flow":
+        raise InputError(
+            "nn.DataParallel would draw the same noise on every device and forget what the first batch sets: train with "
+            "one process per device instead, started by torchrun, and model = acf.DataParallelFlow(flow)"
+        )
+
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return z = f(x) (B, D) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
@@ -150,7 +156,8 @@ class Flow(HubMethods, nn.Module):
     @not_compiled
     def _check(self, x: Tensor) -> None:
         self._check_form(x)
-        self.preprocessing.require_values(x)
+        if not torch.compiler.is_exporting():  # a program is made of operations, not of values
+            self.preprocessing.require_values(x)
 
     def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return log p(x), or log p(x | c), (B,) in nats: an unbiased estimate, or exact; errors as `forward`."""
