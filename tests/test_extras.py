@@ -98,15 +98,19 @@ def test_a_data_set_that_lacks_a_package_is_broken_and_says_so(tmp_path: Path, m
     assert entry.problem == "data set 'pictures' needs seaborn, which is not installed: pip install 'acf[report]'"
 
 
-# Runs in a process of its own, in which no optional package can be imported.
+# Runs in a process of its own, in which no optional package can be found.
 BARE = """
 import json, sys
-from importlib.abc import MetaPathFinder
-class Missing(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in MODULES:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Missing())
+
+class WithoutOptional:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in MODULES else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(WithoutOptional, sys.meta_path)
 from acf.cli import main
 for command in COMMANDS:
     sys.argv = ["acf", *command]
@@ -116,21 +120,12 @@ for command in COMMANDS:
         print(json.dumps([command[0], end.code]), file=sys.stderr)
 """
 RUN = ("--experiment", "digits", "--variant", "resflow")
-WORKING = [
-    ("--help",),
-    ("data", "list"),
-    ("data", "verify", "digits"),
-    ("explain", "train", *RUN),
-    ("train", *RUN),
-    ("evaluate", *RUN),
-    ("audit", *RUN),
-    ("baselines", "--experiment", "digits"),
-    ("runs",),
-]
+WORKING = [("--help",), ("data", "list"), ("train", *RUN), ("evaluate", *RUN)]
 LACKING = {
     ("prepare", "--dataset", "fashion-mnist"): ("requests", "data"),
     ("sample", *RUN): ("pillow", "data"),
     ("report", "--experiment", "digits"): ("pandas", "report"),
+    ("export", *RUN, "--to", "exported"): ("pandas", "report"),
     ("readme",): ("pandas", "report"),
     ("toy", "moons"): ("seaborn", "report"),
     ("sync",): ("dvc", "pipeline"),
@@ -142,9 +137,7 @@ def test_without_optional_packages_models_are_trained_and_measured(study: Callab
     brought = {"jinja2", "markupsafe"}  # by torch
     modules = {names.get(package, package.replace("-", "_")) for package in set(_imported()) - NEEDED - brought}
     program = BARE.replace("MODULES", repr(modules)).replace("COMMANDS", repr([*WORKING, *LACKING]))
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=study(), capture_output=True, text=True, check=False, timeout=300
-    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=study(), capture_output=True, text=True, check=False)
     lines = [f'["{command[0]}", 0]' for command in WORKING]
     for command, (package, extra) in LACKING.items():
         lines.append(f"error: acf {command[0]} needs {package}, which is not installed: pip install 'acf[{extra}]'")

@@ -95,13 +95,13 @@ def data_list(
 def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Recompute the content hashes of a prepared data set."""
     from acf.data import verify as check
-    from acf.registry import DATASETS, require
+    from acf.registry import datasets, require
     from acf.stages.project import Project
 
-    require(DATASETS, dataset, "data set")
+    require(datasets(), dataset, "data set")
     manifest = check(dataset, Project().data)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
-    print(f"{dataset}: content verified, {counts} images")
+    print(f"{dataset}: content verified, {counts} {manifest.unit}")
 
 
 @app.command()

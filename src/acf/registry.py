@@ -64,6 +64,9 @@ DATASETS = {
     "celebahq256": "acf.data.sources.celebahq:CelebAHQ256",
 }
 
+# Data sets of vectors: CSV and parquet files of one's own.
+TABLES: dict[str, str] = {}
+
 # Gains are counted from the last that can be fitted.
 BASELINES = {
     "uniform": "acf.evaluation.densities:Uniform",
@@ -71,7 +74,14 @@ BASELINES = {
     "gaussian": "acf.evaluation.densities:FullGaussian",
 }
 
-# What is looked at in trained models, a stage each, in the order of the report; `AnalysesConfig` has their settings.
+# The same for vectors.
+BASELINES_OF_VECTORS = {
+    "diagonal": "acf.evaluation.densities:DiagonalGaussian",
+    "gaussian": "acf.evaluation.densities:VectorGaussian",
+}
+
+# What is looked at in trained models of images, a stage each, in the order of the report; `AnalysesConfig` has their
+# settings.
 ANALYSES = {
     "interpolation": "acf.evaluation.analyses.interpolation:interpolation",
     "attributes": "acf.evaluation.analyses.attributes:attributes",
@@ -92,6 +102,11 @@ SECTIONS = {
     "audit": "acf.reporting.sections.audit_section:section",
     "densities": "acf.reporting.sections.densities_section:section",
 }
+
+
+def datasets() -> dict[str, str]:
+    """Return all data sets, of images and of vectors."""
+    return {**DATASETS, **TABLES}
 
 
 def require(table: dict[str, str], name: str, what: str) -> None:

@@ -6,14 +6,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from acf.data.sources.table import Table
+from acf.registry import DATASETS, TABLES
+from acf.runs.recipe import code_hashes
 from tests.data.sources import CASES, CLASSES, shrink
 
 ROOT = Path(__file__).parents[2]
+CODE_HASHES = cache(code_hashes)
 
 
 class FileServer(ThreadingHTTPServer):
@@ -146,9 +151,24 @@ def tried(tmp_path: Path, server: FileServer) -> Callable[[str, str, int], tuple
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the mirror in `mirror` and data sets cut down to the cases."""
+    """A folder to work in, with the mirror in `mirror` and data sets cut down to the cases.
+
+    The hashes of the code, which take a second, are computed once for all tests.
+    """
     shrink(monkeypatch)
+    monkeypatch.setattr("acf.stages.prepare.code_hashes", CODE_HASHES)
     (tmp_path / "mirror").mkdir()
     (tmp_path / "params.yaml").touch()
     monkeypatch.setenv("ACF_MIRROR", str(tmp_path / "mirror"))
     return tmp_path
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
+    """Register a class as the data set `own`, a table among the tables."""
+
+    def register(made: type) -> None:
+        monkeypatch.setitem(TABLES if issubclass(made, Table) else DATASETS, "own", f"{__name__}:Own")
+        monkeypatch.setattr(f"{__name__}.Own", made, raising=False)
+
+    return register

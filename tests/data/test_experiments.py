@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 256
 """Attention over more is slow on a CPU."""
 LARGE = ("celebahq64", "celebahq256")
+ALIKE = {"cifar10": "imagenet64", "svhn": "imagenet64", "imagenet32": "imagenet64"}
+"""Colour images with the model of another experiment; tests/data/test_sources.py prepares all data sets."""
 # Beside the model: as few steps and images as the fixtures have.
 TRAINING = {"steps": 2, "warmup_steps": 1, "validation_images": 2, "validate_every": 2}
 
@@ -49,12 +51,12 @@ def largest_map(name: str) -> int:
 
 
 def cases() -> list[ParameterSet]:
-    """Every data set with and without attention; large ones, and attentions that come later or take long, are slow."""
+    """Every data set with and without attention; large ones, those like another, and attentions that come later or take long, are slow."""
     found = []
     for name in sorted(CASES):
         for variant in Params(ROOT / "params.yaml").variants(name):
             quick = variant == "resflow" or (variant == "acf-l2" and largest_map(name) <= MAX_TOKENS)
-            quick = quick and name not in LARGE
+            quick = quick and name not in LARGE and name not in ALIKE
             found.append(pytest.param(name, variant, marks=() if quick else pytest.mark.slow))
     return found
 

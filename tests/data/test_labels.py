@@ -16,22 +16,10 @@ from acf.data.sources.arrays import ArrayFile
 from acf.data.sources.folder import ImageFolder
 from acf.data.sources.registered import dataset_source
 from acf.errors import DataError
-from acf.registry import DATASETS
 from acf.stages.prepare import describes, prepare
 from tests.data.sources import CASES, classes, flip, png, random_images, written
 
 NONE = {"names": None, "train": None, "test": None}
-
-
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
-    """Register a class as the data set `own`."""
-
-    def register(made: type) -> None:
-        monkeypatch.setitem(DATASETS, "own", f"{__name__}:Own")
-        monkeypatch.setattr(f"{__name__}.Own", made, raising=False)
-
-    return register
 
 
 def test_labels_of_digits_are_those_of_the_images(tmp_path: Path) -> None:

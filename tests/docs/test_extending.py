@@ -17,6 +17,7 @@ from PIL import Image
 import acf.registry
 from acf.data.prepared.tensors import Images
 from acf.evaluation.analysis import Analysed
+from acf.flows.dequantise import bits_per_dim_of
 from acf.registry import ANALYSES, resolve
 from acf.reporting.analysis_files import part_of
 from acf.reporting.page_parts import AnalysedModel
@@ -24,7 +25,9 @@ from acf.settings import analysis_config
 from acf.settings.config import EvaluationConfig
 from acf.settings.params import Params, Run
 from acf.stages.prepare import prepare
+from acf.training.tasks.task import task_of
 from tests.evaluation.small_flow import LEVELS, small_flow
+from tests.training.trainers import trainer
 
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
 
@@ -110,6 +113,22 @@ def test_a_data_set_is_prepared(
     assert (manifest.shape, manifest.levels) == ((1, 16, 16), 32)
     (keys,) = (yaml.safe_load(block.code) for block in blocks("A data set") if block.language == "yaml")
     assert set(keys) == {"faces", "scans"}
+
+
+def test_a_task_is_trained(added: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    added("A task")
+    (line,) = (yaml.safe_load(block.code) for block in blocks("A task") if block.language == "yaml")
+    run = trainer(tmp_path, {"blocks": [1], "fc_blocks": 0}, **line["resflow"]["training"])
+    flow, batch = run.flow.train(), torch.rand(4, 1, 8, 8)
+    flow.log_prob(batch)  # sets scales
+    task = task_of(run.config)
+    assert type(task).__name__ == "Mirrored"
+    torch.manual_seed(0)
+    found = task.measure(flow, batch, None, None)["bits_per_dim"]
+    torch.manual_seed(0)
+    nats = (flow.log_prob(batch) + flow.log_prob(batch.flip(-1))) / 2
+    torch.testing.assert_close(found, bits_per_dim_of(nats, flow.config))
+    run.run()
 
 
 def test_a_variant_and_an_experiment_are_read_from_params(tmp_path: Path) -> None:

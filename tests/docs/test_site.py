@@ -112,11 +112,11 @@ def public_names() -> list[str]:
     return [f"acf.{name}" for name in acf.__all__] + [f"acf.lipschitz.{name}" for name in acf.lipschitz.__all__]
 
 
-@pytest.mark.parametrize("name", public_names())
-def test_every_public_name_has_an_entry_in_the_reference(site: Path, pages: dict[Path, Document], name: str) -> None:
-    entries = [page for page, document in pages.items() if name in document.anchors]
-    assert len(entries) == 1
-    assert entries[0].is_relative_to(site / "reference")
+def test_every_public_name_has_an_entry_in_the_reference(site: Path, pages: dict[Path, Document]) -> None:
+    reference = [document for page, document in pages.items() if page.is_relative_to(site / "reference")]
+    entries = {name: sum(name in document.anchors for document in reference) for name in public_names()}
+    assert len(entries) > 25
+    assert {name: count for name, count in entries.items() if count != 1} == {}
 
 
 def test_every_statement_that_code_and_tests_name_stands_in_the_mathematics() -> None:

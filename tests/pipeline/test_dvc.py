@@ -66,6 +66,7 @@ def test_dvc_evaluation_parameters_retrain_nothing(dvc: Project) -> None:
     assert dvc.metrics("resflow")["draws"] == 1
 
 
+@pytest.mark.slow  # the clone in tests/pipeline/test_snakemake.py has the same under both engines
 def test_comments_in_the_code_do_not_train_again(dvc: Project) -> None:
     code = dvc.root / "src/acf/training/__init__.py"
     before = code.read_text()

@@ -78,6 +78,7 @@ def test_one_engine_runs_at_a_time(snakemake: Project, tmp_path: Path) -> None:
     assert project.snakemake() == ["report --experiment digits"]
 
 
+@pytest.mark.slow  # the clone above has nothing to do either
 def test_snakemake_second_run_does_nothing(snakemake: Project) -> None:
     assert snakemake.snakemake() == []
 

@@ -20,7 +20,7 @@ and the device's name, which has the number of threads, as many as the engine gi
 TIMED_HEADINGS = {
     "training time",
     "evaluation time",
-    "evaluation images/s",
+    "evaluations/s",
     "images/s",
     "recipe of evaluation",
     "device",

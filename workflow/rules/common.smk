@@ -25,6 +25,8 @@ MODEL_FILES = [f"models/{RUN}/{name}" for name in ("model.safetensors", "config.
 PICTURES = ("samples.png", "reconstructions.png", "temperatures.png", "nearest.png")
 SAMPLE_PICTURES = [f"samples/{RUN}/{name}" for name in PICTURES]
 SAMPLE_NUMBERS = f"samples/{RUN}/samples.json"
+PAIRS = f"samples/{RUN}/pairs.png"
+ROW_FILES = [f"samples/{RUN}/rows.csv", f"samples/{RUN}/rows.json"]
 METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
 BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
 REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md", "table.tex")]
@@ -88,7 +90,7 @@ def threads_of(stage):
 
     def number(wildcards):
         experiment = wildcards.experiment
-        shape = dataset_source(STUDY.dataset(experiment)).shape
+        shape = dataset_source(STUDY.dataset(experiment)).shape or (1,)  # of a table, which has few columns
         if stage == "baselines":
             values = covariance(shape)
         else:
@@ -140,7 +142,9 @@ def data_and_model_for(analysis):
 def files_of(wildcards):
     """All files that the report on an experiment is made from."""
     experiment = wildcards.experiment
-    per_run = [*MODEL_FILES, *METRICS_FILES, *SAMPLE_PICTURES, SAMPLE_NUMBERS]
+    images = STUDY.is_of_images(experiment)
+    sampled = [*SAMPLE_PICTURES, SAMPLE_NUMBERS] if images else [*ROW_FILES, PAIRS]
+    per_run = [*MODEL_FILES, *METRICS_FILES, *sampled]
     analysed = [
         file
         for analysis, run in STUDY.analysed(experiment)

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from acf.data.download.downloads import DOWNLOADS
 from acf.data.prepared.labels import labels_path
-from acf.data.prepared.manifest import ROOT, SPLITS, manifest_path, read_manifest
+from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, manifest_path, read_manifest
 from acf.data.prepared.tensors import tensor_path
-from acf.data.sources.image_dataset import ImageDataset
+from acf.data.sources.dataset import Dataset
 from acf.data.sources.registered import dataset_source
 from acf.errors import ConfigError, DataError, MissingPackageError
-from acf.registry import DATASETS
+from acf.registry import datasets
 
 State = Literal["ready", "partial", "missing", "manual", "broken"]
 
@@ -28,9 +28,9 @@ class Entry:
         name: its key in the registry.
         state: ready (prepared; content not recomputed), partial (something is there, `acf prepare` goes on),
             missing, manual (missing, and a person has to fetch it), or broken (its class cannot be used).
-        images: numbers of training and test images, if ready.
-        shape: (C, H, W).
-        levels: number of values of a pixel.
+        images: numbers of training and test images or rows, if ready.
+        shape: (C, H, W), or of a table that is ready (D,).
+        levels: number of values of a pixel; None for a table.
         bytes: of the download; None where it is not known.
         licence: of the images.
         source: where they come from.
@@ -41,7 +41,7 @@ class Entry:
     name: str
     state: State
     images: tuple[int, int] | None = None
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
     levels: int | None = None
     bytes: int | None = None
     licence: str | None = None
@@ -56,7 +56,7 @@ class Entry:
 
 def overview(root: Path = ROOT) -> list[Entry]:
     """Return the state of every registered data set, from manifests and file names only."""
-    return [_entry(name, Path(root)) for name in sorted(DATASETS)]
+    return [_entry(name, Path(root)) for name in sorted(datasets())]
 
 
 def _entry(name: str, root: Path) -> Entry:
@@ -64,19 +64,21 @@ def _entry(name: str, root: Path) -> Entry:
         source = dataset_source(name)
     except (ConfigError, MissingPackageError) as error:
         return Entry(name, "broken", problem=str(error))
-    state, images = _state(source, root)
-    facts = (source.shape, source.levels, source.bytes, source.licence, source.source, source.citation)
+    state, manifest = _state(source, root)
+    images = (manifest.counts["train"], manifest.counts["test"]) if manifest else None
+    shape = manifest.shape if manifest else source.shape
+    facts = (shape, source.levels, source.bytes, source.licence, source.source, source.citation)
     return Entry(name, state, images, *facts)
 
 
-def _state(source: ImageDataset, root: Path) -> tuple[State, tuple[int, int] | None]:
+def _state(source: Dataset, root: Path) -> tuple[State, Manifest | None]:
     files = [*(tensor_path(source.name, split, root) for split in SPLITS), labels_path(source.name, root)]
     try:
         manifest = read_manifest(source.name, root)
     except DataError:
         manifest = None
     if manifest and all(path.is_file() for path in files):
-        return "ready", (manifest.counts["train"], manifest.counts["test"])
+        return "ready", manifest
     downloads = root / DOWNLOADS / source.name
     fetched = [path for path in downloads.glob("*") if path.name != "lock"] if downloads.is_dir() else []
     if fetched or manifest_path(source.name, root).exists() or any(path.exists() for path in files):

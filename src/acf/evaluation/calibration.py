@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
-from acf.evaluation.likelihood import check_images, dequantised
+from acf.data.prepared.tensors import Images, Vectors
+from acf.evaluation.likelihood import check_samples, dequantised
 from acf.flows.classifying import ClassifyingFlow
 
 BINS = 15
@@ -20,7 +20,7 @@ RESAMPLES = 1000
 
 @torch.no_grad()
 def class_log_probabilities(
-    flow: ClassifyingFlow, images: Images | Tensor, draws: int, batch_size: int, generator: torch.Generator
+    flow: ClassifyingFlow, images: Images | Vectors | Tensor, draws: int, batch_size: int, generator: torch.Generator
 ) -> Tensor:
     """Return log p(y | k) in nats of every class y, (N, K) in float64 on the CPU.
 
@@ -29,7 +29,7 @@ def class_log_probabilities(
 
     Args:
         flow: with classification heads, in evaluation mode.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or vectors (N, D).
         draws: number of draws per image.
         batch_size: number of images at a time.
         generator: source of the noise, on the CPU.
@@ -37,11 +37,11 @@ def class_log_probabilities(
     Raises:
         DataError: the images have the wrong type or shape.
     """
-    check_images(flow, images[:0])
+    check_samples(flow, images[:0])
     parameter = next(flow.parameters())
     of_draws = []
     for _ in range(draws):
-        batches = dequantised(images, flow.config.grey_levels, generator, batch_size, parameter.dtype)
+        batches = dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype)
         logits = [flow.classify(x.to(parameter.device)).cpu().double() for x in batches]
         of_draws.append(torch.cat(logits).log_softmax(1))
     return torch.stack(of_draws).logsumexp(0) - math.log(draws)

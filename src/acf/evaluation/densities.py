@@ -1,7 +1,7 @@
 """Densities fitted in closed form, without a network, that every flow has to beat.
 
-They are densities of dequantised images x = (k + u) / levels on [0, 1)^D, where D = C H W, k are the grey levels of an
-image and u is uniform in [0, 1)^D (arXiv 1511.01844).
+Of images, they are densities of dequantised images x = (k + u) / levels on [0, 1)^D, where D = C H W, k are the grey
+levels of an image and u is uniform in [0, 1)^D (arXiv 1511.01844). Of vectors, they are densities of these as they are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.errors import DataError
 from acf.evaluation.likelihood import dequantised
-from acf.registry import BASELINES, resolve
+from acf.registry import BASELINES, BASELINES_OF_VECTORS, resolve
 from acf.settings.config import EvaluationConfig
 
 CHUNK = 2**24
@@ -147,6 +147,67 @@ class FullGaussian:
         return -0.5 * white.square().sum(0) - constant
 
 
+class DiagonalGaussian:
+    """The Gaussian with mean and variance of each column of training vectors, and no covariances.
+
+    Args:
+        mean: (D,).
+        variance: (D,), divided by N.
+    """
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        self.mean, self.variance = mean, variance
+
+    @property
+    def parameters(self) -> int:
+        """2 D."""
+        return 2 * len(self.mean)
+
+    @classmethod
+    def fit(cls, images: Vectors) -> Self:
+        """Return the Gaussian of vectors, from two passes over pieces of them in float64."""
+        mean, covariance = _moments(images)
+        return cls(mean, covariance.diagonal())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log density in nats (B,) of x (B, D) in float64."""
+        squares = (x - self.mean).square() / self.variance
+        return -0.5 * (squares + (2 * math.pi * self.variance).log()).sum(1)
+
+
+class VectorGaussian(FullGaussian):
+    """The Gaussian with the mean and full covariance of training vectors, the covariance divided by N."""
+
+    @classmethod
+    def fit(cls, images: Vectors) -> Self:  # type: ignore[override]
+        """Return the Gaussian of vectors, from sums over pieces of them in float64.
+
+        Raises:
+            DataError: the covariance is singular, as where one column is the sum of others, or where there are no more
+                vectors than columns.
+        """
+        N, D = images.shape
+        mean, covariance = _moments(images)
+        smallest = float(torch.linalg.eigvalsh(covariance)[0])
+        if N <= D or smallest <= torch.finfo(torch.float32).eps * float(covariance.trace()):
+            raise DataError(f"the covariance of {D} columns over {N} rows is singular: one column follows from others")
+        return cls(mean, torch.linalg.cholesky(covariance))
+
+
+def _moments(vectors: Vectors) -> tuple[Tensor, Tensor]:
+    """Return mean (D,) and covariance (D, D), divided by N, in float64."""
+    N, D = vectors.shape
+    size = max(1, CHUNK // D)
+    mean = torch.zeros(D, dtype=torch.float64, device="cpu")
+    covariance = torch.zeros(D, D, dtype=torch.float64, device="cpu")
+    for piece in vectors.pieces(size):
+        mean += piece.double().sum(0) / N
+    for piece in vectors.pieces(size):
+        centred = piece.double() - mean
+        covariance.addmm_(centred.T, centred)
+    return mean, covariance / N
+
+
 def _flattened_pieces(images: Images) -> Iterator[Tensor]:
     """Yield all images, flattened to uint8 (B, D), with about `CHUNK` values at a time."""
     for piece in images.pieces(max(1, CHUNK // images[0].numel())):
@@ -154,14 +215,14 @@ def _flattened_pieces(images: Images) -> Iterator[Tensor]:
 
 
 def measure_baselines(
-    dataset: str, train: Images, test: Images, config: EvaluationConfig
+    dataset: str, train: Images | Vectors, test: Images | Vectors, config: EvaluationConfig
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Fit every registered baseline to `train` and measure its bits/dim on `test`, with its standard error.
 
     Args:
         dataset: name of the data set, for messages.
-        train: images that the densities are fitted to.
-        test: images that bits/dim is measured on.
+        train: images or vectors that the densities are fitted to.
+        test: images or vectors that bits/dim is measured on.
         config: number of test images, draws of the dequantisation noise, images at a time, and the seed.
 
     Returns:
@@ -174,29 +235,30 @@ def measure_baselines(
     """
     levels, test = test.levels, test.first(config.images)
     if len(test) < 2:
-        raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(test)}")
+        raise DataError(f"{dataset}: a standard error needs at least two test samples, there are {len(test)}")
     densities: dict[str, Density] = {}
     absent: dict[str, str] = {}
-    for name in BASELINES:
+    known = BASELINES_OF_VECTORS if levels is None else BASELINES
+    for name in known:
         try:
-            densities[name] = resolve(BASELINES, name, "baseline").fit(train)
+            densities[name] = resolve(known, name, "baseline").fit(train)
         except DataError as error:
             absent[name] = str(error)
     below = density_bits(densities, test, levels, config)
     entries = {
         name: {
-            "bits_per_dim": below[name].mean().item() + math.log2(levels),
+            "bits_per_dim": below[name].mean().item() + math.log2(levels or 1),
             "bits_per_dim_se": below[name].std().item() / math.sqrt(len(test)),
             "parameters": density.parameters,
         }
         for name, density in densities.items()
     }
     measured = {"test_images": len(test), "draws": config.draws, "baselines": entries, "not_available": absent}
-    return measured, {name: bits + math.log2(levels) for name, bits in below.items()}
+    return measured, {name: bits + math.log2(levels or 1) for name, bits in below.items()}
 
 
 def density_bits(
-    densities: dict[str, Density], images: Images | Tensor, levels: int, config: EvaluationConfig
+    densities: dict[str, Density], images: Images | Vectors | Tensor, levels: int | None, config: EvaluationConfig
 ) -> dict[str, Tensor]:
     """Return -log2 p(x) / D of each image under each density, as means over draws of the dequantisation noise.
 
@@ -206,8 +268,8 @@ def density_bits(
 
     Args:
         densities: by name.
-        images: uint8 (N, C, H, W).
-        levels: number of grey levels.
+        images: uint8 (N, C, H, W), or vectors (N, D).
+        levels: number of grey levels; None for vectors.
         config: number of draws, images at a time, and the seed.
 
     Returns:

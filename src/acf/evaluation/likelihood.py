@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.errors import DataError
 from acf.flows.dequantise import bits_per_dim_of, dequantise, dequantised
 from acf.flows.flow import Flow
@@ -27,6 +27,20 @@ def check_images(flow: Flow, images: Tensor) -> None:
         raise DataError(f"expected {expected}, got {images.dtype} {tuple(images.shape)}")
     if levels < 256 and images.numel() and int(images.max()) >= levels:
         raise DataError(f"expected {expected} with values below {levels}, got {int(images.max())}")
+
+
+def check_samples(flow: Flow, samples: Tensor) -> None:
+    """Do nothing if `samples` are images of the flow, as for `check_images`, or vectors (B, D) of it.
+
+    Raises:
+        DataError: type, shape or a value is another; says what was expected and what was given.
+    """
+    if flow.config.is_of_images:
+        check_images(flow, samples)
+    elif not samples.is_floating_point() or tuple(samples.shape[1:]) != flow.shape:
+        raise DataError(
+            f"expected vectors of real numbers (B, {flow.shape[0]}), got {samples.dtype} {tuple(samples.shape)}"
+        )
 
 
 def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -54,12 +68,12 @@ def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None =
 class Likelihood:
     """The bits/dim of each image in each draw of the noise, as the sum of three terms.
 
-    With D = C H W and z = f(x):
+    With D = C H W, or D values of a vector, and z = f(x):
 
     Attributes:
         log_prob_z: -log2 p(z) / D, (draws, images), float64 on the CPU.
         log_abs_det: -log2 |det dz/dx| / D, (draws, images), float64 on the CPU.
-        dequantisation: log2(levels).
+        dequantisation: log2(levels); 0 for vectors.
     """
 
     log_prob_z: Tensor
@@ -101,12 +115,16 @@ class Likelihood:
 
 
 @torch.no_grad()
-def measure(flow: Flow, images: Images | Tensor, draws: int, batch_size: int, generator: torch.Generator) -> Likelihood:
+def measure(
+    flow: Flow, images: Images | Vectors | Tensor, draws: int, batch_size: int, generator: torch.Generator
+) -> Likelihood:
     """Measure the bits/dim of each image `draws` times, with independent noise of dequantisation and estimator.
+
+    Those of vectors have no dequantisation: they are -log2 p(x) / D, which depends on the units of x.
 
     Args:
         flow: in evaluation mode.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or vectors (N, D).
         draws: number of draws per image.
         batch_size: number of images at a time.
         generator: source of the dequantisation noise, on the CPU. The estimator's noise comes from torch's global one.
@@ -114,18 +132,18 @@ def measure(flow: Flow, images: Images | Tensor, draws: int, batch_size: int, ge
     Raises:
         DataError: the images have the wrong type or shape.
     """
-    check_images(flow, images[:0])
+    check_samples(flow, images[:0])
     parameter = next(flow.parameters())
     nats_per_bit_per_dim = math.prod(flow.shape) * math.log(2)
     log_prob_z = torch.empty(draws, len(images), dtype=torch.float64, device="cpu")
     log_abs_det = torch.empty(draws, len(images), dtype=torch.float64, device="cpu")
     for draw in range(draws):
         start = 0
-        for x in dequantised(images, flow.config.grey_levels, generator, batch_size, parameter.dtype):
+        for x in dequantised(images, flow.config.levels, generator, batch_size, parameter.dtype):
             batch = slice(start, start + len(x))
             start += len(x)
             z, nats = flow(x.to(parameter.device))
             # To the CPU first, as MPS has no float64.
             log_prob_z[draw, batch] = -flow.base_log_prob(z).cpu().double() / nats_per_bit_per_dim
             log_abs_det[draw, batch] = -nats.cpu().double() / nats_per_bit_per_dim
-    return Likelihood(log_prob_z, log_abs_det, math.log2(flow.config.grey_levels))
+    return Likelihood(log_prob_z, log_abs_det, math.log2(flow.config.levels or 1))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.errors import TrainingError
 from acf.evaluation.calibration import class_log_probabilities, classification
 from acf.evaluation.likelihood import dequantised, measure
@@ -28,13 +28,13 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_flow(
-    flow: Flow, images: Images | Tensor, config: EvaluationConfig, labels: Sequence[int] | None = None
+    flow: Flow, images: Images | Vectors | Tensor, config: EvaluationConfig, labels: Sequence[int] | None = None
 ) -> Evaluation:
     """Certify `flow`, then measure its bits/dim and reconstruction error on `images`, and how its heads tell labels.
 
     Args:
         flow: left in evaluation mode, with the estimator of log-determinants of `config`.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or vectors (N, D).
         config: number of draws per image, images at a time, seed of the noise, and the estimator.
         labels: the class of each image, (N,), for a flow with classification heads; None for one without.
 
@@ -57,7 +57,7 @@ def evaluate_flow(
     if not torch.isfinite(likelihood.bits_per_dim).all():
         raise TrainingError("bits/dim is not finite on some test images; the model is broken, train it again")
     noise.manual_seed(config.seed)
-    batches = dequantised(images, flow.config.grey_levels, noise, config.batch_size)
+    batches = dequantised(images, flow.config.levels, noise, config.batch_size)
     metrics = likelihood.summary() | {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "certificate": certificate.as_dict(),

@@ -6,27 +6,31 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.runs.ranks import BatchShare
 from acf.settings.config import ModelConfig
 
 
 def dequantise(
     images: Tensor,
-    levels: int,
+    levels: int | None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     share: BatchShare | None = None,
 ) -> Tensor:
     """Return x = (k + u) / levels in [0, 1) with u uniform in [0, 1) (arXiv 1511.01844, section 3.1).
 
+    Vectors of real numbers, which have no levels, are returned as they are.
+
     Args:
-        images: grey levels k = 0, ..., levels - 1, any shape.
-        levels: number of grey levels.
+        images: grey levels k = 0, ..., levels - 1, any shape; or vectors.
+        levels: number of grey levels; None for vectors.
         generator: source of u, on the CPU; by default torch's global generator of the images' device.
         dtype: of the result.
         share: which rows `images` has of a batch that several processes share; u is drawn for the batch.
     """
+    if levels is None:
+        return images.to(dtype)
     shape = images.shape if share is None else (share.total, *images.shape[1:])
     if generator is None:
         noise = torch.rand(shape, device=images.device, dtype=dtype)
@@ -41,8 +45,8 @@ def dequantise(
 
 
 def dequantised(
-    images: Images | Tensor,
-    levels: int,
+    images: Images | Vectors | Tensor,
+    levels: int | None,
     generator: torch.Generator,
     batch_size: int,
     dtype: torch.dtype = torch.float32,

@@ -103,7 +103,7 @@ def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
             label = with_error(value, error)
             axes.annotate(label, (value, height), (0, 6), textcoords="offset points", ha="center", fontsize="small")
         axes.set_yticks(range(len(table)), list(table["row"]))
-        axes.set(xlabel="bits/dim on test images (lower is better)", ylim=(-0.5, len(table) - 0.3))
+        axes.set(xlabel=f"bits/dim on test {results.unit} (lower is better)", ylim=(-0.5, len(table) - 0.3))
         axes.grid(visible=False, axis="x")
 
     beyond = list(table["row"][table["bits_per_dim"] > high])

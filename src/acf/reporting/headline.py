@@ -10,7 +10,9 @@ from acf.reporting.paired_differences import PERCENT
 from acf.reporting.wording import count, interval, join, with_error
 
 
-def headline(rows: Mapping[str, pd.Series], bases: Mapping[str, str | None]) -> tuple[str, str | None]:
+def headline(
+    rows: Mapping[str, pd.Series], bases: Mapping[str, str | None], unit: str = "images"
+) -> tuple[str, str | None]:
     """Return the first sentence of a report, and the variant whose numbers it gives (None if it gives none).
 
     A variant is better than its base if the whole interval of its gain, one of all that hold at once, is above 0.
@@ -18,11 +20,12 @@ def headline(rows: Mapping[str, pd.Series], bases: Mapping[str, str | None]) -> 
     Args:
         rows: of the comparison table, by name.
         bases: per variant its base, None where it has none.
+        unit: what test samples are called, "images" or "rows".
     """
     compared = [rows[name] for name in bases if name in rows and pd.notna(rows[name]["base_gain"])]
     if not compared:
         if any(bases.values()):
-            return "No variant can be compared with its base: they are not measured yet on the same images.", None
+            return f"No variant can be compared with its base: they are not measured yet on the same {unit}.", None
         return "No variant of this experiment has a base to be compared with.", None
     best = max(compared, key=lambda row: row["base_gain"])
     base = rows[best["base"]]
@@ -31,22 +34,23 @@ def headline(rows: Mapping[str, pd.Series], bases: Mapping[str, str | None]) -> 
         pairs = len(compared)
         none = f"None of {pairs} variants is better than its base: " if pairs > 1 else ""
         closest = " comes closest, it" if pairs > 1 else ""
-        return f"{none}{best['row']}{closest} {_compared(best)} ({_surely(best, base)}), {_cost(best, base)}.", best[
-            "row"
-        ]
+        return (
+            f"{none}{best['row']}{closest} {_compared(best)} ({_surely(best, base, unit)}), {_cost(best, base)}.",
+            best["row"],
+        )
     best = max(better, key=lambda row: row["base_gain"])
     base = rows[best["base"]]
     others = [row["row"] for row in better if row is not best]
     also = f"; also better than {'their bases' if len(others) > 1 else 'its base'}: {join(others)}" if others else ""
-    how = f"{best['row']} {_compared(best)} ({_surely(best, base)}), {_cost(best, base)}"
+    how = f"{best['row']} {_compared(best)} ({_surely(best, base, unit)}), {_cost(best, base)}"
     return f"{how}{also}.", best["row"]
 
 
-def against_base(variant: pd.Series, base: pd.Series) -> str:
+def against_base(variant: pd.Series, base: pd.Series, unit: str = "images") -> str:
     """Return whether a variant is better or worse than its base, beyond the error."""
     if pd.isna(variant["base_gain"]):
-        return f"{variant['row']} cannot be compared with {base['row']}: they are not measured on the same images."
-    return f"{variant['row']} {_compared(variant)} ({_surely(variant, base)})."
+        return f"{variant['row']} cannot be compared with {base['row']}: they are not measured on the same {unit}."
+    return f"{variant['row']} {_compared(variant)} ({_surely(variant, base, unit)})."
 
 
 def as_sizes(variant: pd.Series, base: pd.Series) -> str:
@@ -64,12 +68,12 @@ def _compared(variant: pd.Series) -> str:
     return f"is {'better' if gain > 0 else 'worse'} than {variant['base']} by {amount}"
 
 
-def _surely(variant: pd.Series, base: pd.Series) -> str:
+def _surely(variant: pd.Series, base: pd.Series, unit: str) -> str:
     """Return the interval of a gain, and over what it is."""
     ends = interval(variant["base_gain_low"], variant["base_gain_high"], variant["base_gain_se"])
     number = variant["comparisons"]
     together = f", for {number} comparisons at once" if number > 1 else ""
-    images = f"{count(variant['test_images'])} test images"
+    images = f"{count(variant['test_images'])} test {unit}"
     own, other = int(variant["seeds"]), int(base["seeds"])
     if variant["base_gain_over"] == "images":
         over = f"over {images} only, one training each"

@@ -27,7 +27,6 @@ class DataFacts:
         licence: under which it is handed out.
         citation: what to cite.
         counts: numbers of images by split.
-        held_out: how many of the training images were left out of training, for validation; None if not known.
     """
 
     name: str
@@ -35,14 +34,16 @@ class DataFacts:
     licence: str
     citation: str
     counts: Mapping[str, int]
-    held_out: int | None
 
 
-def model_card(trained: TrainedModel, metrics: Metrics, data: DataFacts, licence: str, acf: str) -> str:
+def model_card(
+    trained: TrainedModel, settings: Mapping[str, Any], metrics: Metrics, data: DataFacts, licence: str, acf: str
+) -> str:
     """Return the text of the card, markdown below the metadata that the Hub reads.
 
     Args:
         trained: how the model was trained.
+        settings: of the training, as they were recorded; empty if they were not.
         metrics: what was measured of it.
         data: what it was trained on.
         licence: of the weights, as the Hub names it.
@@ -70,7 +71,7 @@ def model_card(trained: TrainedModel, metrics: Metrics, data: DataFacts, licence
         worst=bound(certificate.worst),
         worst_block=f" ({certificate.worst_block})",
         blocks=[(block.name, bound(block.upper)) for block in certificate.blocks],
-        training=_training(trained, metrics),
+        training=_training(trained, settings, metrics),
         limits=_limits(metrics, licence),
         general_limits=limits(config),
         origin=_origin(trained, metrics, acf),
@@ -80,6 +81,8 @@ def model_card(trained: TrainedModel, metrics: Metrics, data: DataFacts, licence
 
 
 def _header(config: ModelConfig, metrics: Metrics, licence: str) -> str:
+    found = metrics.classification
+    of_labels = [] if found is None else [{"type": "accuracy", "name": "accuracy", "value": found.accuracy}]
     name = f"{metrics.experiment}/{metrics.variant}, seed {metrics.seed}"
     result = {
         "task": {"type": "density-estimation", "name": "density estimation"},
@@ -87,13 +90,14 @@ def _header(config: ModelConfig, metrics: Metrics, licence: str) -> str:
         "metrics": [
             {"type": "bits_per_dim", "name": "bits/dim", "value": metrics.bits_per_dim},
             {"type": "lipschitz_bound", "name": "largest proven bound", "value": metrics.certificate.worst},
+            *of_labels,
         ],
     }
     return header(
         config,
         licence,
         datasets=[metrics.dataset],
-        metrics=["bits_per_dim"],
+        metrics=["bits_per_dim", *(entry["type"] for entry in of_labels)],
         **{"model-index": [{"name": name, "results": [result]}]},
     )
 
@@ -103,26 +107,35 @@ def _input(config: ModelConfig) -> str:
 
 
 def _data(data: DataFacts, config: ModelConfig) -> Rows:
-    held_out = NOT_AVAILABLE if data.held_out is None else count(data.held_out)
     return [
         ("data set", data.name),
         ("source", data.source),
         ("licence", data.licence),
         ("citation", data.citation),
         ("images", ", ".join(f"{count(number)} {split}" for split, number in data.counts.items())),
-        ("training images held out for validation", held_out),
         ("shape", " x ".join(map(str, config.shape))),
         ("levels", str(config.levels)),
     ]
 
 
 def _measured(metrics: Metrics) -> Rows:
-    parts = metrics.parts
+    parts, found = metrics.parts, metrics.classification
+    of_labels = (
+        []
+        if found is None
+        else [
+            (f"accuracy, of {found.classes} classes", with_error(found.accuracy, found.accuracy_se)),
+            ("cross-entropy, in nats", with_error(found.cross_entropy, found.cross_entropy_se)),
+            ("calibration error", with_error(found.calibration_error, found.calibration_error_se)),
+            ("calibration error if the confidences were right", decimal(found.calibration_error_floor)),
+        ]
+    )
     return [
         ("bits/dim", with_error(metrics.bits_per_dim, metrics.bits_per_dim_se)),
         ("its part of log p(z)", decimal(parts.log_prob_z)),
         ("its part of the log-determinant", decimal(parts.log_abs_det)),
         ("its part of dequantisation", decimal(parts.dequantisation)),
+        *of_labels,
         ("certificate: largest proven bound", bound(metrics.certificate.worst)),
         ("reconstruction error", scientific(metrics.reconstruction_error)),
         ("parameters", count(metrics.parameters)),
@@ -151,9 +164,12 @@ def _estimated(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _training(trained: TrainedModel, metrics: Metrics) -> Rows:
+def _training(trained: TrainedModel, settings: Mapping[str, Any], metrics: Metrics) -> Rows:
     after = NOT_AVAILABLE if trained.weights_step is None else count(trained.weights_step)
+    task = settings.get("task")
     return [
+        ("task", str(task["kind"]) if isinstance(task, dict) and "kind" in task else "density"),
+        ("training images held out for validation", str(settings.get("validation_images", NOT_AVAILABLE))),
         ("steps", count(metrics.train_steps)),
         ("weights of step", after),
         ("time", duration(metrics.train_seconds)),

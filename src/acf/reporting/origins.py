@@ -13,6 +13,11 @@ from acf.reporting.schemas import Metrics
 from acf.reporting.wording import ABSENT, NOT_AVAILABLE, count, duration, rate, scientific
 from acf.settings.params import Run
 
+DRAWN = {
+    "images": "Draws of the dequantisation noise and of the estimator",
+    "rows": "Draws of the estimator",
+}
+
 
 def facts(results: Results, seeds: Sequence[int]) -> list[tuple[str, str]]:
     """Return what holds for all numbers, or for the most of them, each under its name.
@@ -23,12 +28,15 @@ def facts(results: Results, seeds: Sequence[int]) -> list[tuple[str, str]]:
     """
     runs, baselines = results.runs, results.baselines
     measured = [
-        ("Test images", _same(count(metrics.test_images) for metrics in runs)),
-        ("Draws of the dequantisation noise and of the estimator", _same(str(metrics.draws) for metrics in runs)),
+        (f"Test {results.unit}", _same(count(metrics.test_images) for metrics in runs)),
+        (DRAWN[results.unit], _same(str(metrics.draws) for metrics in runs)),
         ("Estimator of the log-determinant in evaluation", _same(_settings(metrics.estimator) for metrics in runs)),
-        ("Images of the reconstruction error", _same(count(metrics.reconstruction_images) for metrics in runs)),
+        (
+            f"{results.unit.capitalize()} of the reconstruction error",
+            _same(count(metrics.reconstruction_images) for metrics in runs),
+        ),
     ]
-    measured_baselines = f"{count(baselines.test_images)} test images, {baselines.draws} draws"
+    measured_baselines = f"{count(baselines.test_images)} test {results.unit}, {baselines.draws} draws"
     return [
         ("Training seeds", ", ".join(map(str, seeds))),
         *(measured if runs else []),
@@ -47,7 +55,7 @@ def run_tables(results: Results, analysed: Sequence[AnalysisFile]) -> list[Table
         tables.append(Table(["machine", "device", "versions"], rows, "Machines, as the next tables name them.", left=3))
     if results.runs:
         heads = ["model", "seed", "training time", "steps", "trained on", "recipe of training"]
-        heads += ["evaluation time", "images/s", "evaluated on", "± of draws", "recipe of evaluation"]
+        heads += ["evaluation time", f"{results.unit}/s", "evaluated on", "± of draws", "recipe of evaluation"]
         rows = [_run(metrics, results, letters) for metrics in results.runs]
         tables.append(Table(heads, rows, "Trainings and evaluations, one row for each trained model."))
     if analysed:

@@ -19,7 +19,7 @@ from acf.reporting.results import Results
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import Column, cells, count, full, headings
 
-DETAILS = {"each seed", "steps", "log p(z)", "log-determinant", "dequantisation", "evaluation images/s", "device"}
+DETAILS = {"each seed", "steps", "log p(z)", "log-determinant", "dequantisation", "evaluations/s", "device"}
 """Headings of the columns that stand in a second table, so that the first one is no wider than a screen."""
 LINKED = re.compile(r"arXiv (\d{4}\.\d{4,5})|`([^`]+)`")
 # Followed by nothing or a space, so that a recipe such as 12e4567... is none.
@@ -99,6 +99,7 @@ def report_page(content: Content) -> str:
         "report.html.j2",
         recipe=content.recipe,
         experiment=results.experiment,
+        unit=results.unit,
         compared=_compared(results, content.seeds),
         headline=first,
         verdict=others,
@@ -144,5 +145,6 @@ def _compared(results: Results, seeds: Sequence[int]) -> str:
     trainings = "one training each" if len(seeds) == 1 else f"{len(seeds)} trainings each"
     return (
         f"Data set {results.dataset}. {', '.join(results.metrics)} ({trainings}) against densities fitted without a "
-        f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test images."
+        f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test "
+        f"{results.unit}."
     )

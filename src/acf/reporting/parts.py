@@ -27,9 +27,9 @@ def training(results: Results, looks: Looks) -> Section:
         ],
         notes=[
             f"Lines: training bits/dim of the batches, smoothed over {SPAN} rows of history.csv. Markers: bits/dim of "
-            "the averaged weights on validation images, held out of the training set, ± one standard error. The first "
-            f"steps may lie above the frame, and so may the test bits/dim of the {results.reference} baseline, dashed "
-            "where it does not."
+            f"the averaged weights on validation {results.unit}, held out of the training set, ± one standard error. "
+            f"The first steps may lie above the frame, and so may the test bits/dim of the {results.reference} "
+            "baseline, dashed where it does not."
         ],
     )
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from acf.data.prepared.manifest import Column
 from acf.errors import AcfError
-from acf.registry import BASELINES
+from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.result_files import read_table
 from acf.reporting.row_schemas import HistoryRow
 from acf.reporting.schemas import Baselines, Metrics, TrainedModel
@@ -67,11 +68,19 @@ class Results:
     """Per variant and seed of `metrics`, how the model was trained."""
     absent: Sequence[Absent] = ()
     """Runs that are not in `metrics`, and why."""
+    columns: Sequence[Column] | None = None
+    """Of the table that the flows are of; None for flows of images."""
 
     @property
     def reference(self) -> str:
         """The baseline that gains are counted from: of those that could be fitted, the last in the registry."""
-        return [name for name in BASELINES if name in self.baselines.baselines][-1]
+        known = BASELINES if self.columns is None else BASELINES_OF_VECTORS
+        return [name for name in known if name in self.baselines.baselines][-1]
+
+    @property
+    def unit(self) -> str:
+        """What the data set has, "images" or "rows"."""
+        return "images" if self.columns is None else "rows"
 
     def is_trained_for_density(self, variant: str) -> bool:
         """Whether bits/dim are what a variant is trained for, alone or among other things."""

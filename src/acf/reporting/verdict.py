@@ -16,6 +16,22 @@ THRESHOLD = 3
 """Differences from baselines of more standard errors than this count as real."""
 Rows = Mapping[str, pd.Series]
 
+SEEN = {
+    "images": "All rows see the same test images with the same noise",
+    "rows": "All models see the same test rows",
+}
+ADDED = {
+    "images": "log p(z), log-determinant and dequantisation add up to bits/dim.",
+    "rows": "log p(z) and log-determinant add up to bits/dim, that of the density of standardised values: there are no "
+    "grey levels, so there is no dequantisation, and bits/dim may be negative.",
+}
+RECONSTRUCTED = {
+    "images": "The reconstruction error is the largest absolute difference between a test image and "
+    "inverse(forward(image)).",
+    "rows": "The reconstruction error is the largest absolute difference between a standardised test row and "
+    "inverse(forward(row)).",
+}
+
 
 def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     """Return sentences: which variant is better than its base, flows against baselines, the others, unequal conditions.
@@ -24,7 +40,7 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     """
     rows: Rows = {row["row"]: row for _, row in table.iterrows()}
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
-    sentence, named = headline(rows, results.bases)
+    sentence, named = headline(rows, results.bases, results.unit)
     pairs = [
         (rows[variant], rows[base])
         for variant, base in results.bases.items()
@@ -34,36 +50,37 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
         sentence,
         *(_against_baseline(rows, name, results) for name in dict.fromkeys([results.reference, best])),
         *(f"The {name} baseline is not available: {why}." for name, why in results.baselines.not_available.items()),
-        *(against_base(variant, base) for variant, base in pairs if variant["row"] != named),
+        *(against_base(variant, base, results.unit) for variant, base in pairs if variant["row"] != named),
         *(as_sizes(variant, base) for variant, base in pairs if variant["parameters"] != base["parameters"]),
         *_without_density(results),
-        *_unequal(table),
+        *_unequal(table, results.unit),
     ]
 
 
 def notes(table: pd.DataFrame, results: Results) -> list[str]:
     """Return what the table's numbers mean, for the foot of the table."""
     flows = table[table["kind"] == "flow"]
-    lines = ["bits/dim on test images, lower is better, ± one standard error."]
+    unit = results.unit
+    lines = [f"bits/dim on test {unit}, lower is better, ± one standard error."]
     if (flows["se_over"] == "seeds").any():
         numbers = sorted(set(flows["seeds"]))
         seeds = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
         lines.append(
             f"Flows: mean over {seeds} seeds, standard error between the seeds; baselines: standard error over test "
-            "images."
+            f"{unit}."
         )
     else:
-        lines.append("The standard error is over test images (one seed: differences between trainings are not in it).")
+        lines.append(f"The standard error is over test {unit} (one seed: differences between trainings are not in it).")
     return [
         *lines,
         f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of the variant "
-        "without attention on the same branch minus the row's. All rows see the same test images with the same noise, "
-        "so both are paired over images, and so are their standard errors.",
-        *_on_intervals(flows),
-        "log p(z), log-determinant and dequantisation add up to bits/dim.",
+        f"without attention on the same branch minus the row's. {SEEN[unit]}, so both are paired over {unit}, and so "
+        "are their standard errors.",
+        *_on_intervals(flows, unit),
+        ADDED[unit],
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",
         *_on_labels(table),
-        "The reconstruction error is the largest absolute difference between a test image and inverse(forward(image)).",
+        RECONSTRUCTED[unit],
     ]
 
 
@@ -76,17 +93,17 @@ def _on_labels(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _on_intervals(flows: pd.DataFrame) -> list[str]:
+def _on_intervals(flows: pd.DataFrame, unit: str) -> list[str]:
     compared = flows[flows["base_gain"].notna()]
     if compared.empty:
         return []
     number = len(compared)
     together = f" (Bonferroni, {number} comparisons)" if number > 1 else ""
-    over = "test images only: another training of the same flow may differ by more, which one seed cannot tell"
+    over = f"test {unit} only: another training of the same flow may differ by more, which one seed cannot tell"
     if (compared["base_gain_over"] != "images").all():
         df = int(compared["base_gain_training_df"].max())
         over = (
-            "test images and over trainings, whose variance is taken as the same for all variants and estimated with "
+            f"test {unit} and over trainings, whose variance is taken as the same for all variants and estimated with "
             f"{df} degree{'s' * (df > 1)} of freedom"
         )
     return [
@@ -106,7 +123,7 @@ def _against_baseline(rows: Rows, name: str, results: Results) -> str:
     wins = [variant for variant, gain in gains.items() if gain and gain.mean > THRESHOLD * gain.se]
     others = [variant for variant, gain in gains.items() if gain and variant not in wins]
     unknown = [variant for variant, gain in gains.items() if gain is None]
-    apart = f" {join(unknown)} cannot be compared with it: not measured on the same images." if unknown else ""
+    apart = f" {join(unknown)} cannot be compared with it: not measured on the same {results.unit}." if unknown else ""
     if not wins:
         return f"No flow beats {beyond}.{apart}"
     beat = "beats" if len(wins) == 1 else "beat"
@@ -125,12 +142,12 @@ def _without_density(results: Results) -> list[str]:
     ]
 
 
-def _unequal(table: pd.DataFrame) -> list[str]:
+def _unequal(table: pd.DataFrame, unit: str) -> list[str]:
     flows = table[table["kind"] == "flow"]
     sentences = []
     for column, what in (
         ("train_steps", "training steps"),
-        ("test_images", "test images"),
+        ("test_images", f"test {unit}"),
         ("draws", "draws"),
     ):
         compared = flows if column == "train_steps" else table

@@ -144,7 +144,7 @@ RECONSTRUCTION: Column = ("reconstruction error", lambda row: scientific(row["re
 TRAINING: Column = ("training time", lambda row: duration(row["train_seconds"]))
 STEPS: Column = ("steps", lambda row: count(row["train_steps"]))
 MEASURED: list[Column] = [
-    ("evaluation images/s", lambda row: rate(row["images_per_second"])),
+    ("evaluations/s", lambda row: rate(row["images_per_second"])),
     ("device", lambda row: text(row["device"])),
 ]
 

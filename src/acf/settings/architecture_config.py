@@ -284,6 +284,11 @@ class ModelConfig(ModelParams):
         return len(self.shape) == 3
 
     @property
+    def unit(self) -> str:
+        """What samples are called, "images" or "rows"."""
+        return "images" if self.is_of_images else "rows"
+
+    @property
     def grey_levels(self) -> int:
         """Number of grey levels of images.
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acf.registry import DATASETS
+from acf.registry import datasets
 from acf.settings.config import SEEDS, DatasetConfig, RunConfig
 
 SCHEMA_FILE = Path("workflow/schemas/params.schema.json")
@@ -18,7 +18,7 @@ def params_schema() -> dict[str, Any]:
     seed = {"type": "integer", "minimum": 0, "exclusiveMaximum": SEEDS}
     seeds = {"type": "array", "items": seed, "minItems": 1, "uniqueItems": True}
     experiment = {
-        "dataset": {"enum": sorted(DATASETS)},
+        "dataset": {"enum": sorted(datasets())},
         "seeds": seeds,
         **sections,
         "variants": _named(_object(override)),
@@ -29,7 +29,7 @@ def params_schema() -> dict[str, Any]:
         **_object(
             {
                 "defaults": _object(sections, required=True),
-                "datasets": _object(dict.fromkeys(sorted(DATASETS), DatasetConfig.model_json_schema())),
+                "datasets": _object(dict.fromkeys(sorted(datasets()), DatasetConfig.model_json_schema())),
                 "variants": _named(_object({"model": sections["model"]})),
                 "experiments": _named(_object(experiment, required=True)),
             },

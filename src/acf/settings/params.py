@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from acf.errors import ConfigError, dotted, shown
-from acf.registry import DATASETS
+from acf.registry import TABLES, datasets
+from acf.settings.analysis_config import AnalysisSection
 from acf.settings.config import (
     SEEDS,
     AnalysesConfig,
@@ -99,6 +100,10 @@ class Params:
         """Name of the data set of `experiment`."""
         return str(self._experiment(experiment)["dataset"])
 
+    def is_of_images(self, experiment: str) -> bool:
+        """Whether the data set of `experiment` has images and not vectors."""
+        return self.dataset(experiment) not in TABLES
+
     def levels(self, experiment: str) -> int | None:
         """Grey levels that the models of `experiment` see; None for as many as are stored."""
         return self._datasets[self.dataset(experiment)].levels
@@ -133,13 +138,16 @@ class Params:
         """Return the settings of the analyses that all variants of `experiment` share."""
         return self.resolve(experiment, self.variants(experiment)[0]).analyses
 
+    def analyses_made(self, experiment: str) -> dict[str, AnalysisSection]:
+        """Return the sections of the analyses that an experiment has, by name: all on images, and none on vectors."""
+        return dict(self.analyses(experiment)) if self.is_of_images(experiment) else {}
+
     def analysed(self, experiment: str) -> list[tuple[str, Run]]:
-        """All analyses of `experiment`, each with the models that it looks at."""
+        """All analyses of `experiment`, each with the models that it looks at; of vectors there are none."""
         first = self.seeds(experiment)[0]
-        sections = dict(self.analyses(experiment))
         return [
             (name, run)
-            for name, section in sections.items()
+            for name, section in self.analyses_made(experiment).items()
             for run in self.runs(experiment)
             if section.every_seed or run.seed == first
         ]
@@ -196,8 +204,8 @@ class Params:
         sections = set(RunConfig.model_fields)
         self._mapping(("defaults",), sections, set())
         for dataset in self._mapping(("datasets",), None, set()):
-            if dataset not in DATASETS:
-                known = ", ".join(sorted(DATASETS))
+            if dataset not in datasets():
+                known = ", ".join(sorted(datasets()))
                 raise self._fault(("datasets", dataset), f"unknown data set; known: {known}")
         for variant in self._named(("variants",), "variant"):
             self._mapping(("variants", variant), set(), {"model"})
@@ -227,6 +235,8 @@ class Params:
 
     def _dataset(self, name: str) -> DatasetConfig:
         path = ("datasets", name)
+        if name in TABLES and self._mapping(path, None, set()).get("levels") is not None:
+            raise self._fault((*path, "levels"), "a table has no grey levels; leave it out")
         try:
             return DatasetConfig.model_validate(self._mapping(path, None, set()))
         except ValidationError as error:

@@ -69,6 +69,8 @@ def computation(
     section: AnalysisSection = getattr(settings.analyses, name)
     dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
+    if not manifest.is_of_images:
+        raise ConfigError(f"{name} looks at images, and data set {dataset} has vectors")
     others = {other: read_manifest(other, project.data) for other in section.other_datasets}
     model = project.model(run)
     record = read_trained(project, run)

@@ -35,11 +35,11 @@ class Analyses(NamedTuple):
 def analysis_sections(project: Project, experiment: str, bases: Mapping[str, str | None], looks: Looks) -> Analyses:
     """Return the section of each analysis of an experiment; one that some models have not says so in a note."""
     analysed = project.params.analysed(experiment)
-    settings = dict(project.params.analyses(experiment))
+    settings = project.params.analyses_made(experiment)
     sections: list[Section] = []
     files: list[AnalysisFile] = []
     absent: list[Absent] = []
-    for name in SECTIONS:
+    for name in [name for name in SECTIONS if name in settings]:
         part = part_of(name)  # outside the loop below: a section that cannot be imported is no damaged file
         models: dict[str, list[AnalysedModel]] = {variant: [] for variant in project.params.variants(experiment)}
         without: list[Absent] = []

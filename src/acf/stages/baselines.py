@@ -41,11 +41,11 @@ def computation(project: Project, experiment: str) -> Computation:
     identity = {"experiment": experiment, "dataset": dataset}
 
     def compute(store: RunStore) -> Outputs:
-        from acf.data import load
+        from acf.data.prepared.tensors import load_samples
         from acf.evaluation.densities import measure_baselines
         from acf.reporting.image_table import image_table
 
-        train, test = (load(dataset, split, project.data, levels) for split in SPLITS)
+        train, test = (load_samples(dataset, split, project.data, levels) for split in SPLITS)
         measured, per_image = measure_baselines(dataset, train, test, config)
         table = image_table(per_image)
         shown = [f"{name} {entry['bits_per_dim']:.4f}" for name, entry in measured["baselines"].items()]

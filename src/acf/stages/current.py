@@ -20,7 +20,7 @@ from acf.stages.conversions import is_conversion
 from acf.stages.index import index_recipe
 from acf.stages.named_recipes import computation_of
 from acf.stages.prepare import describes
-from acf.stages.project import HISTORY, SAMPLE_FILES, Project
+from acf.stages.project import HISTORY, Project
 from acf.stages.recorded import recorded_recipe
 from acf.stages.report import report_recipe
 
@@ -85,7 +85,7 @@ class Current:
             case "evaluate":
                 return [project.metrics(task.run), project.images(task.run)]
             case "sample":
-                return [project.samples(task.run) / name for name in SAMPLE_FILES]
+                return [project.samples(task.run) / name for name in project.sample_files(task.run.experiment)]
             case "baselines":
                 return [project.baselines(task.names[0]), project.baseline_images(task.names[0])]
             case "report":

@@ -71,16 +71,16 @@ def computation(
     def measure(store: RunStore, place: "torch.device") -> Outputs:
         import torch
 
-        from acf.data import load as load_images
+        from acf.data.prepared.tensors import load_samples
         from acf.evaluation.metrics import evaluate_flow
         from acf.flows.storage import load
         from acf.reporting.image_table import image_table
 
         flow = load(model, place)
-        images = load_images(dataset, "test", project.data, flow.config.levels).first(config.images)
+        images = load_samples(dataset, "test", project.data, flow.config.levels).first(config.images)
         if len(images) < 2:
-            raise DataError(f"{dataset}: a standard error needs at least two test images, there are {len(images)}")
-        print(f"evaluate {run.folder.as_posix()}: {len(images)} images, {config.draws} draws", flush=True)
+            raise DataError(f"{dataset}: a standard error needs at least two test samples, there are {len(images)}")
+        print(f"evaluate {run.folder.as_posix()}: {len(images)} {manifest.unit}, {config.draws} draws", flush=True)
         labels = split_labels(dataset, "test", classes, project.data)
         measured, per_image = evaluate_flow(flow, images, config, labels and labels[: len(images)])
         table = image_table(per_image)

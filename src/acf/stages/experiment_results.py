@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from acf.data.prepared.manifest import Column, manifest_path, read_manifest
 from acf.errors import AcfError, ConfigError
-from acf.registry import BASELINES
+from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.image_table import read_image_table
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
 from acf.stages.measured_files import read_measured
-from acf.stages.project import HISTORY, SAMPLE_FILES, Project
+from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
 
@@ -32,7 +34,7 @@ def read_results(project: Project, experiment: str) -> Results:
     """
     params = project.params
     variants = params.variants(experiment)
-    if taken := [variant for variant in variants if variant in BASELINES]:
+    if taken := [variant for variant in variants if variant in (*BASELINES, *BASELINES_OF_VECTORS)]:
         raise ConfigError(f"{params.path}: variant {taken[0]!r} has the name of a baseline; give it another")
     _check_baselines(project, experiment)
     baselines = _baselines(project, experiment)
@@ -68,6 +70,7 @@ def read_results(project: Project, experiment: str) -> Results:
         tasks=tasks(params, experiment),
         trained=trained,
         absent=absent,
+        columns=_columns(project, experiment),
     )
 
 
@@ -90,18 +93,28 @@ def tasks(params: Params, experiment: str) -> dict[str, str]:
 def needed_files(project: Project, experiment: str) -> dict[Path, str]:
     """Return the files that a whole report is made from, each with the command that makes it."""
     needed = dict.fromkeys(_baseline_files(project, experiment), f"acf baselines --experiment {experiment}")
+    if not project.params.is_of_images(experiment):  # whose units the report gives
+        dataset = project.params.dataset(experiment)
+        needed[manifest_path(dataset, project.data)] = f"acf prepare --dataset {dataset}"
     for run in project.params.runs(experiment):
         for file in _model_files(project, run):
             needed[file] = f"acf train {run.options}"
         for file in (project.metrics(run), project.images(run)):
             needed[file] = f"acf evaluate {run.options}"
-        for name in SAMPLE_FILES:
+        for name in project.sample_files(experiment):
             needed[project.samples(run) / name] = f"acf sample {run.options}"
     sections = dict(project.params.analyses(experiment))
     for analysis, run in project.params.analysed(experiment):
         for name in sections[analysis].output_names(analysis):
             needed[project.analyses(run) / name] = f"acf {analysis} {run.options}"
     return needed
+
+
+def _columns(project: Project, experiment: str) -> Sequence[Column] | None:
+    """Return the columns of the table that an experiment is on; None if it is on images."""
+    if project.params.is_of_images(experiment):
+        return None
+    return read_manifest(project.params.dataset(experiment), project.data).columns
 
 
 def _check_baselines(project: Project, experiment: str) -> None:
@@ -144,9 +157,10 @@ def _baselines(project: Project, experiment: str) -> Baselines:
     identity = {"experiment": experiment, "dataset": project.params.dataset(experiment)}
     found = read_result(path, Baselines, identity, command)
     named = found.baselines | found.not_available
-    if absent := [name for name in BASELINES if name not in named]:
+    known = BASELINES if project.params.is_of_images(experiment) else BASELINES_OF_VECTORS
+    if absent := [name for name in known if name not in named]:
         raise AcfError(f"{path} lacks {', '.join(absent)}; run: {command}")
-    if unknown := [name for name in named if name not in BASELINES]:
+    if unknown := [name for name in named if name not in known]:
         raise AcfError(f"{path} has unknown baselines: {', '.join(unknown)}; run: {command}")
     return found
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -74,18 +73,17 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
     _require_same(certificate, metrics, path, run)
     stored = read_record(project.model(run))
     record: dict[str, Any] = {key: value for key, value in stored.items() if key not in ("model", HASHES)}
-    facts = _facts(project, dataset, record)
+    facts = _facts(project, dataset)
     record |= {"data": asdict(facts), "metrics": json.loads(path.read_bytes()), "licence": licence}
-    card = model_card(trained, metrics, facts, licence, version("acf"))
+    training = stored["training"] if isinstance(stored.get("training"), dict) else {}
+    card = model_card(trained, training, metrics, facts, licence, version("acf"))
     return {**serialise(flow, record), CARD: card.encode()}
 
 
-def _facts(project: Project, dataset: str, record: Mapping[str, Any]) -> DataFacts:
+def _facts(project: Project, dataset: str) -> DataFacts:
     manifest, source = read_manifest(dataset, project.data), dataset_source(dataset)
     counts = {str(split): count for split, count in manifest.counts.items()}
-    training = record.get("training")
-    held_out = training.get("validation_images") if isinstance(training, dict) else None
-    return DataFacts(dataset, manifest.source, source.licence, source.citation, counts, held_out)
+    return DataFacts(dataset, manifest.source, source.licence, source.citation, counts)
 
 
 def _require_same(certificate: "Certificate", metrics: Metrics, path: Path, run: Run) -> None:

@@ -47,7 +47,10 @@ def graph_text(project: Project) -> str:
         ConfigError: the template is missing or damaged.
     """
     path, params = project.root / TEMPLATE, project.params
-    experiments = {name: dict(params.analyses(name)) for name in params.experiments}
+    experiments = {
+        name: {"analyses": params.analyses_made(name), "samples": project.sample_files(name)}
+        for name in params.experiments
+    }
     labelled = [name for name in params.experiments if params.reads_labels(name)]
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False

@@ -10,11 +10,13 @@ from filelock import FileLock, Timeout
 
 from acf.data.download.downloads import DOWNLOADS, HASHES, Downloads
 from acf.data.formats.convert import npy_to_pth
+from acf.data.formats.standardise import columns_of, npy_to_vectors
 from acf.data.prepared.labels import Labels, labels_hash, labels_path
-from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, manifest_path
+from acf.data.prepared.manifest import ROOT, SPLITS, Column, Manifest, Split, manifest_path
 from acf.data.prepared.tensors import tensor_path, verify
-from acf.data.sources.image_dataset import ImageDataset
+from acf.data.sources.dataset import Dataset
 from acf.data.sources.registered import dataset_source
+from acf.data.sources.table import Table
 from acf.errors import DataError
 from acf.runs.files import replacing, writing
 from acf.runs.recipe import code_hashes
@@ -68,7 +70,7 @@ def _only_one(path: Path, dataset: str) -> Iterator[bool]:
         lock.release()
 
 
-def _present(source: ImageDataset, root: Path) -> Manifest | None:
+def _present(source: Dataset, root: Path) -> Manifest | None:
     """Return the manifest if all files are there, whole, and what the code would write today."""
     if not manifest_path(source.name, root).exists():
         return None
@@ -87,18 +89,21 @@ def _present(source: ImageDataset, root: Path) -> Manifest | None:
     return manifest
 
 
-def describes(source: ImageDataset, manifest: Manifest) -> bool:
+def describes(source: Dataset, manifest: Manifest) -> bool:
     """Whether a manifest is one that the class of its data set could have today."""
-    expected = _manifest(source, source.sha256 or manifest.sha256, manifest.counts, manifest.labels)
+    if isinstance(source, Table) == manifest.is_of_images:
+        return False
+    hashes = source.sha256 or manifest.sha256
+    expected = _manifest(source, manifest.columns, hashes, manifest.counts, manifest.labels)
     return manifest.labels is not None and manifest == expected and _possible(source, manifest.counts)
 
 
-def without_labels(source: ImageDataset, manifest: Manifest) -> bool:
+def without_labels(source: Dataset, manifest: Manifest) -> bool:
     """Whether a manifest lacks nothing but the labels, which earlier versions did not keep."""
     return manifest.labels is None and describes(source, manifest.model_copy(update={"labels": "0" * 64}))
 
 
-def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
+def _prepare(source: Dataset, downloads: Path, root: Path) -> Manifest:
     scratch = downloads / "npy"
     with writing(scratch):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -112,8 +117,11 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
         labels = source.labels(files)
         # An old manifest must not vouch for new tensors.
         _withdraw(source, root)
-        hashes, counts = _convert(source, arrays, origin, root)
-        manifest = _manifest(source, hashes, counts, labels_hash(labels.content()))
+        columns = None
+        if isinstance(source, Table):
+            columns = columns_of(arrays["train"], source.names, f"training rows of {origin}")
+        hashes, counts = _convert(source, columns, arrays, origin, root)
+        manifest = _manifest(source, columns, hashes, counts, labels_hash(labels.content()))
         if fault := labels.fault(manifest):
             raise DataError(f"the source of {source.name} has {fault}; its class does not read it rightly")
     except DataError as error:
@@ -123,38 +131,51 @@ def _prepare(source: ImageDataset, downloads: Path, root: Path) -> Manifest:
     files.record()
     _write_labels(labels, labels_path(source.name, root))
     with replacing(manifest_path(source.name, root)) as file:
-        file.write(manifest.model_dump_json(indent=2).encode() + b"\n")
+        file.write(manifest.content())
     print(f"wrote {manifest_path(source.name, root)}")
     return manifest
 
 
 def _convert(
-    source: ImageDataset, arrays: Mapping[Split, Path], origin: str, root: Path
+    source: Dataset, columns: list[Column] | None, arrays: Mapping[Split, Path], origin: str, root: Path
 ) -> tuple[dict[Split, str], dict[Split, int]]:
-    """Write the tensors, remove the arrays they are made of, and return hashes and numbers of images."""
+    """Write the tensors, remove the arrays they are made of, and return hashes and numbers of samples."""
     hashes: dict[Split, str] = {}
     counts: dict[Split, int] = {}
     for split in SPLITS:
         path = tensor_path(source.name, split, root)
-        hashes[split], counts[split] = npy_to_pth(
-            arrays[split],
-            path,
-            shape=source.shape,
-            levels=source.levels,
-            count=source.counts[split],
-            origin=f"array of {split} images from {origin}",
-        )
+        if columns is not None:
+            hashes[split], counts[split] = npy_to_vectors(arrays[split], path, columns, f"{split} rows of {origin}")
+            what = f"rows of {len(columns)} columns, standardised"
+        else:
+            shape, levels = _of_images(source)
+            hashes[split], counts[split] = npy_to_pth(
+                arrays[split],
+                path,
+                shape=shape,
+                levels=levels,
+                count=source.counts[split],
+                origin=f"array of {split} images from {origin}",
+            )
+            what = f"images, {shape}, {levels} levels"
         if source.sha256 and hashes[split] != source.sha256[split]:
             raise DataError(
                 f"{path}: SHA-256 of the images made from {source.source} is {hashes[split]}, expected "
                 f"{source.sha256[split]}; results would not be comparable, so the data set is not used"
             )
         arrays[split].unlink()
-        print(f"wrote {path}: {counts[split]} images, {source.shape}, {source.levels} levels")
+        print(f"wrote {path}: {counts[split]} {what}")
     return hashes, counts
 
 
-def _serves(source: ImageDataset, root: Path) -> bool:
+def _of_images(source: Dataset) -> tuple[tuple[int, int, int], int]:
+    """Return shape and levels of a data set of images."""
+    assert source.shape is not None
+    assert source.levels is not None
+    return source.shape, source.levels
+
+
+def _serves(source: Dataset, root: Path) -> bool:
     """Whether prepared data that lack nothing but labels are in place, which serve all that needs none."""
     try:
         return without_labels(source, verify(source.name, root))
@@ -162,7 +183,7 @@ def _serves(source: ImageDataset, root: Path) -> bool:
         return False
 
 
-def _withdraw(source: ImageDataset, root: Path) -> None:
+def _withdraw(source: Dataset, root: Path) -> None:
     """Remove the manifest, which vouches for the tensors, and the labels."""
     for path in (manifest_path(source.name, root), labels_path(source.name, root)):
         with writing(path):
@@ -178,8 +199,8 @@ def _write_labels(labels: Labels, path: Path) -> None:
         print(f"wrote {path}: {len(set(labels.train))} classes")
 
 
-def _possible(source: ImageDataset, counts: Mapping[Split, int]) -> bool:
-    """Whether the data set can have these numbers of images."""
+def _possible(source: Dataset, counts: Mapping[Split, int]) -> bool:
+    """Whether the data set can have these numbers of samples."""
     for split, wanted in source.counts.items():
         if wanted is not None and counts[split] not in ((wanted,) if isinstance(wanted, int) else wanted):
             return False
@@ -187,13 +208,19 @@ def _possible(source: ImageDataset, counts: Mapping[Split, int]) -> bool:
 
 
 def _manifest(
-    source: ImageDataset, hashes: Mapping[Split, str], counts: Mapping[Split, int], labels: str | None
+    source: Dataset,
+    columns: list[Column] | None,
+    hashes: Mapping[Split, str],
+    counts: Mapping[Split, int],
+    labels: str | None,
 ) -> Manifest:
+    shape, levels = ((len(columns),), None) if columns is not None else _of_images(source)
     return Manifest(
         dataset=source.name,
-        shape=source.shape,
-        levels=source.levels,
-        bits=math.log2(source.levels),
+        shape=shape,
+        levels=levels,
+        bits=None if levels is None else math.log2(levels),
+        columns=columns,
         counts=dict(counts),
         sha256=dict(hashes),
         labels=labels,

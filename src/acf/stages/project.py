@@ -16,6 +16,9 @@ TEMPERATURES, NEAREST = "temperatures.png", "nearest.png"
 SAMPLES_RECORD = "samples.json"
 """What was measured of them."""
 SAMPLE_FILES = (SAMPLES, RECONSTRUCTIONS, TEMPERATURES, NEAREST, SAMPLES_RECORD)
+PAIRS, ROWS, ROWS_RECORD = "pairs.png", "rows.csv", "rows.json"
+ROW_FILES = (PAIRS, ROWS, ROWS_RECORD)
+"""The same of a model of vectors: a picture, samples as a table, and what was measured of them."""
 
 
 class Project:
@@ -71,6 +74,10 @@ class Project:
     def samples(self, run: Run) -> Path:
         """Folder of the pictures of a model."""
         return self.root / "samples" / run.folder
+
+    def sample_files(self, experiment: str) -> list[str]:
+        """Names of the files that the stage `sample` writes of each model of an experiment."""
+        return list(SAMPLE_FILES if self.params.is_of_images(experiment) else ROW_FILES)
 
     def analyses(self, run: Run) -> Path:
         """Folder of what the analyses found of a model."""

@@ -13,20 +13,26 @@ from acf.registry import ANALYSES
 from acf.reporting.analysis_files import AnalysisFile
 from acf.reporting.result_files import read_result, read_table
 from acf.reporting.row_schemas import HistoryRow
+from acf.reporting.rows_file import RowsFile
 from acf.reporting.sampled_files import SamplesFile
 from acf.reporting.schemas import Baselines, Metrics, TrainedModel
 from acf.runs.recipe import file_hash
-from acf.stages.project import BASELINE_IMAGES, HISTORY, IMAGES, SAMPLES_RECORD
+from acf.stages.project import BASELINE_IMAGES, HISTORY, IMAGES, ROWS, ROWS_RECORD, SAMPLES_RECORD
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     CONFIG: TrainedModel,
     "metrics.json": Metrics,
     "baselines.json": Baselines,
     SAMPLES_RECORD: SamplesFile,
+    ROWS_RECORD: RowsFile,
     **{f"{name}.json": AnalysisFile for name in ANALYSES},
 }
-VOUCHED = {IMAGES: "metrics.json", BASELINE_IMAGES: "baselines.json"}
-"""Tables, each with the output of the same call that has its hash, `images_sha256`."""
+VOUCHED = {
+    IMAGES: ("metrics.json", "images_sha256"),
+    BASELINE_IMAGES: ("baselines.json", "images_sha256"),
+    ROWS: (ROWS_RECORD, "rows_sha256"),
+}
+"""Tables, each with the output of the same call that has its hash, and under which key."""
 IN_PAGE = re.compile(r'<meta name="recipe" content="(\w+)">')
 HEAD = 1000
 """Characters of a page in which it says its recipe."""
@@ -52,9 +58,10 @@ def recorded_recipe(paths: Sequence[Path], whole: bool = False) -> str | None:
 def _said(path: Path, whole: bool, paths: Sequence[Path]) -> str | None:
     """Return what one file says; "" for a file that is vouched for by the others."""
     if path.name in VOUCHED:
-        (voucher,) = (other for other in paths if other.name == VOUCHED[path.name])
+        name, key = VOUCHED[path.name]
+        (voucher,) = (other for other in paths if other.name == name)
         record = read_result(voucher, SCHEMAS[voucher.name], {}, "acf")
-        return "" if file_hash(path) == getattr(record, "images_sha256", None) else None
+        return "" if file_hash(path) == getattr(record, key, None) else None
     if path.name in SCHEMAS:
         if path.name == CONFIG:
             read_record(path.parent)

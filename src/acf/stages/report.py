@@ -22,6 +22,7 @@ from acf.reporting.published_figures import published_section
 from acf.reporting.results import Absent, Results
 from acf.reporting.sections.convergence_section import convergence_section
 from acf.reporting.sections.labels_section import labels_section
+from acf.reporting.sections.rows_section import density_section
 from acf.reporting.style import Looks, looks
 from acf.reporting.verdict import notes, verdict
 from acf.reporting.wording import ABSENT, cells, full, headings, markdown_table, printable, terminal
@@ -124,6 +125,7 @@ def _sections(
     count = dataset_source(results.dataset).counts["train"]
     convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
     return [
+        *([] if results.columns is None else [density_section(table, results.columns)]),
         training(results, appearance),
         *filter(None, [labels_section(results, appearance)]),
         *filter(None, [convergence]),

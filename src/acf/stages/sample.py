@@ -1,35 +1,45 @@
-"""The stage `sample`: samples, reconstructions and nearest training images, as pictures and in numbers."""
+"""The stage `sample`: samples, reconstructions and nearest training images, as pictures and in numbers.
 
+Of a model of vectors it writes samples as a table in its units, and a picture of the pairs of columns.
+"""
+
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acf.data import read_manifest
-from acf.data.prepared.manifest import SPLITS
+from acf.data.prepared.manifest import SPLITS, Manifest
 from acf.flows.record import weights_hash
 from acf.reporting.result_files import require_form
+from acf.reporting.rows_file import RowsFile, rows_csv
 from acf.reporting.sampled_files import SamplesFile
+from acf.reporting.schemas import OfModel
 from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
-from acf.settings.config import model_config_from
+from acf.settings.config import SamplingConfig
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
-from acf.stages.project import SAMPLE_FILES, SAMPLES_RECORD, Project
+from acf.stages.project import PAIRS, ROWS, ROWS_RECORD, SAMPLES_RECORD, Project
 from acf.stages.trained import model_inputs, read_trained
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
+
+    from acf.flows.flow import Flow
 
 
 def sample(experiment: str, variant: str, seed: int, device: str = "auto", root: Path = Path(".")) -> None:
     """Write pictures of samples and reconstructions, and samples.json, to samples/<experiment>/<variant>/seed<seed>.
 
     All variants and seeds start from the same latent noise, at every temperature. The reconstructions are test images
-    above f^-1(f(x)).
+    above f^-1(f(x)). Of vectors it writes pairs.png, rows.csv and rows.json.
 
     Raises:
         NotContractiveError: a block is not proven contractive, so the flow is not inverted.
@@ -58,7 +68,6 @@ def computation(
     config = settings.sampling
     model, folder = project.model(run), project.samples(run)
     record = read_trained(project, run)
-    levels = model_config_from(record.model).levels
     identity = run.identity(dataset)
 
     def compute(store: RunStore) -> Outputs:
@@ -68,35 +77,71 @@ def computation(
     def draw(place: "torch.device", recipe: str) -> Outputs:
         import torch
 
-        from acf.data import load as load_images
         from acf.evaluation.grids import png
-        from acf.evaluation.sampled import sampled
         from acf.flows.storage import load
 
         flow = load(model, place)
-        train, test = (load_images(dataset, split, project.data, levels) for split in SPLITS)
         print(f"sample {run.folder.as_posix()}", flush=True)
         started = time.perf_counter()
-        pictures, numbers = sampled(flow, train, test, config)
+        drawn = (
+            _images(flow, project, manifest, config)
+            if manifest.is_of_images
+            else _rows(flow, project, manifest, config)
+        )
         content = {
             **identity,
             "settings": config.model_dump(mode="json"),
-            **numbers,
+            **drawn.numbers,
             "seconds": round(time.perf_counter() - started, 3),
             "device": describe_device(place),
             "train_recipe": record.recipe,
             "recipe": recipe,
             "versions": {"acf": version("acf"), "torch": torch.__version__},
         }
-        require_form(content, SamplesFile, folder / SAMPLES_RECORD)
-        files = {f"{name}.png": png(picture, recipe=recipe) for name, picture in pictures.items()}
-        return Outputs({**files, SAMPLES_RECORD: json_bytes(content)})
+        require_form(content, drawn.form, folder / drawn.record)
+        files = {f"{name}.png": png(picture, recipe=recipe) for name, picture in drawn.pictures.items()}
+        return Outputs({**files, **drawn.tables, drawn.record: json_bytes(content)})
 
     return Computation(
         stage="sample",
         settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model},
         inputs={**{split: manifest.sha256[split] for split in SPLITS}, **model_inputs(record, weights(model))},
-        paths=[folder / name for name in SAMPLE_FILES],
+        paths=[folder / name for name in project.sample_files(run.experiment)],
         work=work(settings, "sample", manifest.shape),
         compute=compute,
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What was drawn of a model: pictures by name, tables by file name, and numbers in a form, the file they go to."""
+
+    pictures: Mapping[str, "Image.Image"]
+    numbers: Mapping[str, Any]
+    form: type[OfModel]
+    record: str
+    tables: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def _images(flow: "Flow", project: Project, manifest: Manifest, config: SamplingConfig) -> _Drawn:
+    from acf.data import load
+    from acf.evaluation.sampled import sampled
+
+    levels = flow.config.levels
+    train, test = (load(manifest.dataset, split, project.data, levels) for split in SPLITS)
+    pictures, numbers = sampled(flow, train, test, config)
+    return _Drawn(pictures, numbers, SamplesFile, SAMPLES_RECORD)
+
+
+def _rows(flow: "Flow", project: Project, manifest: Manifest, config: SamplingConfig) -> _Drawn:
+    from acf.data.prepared.tensors import load_vectors
+    from acf.evaluation.pairs import pairs
+    from acf.evaluation.sampled_rows import sampled_rows
+
+    columns = manifest.columns or []
+    found = sampled_rows(flow, load_vectors(manifest.dataset, "test", project.data), columns, config)
+    names = [column.name for column in columns]
+    table = rows_csv(names, found.samples.tolist())
+    numbers = {**found.numbers, "rows_sha256": hashlib.sha256(table).hexdigest()}
+    picture = pairs(found.test, found.samples, names)
+    return _Drawn({PAIRS.removesuffix(".png"): picture}, numbers, RowsFile, ROWS_RECORD, {ROWS: table})

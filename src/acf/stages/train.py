@@ -16,7 +16,7 @@ from acf.runs.leases import leased_device, leased_devices
 from acf.runs.ranks import ALONE, Place, Ranks, ranks_of_environment
 from acf.runs.store import RunStore
 from acf.runs.threads import paying_threads
-from acf.settings.config import ModelConfig, TrainingConfig
+from acf.settings.config import ModelConfig, TrainingConfig, model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs
@@ -123,14 +123,18 @@ def computation(
     settings = project.params.resolve(run.experiment, run.variant)
     dataset = project.params.dataset(run.experiment)
     manifest = read_manifest(dataset, project.data)
+    if settings.training.horizontal_flips and not manifest.is_of_images:
+        raise ConfigError(f"training.horizontal_flips mirrors images, and {dataset} is a table; set it to false")
     task = settings.training.task
     classes = number_of_classes(dataset, task.kind, project.data) if task.reads_labels else None
-    model = ModelConfig(
-        **settings.model.model_dump(),
-        shape=manifest.shape,
-        levels=project.params.levels(run.experiment) or manifest.levels,
-        classes=classes,
-        training_log_det=settings.training.log_det,
+    model = model_config_from(
+        {
+            **settings.model.model_dump(),
+            "shape": manifest.shape,
+            "levels": project.params.levels(run.experiment) or manifest.levels,
+            "classes": classes,
+            "training_log_det": settings.training.log_det,
+        }
     )
     training = _Training(project, run, dataset, model, settings.training, device, ranks, live)
     return Computation(
@@ -163,14 +167,14 @@ class _Training:
 
     def compute(self, store: RunStore) -> Outputs:
         """Train, or go on from the checkpoint in the store's folder."""
-        from acf.data import load
+        from acf.data.prepared.tensors import load_samples
         from acf.training.batches import Batches
 
-        images = load(self.dataset, "train", self.project.data, self.model.levels)
+        images = load_samples(self.dataset, "train", self.project.data, self.model.levels)
         held_out = self.config.validation_images
         if held_out >= len(images):
             raise ConfigError(
-                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} images of {self.dataset}"
+                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} samples of {self.dataset}"
             )
         labels = split_labels(self.dataset, "train", self.model.classes, self.project.data)
         batches = Batches(images, held_out, self.run.seed, labels)

@@ -2,7 +2,7 @@
 
 from acf.data.listing import overview
 from acf.errors import ConfigError
-from acf.registry import DATASETS, require
+from acf.registry import datasets, require
 from acf.runs.code import CODE
 from acf.stages.project import Project
 
@@ -32,7 +32,7 @@ def explain_without_recipe(project: Project, stage: str, experiment: str | None,
 def _prepare(project: Project, dataset: str | None, code: str) -> str:
     if dataset is None:
         raise ConfigError("acf explain prepare needs the option --dataset")
-    require(DATASETS, dataset, "data set")
+    require(datasets(), dataset, "data set")
     (entry,) = (entry for entry in overview(project.data) if entry.name == dataset)
     would = {
         "ready": "it is prepared, so that the command would only recompute its content hashes",

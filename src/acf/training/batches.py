@@ -7,27 +7,27 @@ import torch
 from torch import Tensor
 
 from acf.data.prepared.held_out import held_out_order
-from acf.data.prepared.tensors import Images
+from acf.data.prepared.tensors import Images, Vectors
 from acf.errors import InputError
 from acf.flows.dequantise import dequantise
 from acf.runs.ranks import BatchShare
 
 
 class Batches:
-    """An endless stream of uint8 images and their labels: random permutations of the training images, one by one.
+    """An endless stream of images or vectors and their labels: random permutations of the training data, one by one.
 
     A batch is a function of the seed and its position in the stream, not of the batches read before, so a resumed run
     sees the images that an uninterrupted one would have seen. Some images are held out for validation, the same ones
     for every seed; the stream does not contain them.
 
     Args:
-        images: training images, uint8 (N, C, H, W); only those that are returned are read.
+        images: training images, uint8 (N, C, H, W), or vectors (N, D); only those that are returned are read.
         held_out: number of images held out for validation.
         seed: of the permutations.
         labels: the class of each image, (N,); None where the task needs none.
 
     Attributes:
-        validation: the images held out, uint8 (held_out, C, H, W).
+        validation: the images or vectors held out, (held_out, ...).
         validation_labels: their labels, int64 (held_out,), or None.
 
     Raises:
@@ -35,7 +35,7 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images | Tensor, held_out: int, seed: int, labels: Sequence[int] | Tensor | None = None
+        self, images: Images | Vectors | Tensor, held_out: int, seed: int, labels: Sequence[int] | Tensor | None = None
     ) -> None:
         order = held_out_order(len(images))
         self._images = images
@@ -59,7 +59,7 @@ class Batches:
         return None if self._labels is None else (int(self._labels.min()), int(self._labels.max()))
 
     def batch_at(self, position: int, size: int) -> Tensor:
-        """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W)."""
+        """Return images `position` to `position + size - 1` of the stream, uint8 (size, C, H, W) or real (size, D)."""
         return self._images[self._places(position, size)]
 
     def labels_at(self, position: int, size: int) -> Tensor | None:
@@ -86,24 +86,29 @@ class Batches:
         return cached[1]
 
 
-def require_levels(images: Tensor, levels: int) -> None:
-    """Check that the grey levels of images, uint8 and on the host, are below `levels`.
+def require_values(images: Tensor, levels: int | None) -> None:
+    """Check that the grey levels of images, uint8 and on the host, are below `levels`, or that vectors are finite.
 
     Raises:
-        InputError: names the largest value.
+        InputError: names the largest value, or says that one is not finite.
     """
-    if levels < 256 and len(images) and (highest := int(images.max())) >= levels:
+    if levels is None:
+        if not images.isfinite().all():
+            raise InputError("expected vectors of finite numbers, got NaN or infinity; prepare the data again")
+    elif levels < 256 and len(images) and (highest := int(images.max())) >= levels:
         raise InputError(f"expected images of {levels} grey levels, 0 to {levels - 1}, got the value {highest}")
 
 
-def training_input(images: Tensor, levels: int, horizontal_flips: bool, share: BatchShare) -> Tensor:
+def training_input(images: Tensor, levels: int | None, horizontal_flips: bool, share: BatchShare) -> Tensor:
     """Return dequantised images in [0, 1), of which each is mirrored with probability 1/2 if `horizontal_flips`.
+
+    Vectors are returned as they are.
 
     Flips and noise are drawn from torch's global generator of the images' device, flips first, for the whole batch.
 
     Args:
-        images: uint8 (B, C, H, W) with values below `levels`.
-        levels: number of grey levels.
+        images: uint8 (B, C, H, W) with values below `levels`, or vectors (B, D).
+        levels: number of grey levels; None for vectors.
         horizontal_flips: whether images may be mirrored left to right.
         share: which rows the images have of a batch that several processes share.
     """

@@ -65,7 +65,7 @@ class StepGradient:
         config = self._config
         position = (step * config.accumulate + index) * config.batch_size
         images, labels = self._reader.read(position, config.batch_size)
-        return training_input(images, self._flow.config.grey_levels, config.horizontal_flips, self._share), labels
+        return training_input(images, self._flow.config.levels, config.horizontal_flips, self._share), labels
 
     def _add_up(self, totals: Iterable[Tensor]) -> None:
         parameters = [p for p in self._flow.parameters() if p.requires_grad]

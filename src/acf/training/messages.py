@@ -22,29 +22,26 @@ def introduction(
     log_det = config.log_det
     task = "" if config.task.kind == "density" else f", trained for {config.task.kind},"
     gradient = "Neumann series" if log_det.neumann_gradient else "derivative of the estimate itself"
+    terms = f"{log_det.exact_terms} exact terms, {log_det.distribution} roulette"
+    exact = log_det.estimator == "exact"
+    how = "exact" if exact else f"an unbiased estimate ({terms}), gradient: {gradient}"
     start = f"resumed after step {step}" if step else "from the start"
     place = f"{device}" if processes == 1 else f"{processes} x {device.type}"
     beginning = f"{title}: {parameters:,} parameters{task} on {place}, {start}"
-    if "bits_per_dim" not in task_of(config).measures:
-        return beginning
-    return (
-        f"{beginning}; training bits/dim is an unbiased estimate ({log_det.exact_terms} exact terms, "
-        f"{log_det.distribution} roulette), gradient: {gradient}"
-    )
+    return f"{beginning}; training bits/dim is {how}" if "bits_per_dim" in task_of(config).measures else beginning
 
 
-def validation_line(title: str, row: dict[str, Any], steps: int, images_per_second: float) -> str:
+def validation_line(title: str, row: dict[str, Any], steps: int, speed: str) -> str:
     """Return the line of one validation, from its row of the history; `steps` is the number of steps in all."""
     return (
-        f"{title}: step {row['step']}/{steps}  {'  '.join(_validated(row, name) for name in _measured(row))}  "
-        f"{images_per_second:.0f} images/s"
+        f"{title}: step {row['step']}/{steps}  {'  '.join(_validated(row, name) for name in _measured(row))}  {speed}"
     )
 
 
-def state_of_bar(row: Mapping[str, Any], images_per_second: float) -> str:
+def state_of_bar(row: Mapping[str, Any], speed: str) -> str:
     """Return what was measured in training, from a row of the history, and the speed."""
     means = (f"{row[f'train_{name}']:.3f} {MEASURES[name]}" for name in _measured(row))
-    return f"{'  '.join(means)}  {images_per_second:.0f} images/s"
+    return f"{'  '.join(means)}  {speed}"
 
 
 def _measured(row: Mapping[str, Any]) -> list[str]:

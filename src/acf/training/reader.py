@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from acf.runs.ranks import Ranks
-from acf.training.batches import Batches, require_levels
+from acf.training.batches import Batches, require_values
 
 
 class Batch(NamedTuple):
-    """Images, uint8 (B, C, H, W), and the class of each, int64 (B,); None where they have no labels."""
+    """Images, uint8 (B, C, H, W), or vectors (B, D), and the class of each, int64 (B,); None without labels."""
 
     images: Tensor
     labels: Tensor | None
@@ -26,12 +26,12 @@ class BatchReader:
 
     Args:
         batches: the images.
-        levels: number of grey levels; the values of every batch are checked on the host.
+        levels: number of grey levels, None for vectors; the values of every batch are checked on the host.
         ranks: the processes that share every batch.
         device: where the images go. Copies to CUDA start from pinned memory, so that the host need not wait for them.
     """
 
-    def __init__(self, batches: Batches, levels: int, ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, batches: Batches, levels: int | None, ranks: Ranks, device: torch.device) -> None:
         self._batches, self._levels, self._ranks, self._device = batches, levels, ranks, device
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: tuple[int, int, Future[Batch]] | None = None
@@ -53,7 +53,7 @@ class BatchReader:
         Their number is the length of `ranks.share(size)`.
 
         Raises:
-            InputError: a value is not below the number of grey levels.
+            InputError: a value is not below the number of grey levels, or not finite.
         """
         ahead, self._ahead = self._ahead, None
         images, labels = ahead[2].result() if ahead and ahead[:2] == (position, size) else self._load(position, size)
@@ -65,7 +65,7 @@ class BatchReader:
     def _load(self, position: int, size: int) -> Batch:
         share = self._ranks.share(size)
         images = self._batches.batch_at(position + share.start, len(share))
-        require_levels(images, self._levels)
+        require_values(images, self._levels)
         labels = self._batches.labels_at(position + share.start, len(share))
         if self._device.type != "cuda":
             return Batch(images, labels)

@@ -108,7 +108,7 @@ class Trainer:
         self._signals = StopSignals()
         self._clock = Clock()
         self._random_state = random_state(device)
-        self._reader = BatchReader(batches, model.grey_levels, ranks, device)
+        self._reader = BatchReader(batches, model.levels, ranks, device)
         self._gradient = StepGradient(self.flow, self._task, config, self._reader, ranks)
         self._restore_checkpoint()
         self._finite = FiniteSteps(self.step, device)
@@ -230,14 +230,14 @@ class Trainer:
     def _validation_is_missing(self) -> bool:
         return self.step > 0 and validation_is_due(self.step, self.config) and not self.history.is_validated()
 
-    def _images_per_second(self) -> float:
-        return self._clock.steps_per_second * self._gradient.images
+    def _speed(self) -> str:
+        return f"{self._clock.steps_per_second * self._gradient.images:.0f} {self.flow.config.unit}/s"
 
     def _end_row(self, rate: float, progress: TrainingProgress) -> None:
         """Append a row to the history and move the progress bar."""
         self._clock.end_row()
         self.history.end_row(self.step, self.seconds, self.step * self._gradient.images, rate)
-        progress.update(self.step, state_of_bar(self.history.rows[-1], self._images_per_second()))
+        progress.update(self.step, state_of_bar(self.history.rows[-1], self._speed()))
 
     def _validate(self, progress: TrainingProgress) -> bool:
         """Write what the task measures of the averaged flow on held-out images into the last row, and print the row.
@@ -254,7 +254,7 @@ class Trainer:
             self.best = Best.of(self.average, self.step, loss)
         self.history.add_validation(measured)
         row = self.history.rows[-1]
-        progress.print_line(validation_line(self.title, row, self.config.steps, self._images_per_second()))
+        progress.print_line(validation_line(self.title, row, self.config.steps, self._speed()))
         self._clock.leave_out()
         return True
 

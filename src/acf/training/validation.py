@@ -11,7 +11,7 @@ from acf.flows.dequantise import dequantise
 from acf.flows.flow import Flow
 from acf.runs.ranks import Ranks
 from acf.settings.config import TrainingConfig
-from acf.training.batches import Batches, require_levels
+from acf.training.batches import Batches, require_values
 from acf.training.random_state import seeded
 from acf.training.tasks.task import MEASURES, Task
 
@@ -28,16 +28,16 @@ def validation_measures(
     Args:
         flow: in evaluation mode, on `device`.
         task: what it is trained for.
-        batches: has the images, uint8 (N, C, H, W) on the host, and their labels.
+        batches: has the images, uint8 (N, C, H, W), or vectors (N, D), on the host, and their labels.
         config: gives the number of images at a time and the estimator.
         ranks: the processes that share the work.
         device: where to compute.
 
     Raises:
-        InputError: a value is not below the flow's levels.
+        InputError: a value is not below the flow's levels, or not finite.
     """
     images, labels = batches.validation, batches.validation_labels
-    require_levels(images, flow.config.grey_levels)
+    require_values(images, flow.config.levels)
     flow.use_evaluation_estimator(config.log_det)
     values = {}
     for index, batch in enumerate(images.split(config.batch_size)):
@@ -45,7 +45,7 @@ def validation_measures(
             start = index * config.batch_size
             of_batch = None if labels is None else labels[start : start + len(batch)].to(device)
             with seeded(index, device):
-                x = dequantise(batch.to(device), flow.config.grey_levels)
+                x = dequantise(batch.to(device), flow.config.levels)
                 measured = task.measure(flow, x, of_batch, None)
                 values[index] = {name: value.cpu().double() for name, value in measured.items()}
     flow.use_evaluation_estimator(flow.config.evaluation_log_det)

@@ -27,8 +27,8 @@ class Repository:
         """Files of a branch or a commit; None if there is none."""
         if revision == "main":
             revision = self.newest
-        numbered = {commit_hash(i + 1): files for i, files in enumerate(self.commits)}
-        return numbered.get(revision)
+        numbered = enumerate([{}, *self.commits])  # a new repository has an empty commit
+        return {commit_hash(number): files for number, files in numbered}.get(revision)
 
 
 def commit_hash(number: int) -> str:
@@ -71,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
             case ["api", "models", owner, name, "revision", revision]:
                 if (repository := self._repository(f"{owner}/{name}", revision)) is not None:
                     sha = repository.newest if revision == "main" else revision
-                    self._json({"id": f"{owner}/{name}", "sha": sha, "siblings": [], "tags": []})
+                    siblings = [{"rfilename": file} for file in repository.files(sha) or {}]
+                    self._json({"id": f"{owner}/{name}", "sha": sha, "siblings": siblings, "tags": []})
             case ["api", "models", owner, name, "tree", revision]:
                 if (repository := self._repository(f"{owner}/{name}", revision)) is not None:
                     files = repository.files(revision) or {}

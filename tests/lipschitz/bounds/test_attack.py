@@ -45,10 +45,26 @@ QUICK: dict[str, Any] = {"steps": 25, "rounds": 1, "candidates": 10}
 ROUNDING = 1 + 1e-9
 
 every_layer = pytest.mark.parametrize("name", LAYERS)
+# The proof of these bounds is that of another layer: the same attention of 2 heads on a map of (3, 2, 3), in the branch
+# `conv`, or its core on 5 tokens.
+ALIKE = ("(1, 1, 2)", "(4, 1, 1)", "(4, 2, 2)", "(4, 3, 3)", "as a block", " 2 tokens")
+
+
+def slow_if(slow: bool, name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow) if slow else name
+
+
+def is_alike(name: str) -> bool:
+    """Whether another layer that is attacked has the same proof; the L2 attention attains its bound at the smallest."""
+    return name != "l2, 1 heads, (1, 1, 2)" and (
+        name.endswith(ALIKE) or name in {f"dense, {kind}" for kind in ATTENTIONS}
+    )
+
+
 every_attention = pytest.mark.parametrize("kind", sorted(ATTENTIONS))
 
 
-@every_layer
+@pytest.mark.parametrize("name", [slow_if(is_alike(name), name) for name in LAYERS])
 def test_no_layer_exceeds_its_bound(name, record_property):
     case = LAYERS[name]
     found = largest_gain(case.build(), case.shape, over_weights=True, **QUICK)
@@ -69,6 +85,7 @@ def test_the_attack_on_l2_attention_reaches_the_largest_gains_known(tokens, best
     assert largest_gain(core, core.input_shape(tokens)).gain * l2_attention_constant(tokens) >= 0.99 * best
 
 
+@pytest.mark.slow  # the attack on L2 attention, above, reaches the gains known there
 def test_the_attack_on_dot_product_attention_reaches_the_largest_gain_known():
     core = make_attention_core("dot")
     found = largest_gain(core, core.input_shape(32), steps=400, rounds=1)
@@ -145,7 +162,11 @@ DEFECTS: dict[str, tuple[Make, Make, tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+# The residual attention of the published code is the same defect with every kind; one is enough, the fastest.
+PUBLISHED = {f"x + gamma {kind}(x)" for kind in ATTENTIONS} - {"x + gamma clip(x)"}
+
+
+@pytest.mark.parametrize("name", [slow_if(name in PUBLISHED, name) for name in DEFECTS])
 def test_a_defect_is_caught_and_the_right_layer_is_not(name, record_property):
     wrong, right, shape, settings = DEFECTS[name]
     torch.manual_seed(0)

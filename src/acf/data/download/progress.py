@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of images that have been done.
+    """Yield a function to call with the number of images or rows that have been done.
 
     Args:
         what: name of the work, for the line.
-        total: number of all images, if known.
+        total: number of all of them, if known.
     """
     from rich.progress import MofNCompleteColumn, TextColumn
 
@@ -29,13 +29,13 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         def advance(count: int) -> None:
             progress.advance(task, count)
             speed = progress.tasks[0].speed
-            progress.update(task, rate="" if speed is None else f"{speed:,.0f} images/s")
+            progress.update(task, rate="" if speed is None else f"{speed:,.0f}/s")
 
         yield advance
 
 
 def shown(pieces: Iterable[np.ndarray], what: str, total: int | None = None) -> Iterator[np.ndarray]:
-    """Yield arrays of images (n, ...), counting them."""
+    """Yield arrays of images or rows (n, ...), counting them."""
     with counting(what, total) as advance:
         for piece in pieces:
             yield piece

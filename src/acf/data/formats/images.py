@@ -1,5 +1,7 @@
 """Encoded images to arrays, by all cores and in order."""
 
+from __future__ import annotations
+
 import io
 import multiprocessing
 import os
@@ -14,11 +16,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from acf.errors import DataError
+from acf.errors import ConfigError, DataError
 from acf.extras import needed_by
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BATCH, BATCH_BYTES = 256, 2**22
 """Images that a process decodes at a time, and bytes of their files (one image at least)."""
@@ -38,10 +44,20 @@ class Target:
     Attributes:
         shape: (C, H, W), C = 1 (grey) or 3.
         fit: whether images of other sizes are cut to the middle and resized; otherwise they are refused.
+
+    Raises:
+        ConfigError: another number of channels.
     """
 
     shape: tuple[int, int, int]
     fit: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shape[0] not in (1, 3):
+            raise ConfigError(
+                f"encoded images are read as grey or as colour, with 1 or 3 channels; mend `shape`, {self.shape}, of "
+                "the class of the data set"
+            )
 
 
 def decode(images: Iterable[Encoded], target: Target) -> Iterator[np.ndarray]:
@@ -110,40 +126,66 @@ def _decode(batch: list[Encoded], target: Target) -> np.ndarray:
     channels, height, width = target.shape
     out = np.empty((len(batch), height, width, channels), np.uint8)
     for place, (name, content) in zip(out, batch, strict=True):
-        place[:] = _decode_one(name, content, target).reshape(height, width, channels)
+        place[:] = _decode_one(name, content, target)
     return out
 
 
 def _decode_one(name: str, content: bytes, target: Target) -> np.ndarray:
     with needed_by("reading images"):
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image
+
+    with _damage_named(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image: Image.Image = Image.open(io.BytesIO(content))
+    return fitted(name, image, target)
+
+
+def fitted(name: str, image: Image.Image, target: Target) -> np.ndarray:
+    """Return an image of PIL as `target` says, a uint8 array (H, W, C).
+
+    Args:
+        name: where the image is, for messages.
+        image: it need not be decoded yet.
+        target: what it is to become.
+
+    Raises:
+        DataError: it is damaged, too large, of more than 8 bits, or of another size than `target` takes; names it.
+    """
+    from PIL import Image, ImageOps
 
     channels, height, width = target.shape
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(content))
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{name} has {image.width} x {image.height} pixels, too many to be decoded; remove it")
-        if not target.fit and image.size != (width, height):
-            raise DataError(f"{name} has {image.width} x {image.height} pixels instead of {width} x {height}")
-        if image.mode not in EIGHT_BIT:
-            raise DataError(f"{name} has values of more than 8 bits (mode {image.mode}); convert it to 8 bits")
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{name} has {image.width} x {image.height} pixels, too many to be decoded; remove it")
+    if not target.fit and image.size != (width, height):
+        raise DataError(f"{name} has {image.width} x {image.height} pixels instead of {width} x {height}")
+    if image.mode not in EIGHT_BIT:
+        raise DataError(f"{name} has values of more than 8 bits (mode {image.mode}); convert it to 8 bits")
+    with _damage_named(name):
         if target.fit:  # a photograph says how the camera was held
             image = ImageOps.exif_transpose(image)
         image = image.convert("L" if channels == 1 else "RGB")
-    except Image.DecompressionBombError:
-        raise DataError(f"{name} has more pixels than any photograph, too many to be decoded; remove it") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{name} is damaged or no image; replace it or fetch its archive again") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name} is damaged or no image: {error}; replace it or fetch its archive again") from None
     if target.fit and image.size != (width, height):
         scale = min(image.width / width, image.height / height)
         left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
         box = (left, top, left + scale * width, top + scale * height)
         image = image.resize((width, height), Image.Resampling.LANCZOS, box)
-    return np.asarray(image, np.uint8)
+    return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Turn what PIL raises on a file that it cannot decode into a `DataError` that names it."""
+    from PIL import Image, UnidentifiedImageError
+
+    remedy = "replace it or fetch its archive again"
+    try:
+        yield
+    except Image.DecompressionBombError:
+        raise DataError(f"{name} has more pixels than any photograph, too many to be decoded; remove it") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{name} is damaged or no image; {remedy}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name} is damaged or no image: {error}; {remedy}") from None
 
 
 def _end_with_parent(parent: int) -> None:

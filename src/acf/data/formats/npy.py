@@ -1,4 +1,4 @@
-"""`.npy` files of images that need not fit in memory: written image by image, read in pieces."""
+"""`.npy` files of images or vectors that need not fit in memory: written one by one, read in pieces."""
 
 import math
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import IO, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from acf.errors import DataError
 from acf.runs.files import writing
@@ -17,22 +18,27 @@ PIECE = 2**24
 
 
 class NpyWriter:
-    """Writes uint8 images of one shape to a `.npy` file; their number need not be known beforehand.
+    """Writes images, or samples of another type, of one shape to a `.npy` file; their number need not be known.
+
+    Args:
+        path: the file.
+        shape: of one sample.
+        dtype: of its values.
 
     Raises:
         DataError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.path, self.shape, self.count = path, shape, 0
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> None:
+        self.path, self.shape, self.dtype, self.count = path, shape, np.dtype(dtype), 0
         with writing(path):
             self._file = path.open("wb")
-            self._file.write(_header((0, *shape)))
+            self._file.write(_header((0, *shape), self.dtype))
 
     def append(self, images: np.ndarray) -> None:
-        """Add uint8 images (n, *shape)."""
-        if images.dtype != np.uint8 or images.shape[1:] != self.shape:
-            raise ValueError(f"images of {images.dtype} {images.shape[1:]} do not go into {self.path} of {self.shape}")
+        """Add samples (n, *shape)."""
+        if images.dtype != self.dtype or images.shape[1:] != self.shape:
+            raise ValueError(f"samples of {images.dtype} {images.shape[1:]} do not go into {self.path} of {self.shape}")
         with writing(self.path):
             self._file.write(np.ascontiguousarray(images).data)
         self.count += len(images)
@@ -47,15 +53,15 @@ class NpyWriter:
             if kind is None:
                 with writing(self.path):
                     self._file.seek(0)
-                    self._file.write(_header((self.count, *self.shape)))
+                    self._file.write(_header((self.count, *self.shape), self.dtype))
         finally:
             with writing(self.path):
                 self._file.close()
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     """Header of version 1.0 of the format, of the same length for every shape."""
-    text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+    text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape})
     length = HEADER_BYTES - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode("latin1") + b"\n"
 
@@ -82,7 +88,11 @@ def write_npy(target: Path, images: np.ndarray) -> None:
 
 
 class NpyFile:
-    """A `.npy` file of uint8 images, checked for its size but not read yet.
+    """A `.npy` file of images, or of samples of another type, checked for its size but not read yet.
+
+    Args:
+        path: the file.
+        dtype: that its values have to have.
 
     Attributes:
         shape: (N, ...) as stored.
@@ -91,14 +101,14 @@ class NpyFile:
         DataError: missing, truncated, not a `.npy` file, of another type, or an archive of arrays.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, dtype: DTypeLike = np.uint8) -> None:
+        self.path, self.dtype = path, np.dtype(dtype)
         try:
             with path.open("rb") as file:
                 if file.read(4) == b"PK\x03\x04":
                     raise DataError(f"{path} is an archive of arrays; unpack it and give the one .npy file")
                 file.seek(0)
-                self.shape, self._fortran, dtype = read_header(file)
+                self.shape, self._fortran, found = read_header(file)
                 self._offset = file.tell()
         except FileNotFoundError:
             raise DataError(f"{path} not found") from None
@@ -111,30 +121,32 @@ class NpyFile:
             raise DataError(f"{path} is truncated or not a .npy file: {reason}; replace it") from None
         if any(size < 0 for size in self.shape):
             raise DataError(f"{path} is truncated or not a .npy file: its shape is {self.shape}; replace it")
-        if dtype.hasobject:
+        if found.hasobject:
             raise DataError(f"{path} is truncated or not a .npy file: it holds Python objects, which are never loaded")
-        if dtype != np.uint8:
-            raise DataError(f"{path} has dtype {dtype}; images must be whole numbers stored as uint8")
-        missing = self._offset + math.prod(self.shape) - path.stat().st_size
+        if found != self.dtype:
+            what = "images must be whole numbers stored as uint8" if self.dtype == np.uint8 else f"not {self.dtype}"
+            raise DataError(f"{path} has dtype {found}; {what}")
+        missing = self._offset + math.prod(self.shape) * self.dtype.itemsize - path.stat().st_size
         if missing > 0:
             raise DataError(f"{path} is truncated or not a .npy file: {missing} bytes are missing")
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """Yield images in order, in arrays of at most about `size` bytes (one image at least)."""
+        """Yield samples in order, in arrays of at most about `size` bytes (one sample at least)."""
         count, *rest = self.shape
         each = math.prod(rest)
+        most = max(1, size // max(each * self.dtype.itemsize, 1))
         if self._fortran and len(self.shape) > 1:
             # Images lie across the whole file: mapped, and copied one piece at a time.
-            whole = np.memmap(self.path, np.uint8, "r", self._offset, self.shape, "F")
-            for start in range(0, count, max(1, size // max(each, 1))):
-                yield np.ascontiguousarray(whole[start : start + max(1, size // max(each, 1))])
+            whole = np.memmap(self.path, self.dtype, "r", self._offset, self.shape, "F")
+            for start in range(0, count, most):
+                yield np.ascontiguousarray(whole[start : start + most])
             return
         with self.path.open("rb") as file:
             file.seek(self._offset)
             left = count
             while left:
-                n = min(left, max(1, size // max(each, 1)))
-                piece = np.fromfile(file, np.uint8, n * each)
+                n = min(left, most)
+                piece = np.fromfile(file, self.dtype, n * each)
                 if len(piece) < n * each:
                     raise DataError(f"{self.path} ends early: it was changed while it was read")
                 yield piece.reshape(n, *rest)

@@ -1,4 +1,4 @@
-"""Writing a `.pth` file of one uint8 tensor in constant memory, with the bytes that `torch.save` would write.
+"""Writing a `.pth` file of one tensor in constant memory, with the bytes that `torch.save` would write.
 
 `torch.save` takes the tensor from memory in one piece. Here it writes the file around the tensor only
 (`torch.serialization.skip_data`), the values follow piece by piece, and last what depends on them: the checksum of
@@ -21,15 +21,21 @@ DESCRIPTOR, ENTRY = b"PK\x07\x08", b"PK\x01\x02"
 NORESERVE = 0x4000  # of Linux: addresses without memory behind them
 
 
-def write_pth(file: BinaryIO, path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
-    """Write a tensor of this shape, whose bytes are those of the pieces in order, to `file`, open at `path`.
+def write_pth(
+    file: BinaryIO,
+    path: Path,
+    shape: tuple[int, ...],
+    pieces: Iterable[np.ndarray],
+    dtype: torch.dtype = torch.uint8,
+) -> None:
+    """Write a tensor of this shape and type, whose bytes are those of the pieces in order, to `file`, open at `path`.
 
     Raises:
         OSError: it cannot be written.
         ValueError: the pieces do not make up the shape.
     """
     with torch.serialization.skip_data():
-        torch.save(_untouched(shape), file)
+        torch.save(_untouched(shape, dtype), file)
     file.flush()
     with zipfile.ZipFile(path) as archive:
         infos = {info.filename: info for info in archive.infolist()}
@@ -41,14 +47,14 @@ def write_pth(file: BinaryIO, path: Path, shape: tuple[int, ...], pieces: Iterab
     checksum, written = 0, 0
     file.seek(start)
     for piece in pieces:
-        values = np.ascontiguousarray(piece).reshape(-1).data
+        values = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
         if written + len(values) > record.file_size:
             raise ValueError(f"more values than a tensor of shape {shape} has")
         file.write(values)
         checksum = zlib.crc32(values, checksum)
         written += len(values)
     if written != record.file_size:
-        raise ValueError(f"{written} values do not make a tensor of shape {shape}")
+        raise ValueError(f"{written} bytes do not make a tensor of shape {shape}")
     checksums = {name: checksum if name == RECORD else info.CRC for name, info in infos.items()}
     combined = 0
     for name in names[: names.index(IDENTIFIER)]:
@@ -63,11 +69,12 @@ def write_pth(file: BinaryIO, path: Path, shape: tuple[int, ...], pieces: Iterab
     file.seek(0, 2)
 
 
-def _untouched(shape: tuple[int, ...]) -> torch.Tensor:
+def _untouched(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """A tensor that has addresses, but no memory as long as nobody reads it."""
     size = torch.Size(shape).numel()
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
-    return torch.frombuffer(mmap.mmap(-1, max(size, 1), flags=flags), dtype=torch.uint8)[:size].view(shape)
+    buffer = mmap.mmap(-1, max(size, 1) * dtype.itemsize, flags=flags)
+    return torch.frombuffer(buffer, dtype=dtype)[:size].view(shape)
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:

@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -33,28 +34,64 @@ PerSplit = Annotated[dict[Split, T], AfterValidator(_both_splits)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class Column(BaseModel):
+    """One column of a table: x in the table's units is standardised to (x - mean) / std."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    mean: FiniteFloat
+    std: Annotated[FiniteFloat, Field(gt=0)]
+
+
 class Manifest(BaseModel):
     """Shape, range, counts and content hashes of a prepared data set.
 
-    `shape` is (C, H, W); `bits` is log2 of `levels`; `sha256` is over the tensors' bytes in N, C, H, W
-    order, so it does not depend on the file format or on the version of torch that wrote it. `labels` is the SHA-256 of
-    labels.json; None in manifests of earlier versions, which kept no labels.
+    Of images, `shape` is (C, H, W) and `bits` is log2 of `levels`. Of vectors, `shape` is (D,), and `columns` says what
+    each value is and how it was standardised; they have no levels. `sha256` is over the tensors' bytes in N, C, H, W or
+    N, D order, so it does not depend on the file format or on the version of torch that wrote it. `labels` is the
+    SHA-256 of labels.json; None in manifests of earlier versions, which kept no labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dataset: str
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    levels: int = Field(ge=2, le=256)
-    bits: float
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] | tuple[PositiveInt]
+    levels: int | None = Field(default=None, ge=2, le=256)
+    bits: float | None = None
+    columns: list[Column] | None = None
     counts: PerSplit[PositiveInt]
     sha256: PerSplit[Sha256]
     labels: Sha256 | None = None
     source: str
 
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the samples are images and not vectors of real numbers."""
+        return len(self.shape) == 3
+
+    @property
+    def unit(self) -> str:
+        """What the samples are called, "images" or "rows"."""
+        return "images" if self.is_of_images else "rows"
+
+    def content(self) -> bytes:
+        """Return the content of manifest.json."""
+        return self.model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.is_of_images and (self.levels is None or self.bits is None or self.columns is not None):
+            raise ValueError("images have levels and bits, and no columns")
+        if not self.is_of_images and (self.levels is not None or self.bits is not None):
+            raise ValueError("vectors have neither levels nor bits")
+        if not self.is_of_images and len(self.columns or ()) != self.shape[0]:
+            raise ValueError(f"there are {len(self.columns or ())} columns for {self.shape[0]} values")
+        return self
+
     @model_validator(mode="after")
     def _bits_of_levels(self) -> Self:
-        if not math.isclose(self.bits, math.log2(self.levels)):
+        if self.levels is not None and self.bits is not None and not math.isclose(self.bits, math.log2(self.levels)):
             raise ValueError(f"bits is {self.bits}, but log2 of {self.levels} levels is {math.log2(self.levels)}")
         return self
 

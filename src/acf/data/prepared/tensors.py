@@ -16,6 +16,37 @@ PIECE = 2**25
 """Bytes that are hashed at a time."""
 
 
+class Vectors:
+    """Vectors of one split, float32 (D,) each, read from a memory-mapped file as they are asked for.
+
+    An index that torch takes for the first dimension gives a tensor.
+    """
+
+    levels = None
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def __len__(self) -> int:
+        return len(self._tensor)
+
+    def __getitem__(self, index: slice | int | Tensor) -> Tensor:
+        return self._tensor[index]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, D)."""
+        return self._tensor.shape
+
+    def first(self, count: int | None) -> "Vectors":
+        """Return the first `count` vectors, or all of them if it is None, without reading any."""
+        return Vectors(self._tensor[:count])
+
+    def pieces(self, size: int) -> Iterator[Tensor]:
+        """Yield all vectors in order, float32 (n, D), `size` at a time."""
+        yield from self._tensor.split(size)
+
+
 class Images:
     """Images of one split, uint8 (C, H, W) each, read from a memory-mapped file as they are asked for.
 
@@ -65,11 +96,30 @@ def load(dataset: str, split: Split, root: Path = ROOT, levels: int | None = Non
     Changing a tensor one gets does not change the file. The content hash is not recomputed; that is `verify`.
 
     Raises:
-        ConfigError: the levels stored cannot be reduced to `levels`.
+        ConfigError: the levels stored cannot be reduced to `levels`, or the data set has vectors.
         DataError: the manifest or the tensor file is missing, truncated or damaged, or the two do not agree.
     """
+    images = load_samples(dataset, split, root, levels)
+    if isinstance(images, Vectors):
+        raise ConfigError(f"this looks at images, and data set {dataset} has vectors")
+    return images
+
+
+def load_samples(dataset: str, split: Split, root: Path = ROOT, levels: int | None = None) -> Images | Vectors:
+    """Return the images or vectors of one split, images as `load` does; errors are the same."""
     manifest = read_manifest(dataset, root)
-    return Images(_load(manifest, split, root), manifest.levels, levels)
+    tensor = _load(manifest, split, root)
+    if manifest.levels is None:
+        return Vectors(tensor)
+    return Images(tensor, manifest.levels, levels)
+
+
+def load_vectors(dataset: str, split: Split, root: Path = ROOT) -> Vectors:
+    """Return the vectors of one split, memory-mapped; errors as `load`, also if the data set has images."""
+    vectors = load_samples(dataset, split, root)
+    if isinstance(vectors, Images):
+        raise ConfigError(f"this looks at vectors, and data set {dataset} has images")
+    return vectors
 
 
 def verify(dataset: str, root: Path = ROOT) -> Manifest:
@@ -87,7 +137,7 @@ def verify(dataset: str, root: Path = ROOT) -> Manifest:
         found = _content_hash(path)
         if found != manifest.sha256[split]:
             raise DataError(
-                f"{path} is damaged: SHA-256 of its images is {found}, the manifest has "
+                f"{path} is damaged: SHA-256 of its content is {found}, the manifest has "
                 f"{manifest.sha256[split]}; {prepare_hint(dataset)}"
             )
     if manifest.labels is not None:
@@ -101,10 +151,16 @@ def _content_hash(path: Path) -> str:
     The file is mapped anew for each piece, as pages that were read count as memory in use until their mapping ends.
     """
     digest, start = hashlib.sha256(), 0
-    while len(piece := torch.load(path, weights_only=True, mmap=True).view(-1)[start : start + PIECE]):
-        digest.update(piece.numpy())
+    while len(piece := _mapped(path)[start : start + PIECE]):
+        digest.update(piece.numpy().data)
         start += PIECE
     return digest.hexdigest()
+
+
+def _mapped(path: Path) -> Tensor:
+    """Return the bytes of a tensor's file."""
+    tensor: Tensor = torch.load(path, weights_only=True, mmap=True)
+    return tensor.view(-1).view(torch.uint8)
 
 
 def _load(manifest: Manifest, split: Split, root: Path) -> Tensor:
@@ -115,29 +171,31 @@ def _load(manifest: Manifest, split: Split, root: Path) -> Tensor:
     if not path.is_file():
         raise DataError(f"{path} not found; {hint}")
     try:
-        images = torch.load(path, weights_only=True, mmap=True)
+        samples = torch.load(path, weights_only=True, mmap=True)
     except UnpicklingError:  # whose message advises to load it unsafely
         raise DataError(f"{path} is truncated or damaged (more than a tensor is in it); {hint}") from None
     except Exception as error:  # a flipped bit can lead the reader to any kind of error
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise DataError(f"{path} is truncated or damaged ({reason}); {hint}") from None
-    if fault := _fault(images, manifest, split):
+    if fault := _fault(samples, manifest, split):
         raise DataError(f"{path} {fault}; {hint}")
-    return images
+    return samples
 
 
-def _fault(images: object, manifest: Manifest, split: Split) -> str:
-    if not isinstance(images, Tensor):
-        return f"holds a {type(images).__name__} instead of one tensor"
-    if images.dtype != torch.uint8:
-        return f"has dtype {images.dtype} instead of torch.uint8"
+def _fault(samples: object, manifest: Manifest, split: Split) -> str:
+    if not isinstance(samples, Tensor):
+        return f"holds a {type(samples).__name__} instead of one tensor"
+    dtype = torch.uint8 if manifest.is_of_images else torch.float32
+    if samples.dtype != dtype:
+        return f"has dtype {samples.dtype} instead of {dtype}"
     wanted = (manifest.counts[split], *manifest.shape)
-    if tuple(images.shape) != wanted:
-        return f"has shape {tuple(images.shape)}, the manifest says {wanted}"
-    if images.layout != torch.strided or images.device.type != "cpu":
-        return f"holds a tensor of layout {images.layout} on {images.device}"
-    if not images.is_contiguous():
+    if tuple(samples.shape) != wanted:
+        return f"has shape {tuple(samples.shape)}, the manifest says {wanted}"
+    if samples.layout != torch.strided or samples.device.type != "cpu":
+        return f"holds a tensor of layout {samples.layout} on {samples.device}"
+    if not samples.is_contiguous():
         return "holds a tensor that is not contiguous"
-    if manifest.levels < 256 and (highest := int(images.max())) >= manifest.levels:
+    levels = manifest.levels or 256
+    if levels < 256 and (highest := int(samples.max())) >= levels:
         return f"has value {highest}, but the manifest says {manifest.levels} levels"
     return ""

@@ -10,11 +10,12 @@ from acf.data.download.downloads import Downloads
 from acf.data.formats.npy import PIECE, NpyFile, NpyWriter
 from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import SPLITS, Split
+from acf.data.sources.image_dataset import ImageDataset
 from acf.data.sources.split import Divided
 from acf.errors import DataError
 
 
-class ArrayFile(Divided):
+class ArrayFile(Divided, ImageDataset):
     """Base of data sets from a `.npy` file, uint8 (N, H, W) or (N, H, W, C), of 256 levels unless a class says fewer.
 
     Attributes:
@@ -67,15 +68,22 @@ def write_split(path: Path, scratch: Path, divide: Callable[[int], Mapping[Split
         raise DataError(
             f"{path} has shape {images.shape}; expected at least two images, (N, H, W) or (N, H, W, C); replace it"
         )
-    count, *shape = images.shape
+    return write_parts(images, scratch, divide)
+
+
+def write_parts(
+    stored: NpyFile, scratch: Path, divide: Callable[[int], Mapping[Split, np.ndarray]]
+) -> Mapping[Split, Path]:
+    """Write the parts of an array, each sample where `divide` says, to `.npy` files of their own."""
+    count, *shape = stored.shape
     chosen = divide(count)
     paths = {split: scratch / f"{split}.npy" for split in chosen}
     for split, indices in chosen.items():
         wanted = np.zeros(count, bool)
         wanted[indices] = True
         start = 0
-        with NpyWriter(paths[split], tuple(shape)) as writer:
-            for piece in images.chunks(PIECE):
+        with NpyWriter(paths[split], tuple(shape), stored.dtype) as writer:
+            for piece in stored.chunks(PIECE):
                 writer.append(piece[wanted[start : start + len(piece)]])
                 start += len(piece)
     return paths

@@ -11,12 +11,13 @@ from acf.data.formats.npy import NpyWriter
 from acf.data.prepared.labels import Labels
 from acf.data.prepared.manifest import SPLITS, Split
 from acf.data.sources.file_search import find_files
+from acf.data.sources.image_dataset import ImageDataset
 from acf.data.sources.split import Divided
 from acf.errors import DataError
 from acf.extras import needed_by
 
 
-class ImageFolder(Divided):
+class ImageFolder(Divided, ImageDataset):
     """Base of data sets from a folder, subfolders included: each image is cut to its middle and resized to `shape`.
 
     Links are followed; a file or folder that two of them lead to is read once, since copies of a training image among

@@ -6,16 +6,16 @@ from typing import ClassVar
 import numpy as np
 
 from acf.data.prepared.manifest import Split
-from acf.data.sources.image_dataset import ImageDataset
+from acf.data.sources.dataset import Dataset
 
 SEED = 0
 
 
-class Divided(ImageDataset):
-    """Base of data sets whose files are not divided into training and test images.
+class Divided(Dataset):
+    """Base of data sets whose files are not divided into training and test samples.
 
     Attributes:
-        test_share: share of the images held out for testing.
+        test_share: share of the samples held out for testing.
         seed: of the split.
     """
 
@@ -25,15 +25,15 @@ class Divided(ImageDataset):
     manual = True
 
     def divide(self, count: int) -> Mapping[Split, np.ndarray]:
-        """Return the indices of both splits among `count` images."""
+        """Return the indices of both splits among `count` samples."""
         return drawn(count, self.test_share, self.seed)
 
 
 def drawn(count: int, test_share: float, seed: int = SEED) -> Mapping[Split, np.ndarray]:
-    """Return the indices of the training and the test images among `count`, each in order; together they are all.
+    """Return the indices of the training and the test samples among `count`, each in order; together they are all.
 
-    The test split is the first round(test_share * count) of a permutation by numpy's PCG64; of two images or more, each
-    split has at least one.
+    The test split is the first round(test_share * count) of a permutation by numpy's PCG64; of two samples or more,
+    each split has at least one.
     """
     order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
     test = max(1, min(round(test_share * count), count - 1))

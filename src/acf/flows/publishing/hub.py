@@ -2,11 +2,11 @@
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from acf.errors import ConfigError, DataError
+from acf.extras import needed_by
 from acf.flows.record import CARD, CONFIG, HASHES, ModelFileError, read_record
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class HubMethods:
 
         Raises:
             InputError: there is no such folder, and on the Hub no such name can be.
-            ConfigError: there is no such folder, and huggingface_hub is not installed; or config.json has an unknown
-                key or an impossible value.
+            MissingPackageError: there is no such folder, and huggingface_hub is not installed.
+            ConfigError: config.json has an unknown key or an impossible value.
             DataError: there is no such model, it cannot be fetched, or its files are damaged.
         """
         from acf.flows.storage import load
@@ -59,8 +59,8 @@ class HubMethods:
         if os.path.isdir(name_or_folder):  # false as well for what no file system takes as a name
             return load(name_or_folder, device)
         name = str(name_or_folder)
-        _require_client(f"{name!r} is no folder, and to fetch a model of that name from the Hub")
-        from acf.flows.publishing.hub_client import download
+        with needed_by(f"{name!r} is no folder, and fetching a model of that name from the Hub"):
+            from acf.flows.publishing.hub_client import download
 
         folder = download(
             name,
@@ -125,12 +125,12 @@ class HubMethods:
 
         Raises:
             InputError: no repository can have this name.
-            ConfigError: huggingface_hub is not installed.
+            MissingPackageError: huggingface_hub is not installed.
             NotContractiveError: a block is not proven contractive; names it.
             DataError: the Hub refuses it or cannot be reached.
         """
-        _require_client("to publish a model on the Hub")
-        from acf.flows.publishing.hub_client import upload
+        with needed_by("publishing a model on the Hub"):
+            from acf.flows.publishing.hub_client import upload
 
         return upload(
             published_files(cast("Flow", self)),
@@ -159,8 +159,3 @@ def published_files(flow: "Flow") -> dict[str, bytes]:
     origin = unchanged_origin(flow, json.loads(files[CONFIG])[HASHES]["weights"])
     card = origin.card if origin else None
     return {**files, CARD: (card or plain_card(flow, certificate, origin.record if origin else {})).encode()}
-
-
-def _require_client(what_for: str) -> None:
-    if find_spec("huggingface_hub") is None:
-        raise ConfigError(f"{what_for}, huggingface_hub is needed: pip install 'acf[hub]'")

@@ -52,7 +52,8 @@ def upload(files: Mapping[str, bytes], name: str, **options: Any) -> str:
         DataError: the Hub refuses it or cannot be reached.
     """
     with _explained(f"{name} cannot be published", name):
-        return str(Published(files).push_to_hub(name, **options))
+        commit = Published(files).push_to_hub(name, **options)
+        return str(getattr(commit, "commit_url", commit))  # the text is another address in some versions
 
 
 def download(name: str, **options: Any) -> Path:

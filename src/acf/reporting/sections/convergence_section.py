@@ -94,7 +94,8 @@ def _notes(results: Results) -> list[str]:
     return [
         f"Validations are {apart} steps apart; between two of them bits/dim is taken as a straight line, so that steps "
         "and seconds are known to no better than that. The first crossing counts. The standard error of one validation "
-        f"is {error:.2g} bits/dim on average, over its images, which moves a crossing further where a curve is flat.",
+        f"is {error:.2g} bits/dim on average, over its {results.unit}, which moves a crossing further where a curve is "
+        "flat.",
         "A target is what a base ends with, or one of reporting.validation_targets of params.yaml. "
         + ("Means and ratios are of the mean curve over seeds. " if several else "")
         + "Seconds are those of training, interruptions left out, on the devices named below.",

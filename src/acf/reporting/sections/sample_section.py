@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Generic, TypeVar
 
 from acf.reporting.page_parts import Figure, Section, Table
 from acf.reporting.sampled_files import SamplesFile
+from acf.reporting.schemas import OfModel
 from acf.reporting.wording import ABSENT, count, decimal, scientific
 from acf.settings.params import Run
 
@@ -16,23 +18,25 @@ THRESHOLD = 3
 """Standard errors from which samples count as closer to training images than test images are."""
 
 
+FoundForm = TypeVar("FoundForm", bound=OfModel)
+
+
 @dataclass(frozen=True)
-class SampledModel:
+class SampledModel(Generic[FoundForm]):
     """What the stage `sample` wrote of one model.
 
     Attributes:
         run: the model.
         found: the numbers.
-        pictures: contents of PNG files, enlarged, by the names samples, temperatures, nearest and reconstructions; may
-            be empty.
+        pictures: contents of PNG files, enlarged, by their names without ending; may be empty.
     """
 
     run: Run
-    found: SamplesFile
+    found: FoundForm
     pictures: Mapping[str, bytes]
 
 
-Models = Mapping[str, Sequence[SampledModel]]
+Models = Mapping[str, Sequence[SampledModel[SamplesFile]]]
 """Per variant, in the order of params.yaml, its models by seed; empty where there is none."""
 
 
@@ -54,7 +58,7 @@ def _figures(models: Models, name: str, alt: str) -> list[Figure]:
     ]
 
 
-def _first(models: Models) -> SampledModel:
+def _first(models: Models) -> SampledModel[SamplesFile]:
     return next(iter(models.values()))[0]
 
 
