@@ -36,9 +36,9 @@ ACTIVATIONS = {
 }
 
 TASKS = {
-    "density": "acf.training.tasks.density:Density",
-    "hybrid": "acf.training.tasks.hybrid:Hybrid",
-    "classification": "acf.training.tasks.classification:Classification",
+    "density": "acf.training.tasks.density_task:Density",
+    "hybrid": "acf.training.tasks.hybrid_task:Hybrid",
+    "classification": "acf.training.tasks.classification_task:Classification",
 }
 LABELLED_TASKS = ("hybrid", "classification")
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear
+from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear, Reshape
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.branch import Branch, attention_branch, fc_branch
 from acf.lipschitz.layer import LipschitzLayer
@@ -134,6 +134,7 @@ def _maps() -> dict[str, LayerCase]:
             cases[f"convolution {kernel}, {size}"] = LayerCase(make, (2, *size))
     cases["linear"] = LayerCase(lambda: NormalisedLinear(12, 5), (12,))
     cases["orthogonal linear"] = LayerCase(lambda: OrthogonalLinear(12, 5), (12,))
+    cases["reshape"] = LayerCase(lambda: Reshape(12), (2, 2, 3))
     return cases
 
 

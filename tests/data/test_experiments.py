@@ -51,7 +51,7 @@ def largest_map(name: str) -> int:
 
 
 def cases() -> list[ParameterSet]:
-    """Every data set with and without attention; large ones, those like another, and attentions that come later or take long, are slow."""
+    """Every data set with and without attention; large ones, those like another and late attentions are slow."""
     found = []
     for name in sorted(CASES):
         for variant in Params(ROOT / "params.yaml").variants(name):

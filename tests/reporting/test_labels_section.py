@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from acf.reporting.comparison import comparison
 from acf.reporting.image_table import image_table
 from acf.reporting.sections.labels_section import labels_section, mcnemar
 from acf.reporting.style import looks
+from acf.reporting.verdict import verdict
 from acf.stages.experiment_results import read_results
 from acf.stages.project import Project
 from tests.reporting.conftest import VARIANTS
@@ -85,6 +87,24 @@ def test_several_trainings_have_their_spread_in_the_error(project_of_three_seeds
     assert section is not None
     assert all(row[-2:] == ["—", "—"] for row in section.tables[1].rows)
     assert "over test images and trainings" in section.notes[1]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_classifiers_are_not_compared_by_densities_that_they_are_not_trained_for(project: Path) -> None:
+    give_labels(project, [0])
+    params = (project / "params.yaml").read_text().replace("kind: hybrid", "kind: classification")
+    (project / "params.yaml").write_text(params)
+    results = read_results(Project(project), "digits")
+    table = comparison(results)
+    first, *others = verdict(table, results)
+    assert (
+        first
+        == "No variant of this experiment is trained for bits/dim; the section Labels has what they are trained for."
+    )
+    assert any(one.startswith("resflow, acf-l2 and acf-dot: trained for labels alone") for one in others)
+    assert not any("better" in one or "beats" in one for one in [first, *others])
+    assert table.set_index("row")["gain"].drop(["uniform", "histogram", "gaussian"]).isna().all()
+    assert results.bases == {"resflow": None, "acf-l2": "resflow", "acf-dot": "resflow"}
 
 
 def test_an_experiment_without_labels_has_no_section(project: Path) -> None:

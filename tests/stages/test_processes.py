@@ -101,7 +101,7 @@ def test_the_death_of_a_process_ends_the_run_with_one_message(study: Study) -> N
     assert gone(children)
 
 
-@pytest.mark.slow  # tests/stages/test_train.py interrupts one process, tests/training/test_ranks.py changes their number
+@pytest.mark.slow  # test_train.py interrupts one process, training/test_ranks.py changes their number
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_what_is_stopped_or_loses_what_started_it_is_gone_on_with_by_another_number(study: Study) -> None:
     root = study(training=LONG)

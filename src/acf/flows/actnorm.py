@@ -51,7 +51,7 @@ class ActNorm(StartedByFirstBatch, PreparedBijection):
         elif prepared is not None and (scale := prepared.scales.get(self)) is not None:
             return (x + self.shift) * scale.factor, scale.log_abs_det
         log_abs_det = self.log_scale.sum() * self.positions
-        return (x + self.shift) * self.log_scale.exp(), log_abs_det.expand(len(x))
+        return (x + self.shift) * self.log_scale.exp(), log_abs_det.expand(x.shape[0])
 
     @override
     def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -34,12 +34,12 @@ class ClassifyingFlow(Flow):
         The first batch in training mode sets scales, as in `forward`, whose errors it has.
         """
         self._check(x)
-        return self.classify_unchecked(x, self._checked_condition(condition, len(x)))
+        return self.classify_unchecked(x, self.checked_condition(condition, x.shape[0]))
 
     def log_prob_and_logits(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `log_prob(x)` (B,) and `classify(x)` (B, K) from one pass; errors as `forward`."""
         self._check(x)
-        return self.log_prob_and_logits_unchecked(x, self._checked_condition(condition, len(x)))
+        return self.log_prob_and_logits_unchecked(x, self.checked_condition(condition, x.shape[0]))
 
     def classify_unchecked(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return `classify(x, condition)` for values that are known to be possible, as `log_prob_unchecked` does."""

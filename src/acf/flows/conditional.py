@@ -57,8 +57,9 @@ class ConditionFeatures(nn.Module):
         trailing = () if config.size is None else (config.size,)
         if condition.dim() != 1 + len(trailing) or tuple(condition.shape[1:]) != trailing:
             raise InputError(f"expected a condition of shape {_written(batch, trailing)}, got {tuple(condition.shape)}")
-        if len(condition) not in (1, batch):
-            raise InputError(f"{len(condition)} conditions for a batch of {batch}: give one for each sample, or one")
+        given = condition.shape[0]
+        if given not in (1, batch):
+            raise InputError(f"{given} conditions for a batch of {batch}: give one for each sample, or one")
         if config.classes is not None:
             if condition.is_floating_point() or condition.is_complex() or condition.dtype == torch.bool:
                 raise InputError(f"expected labels, whole numbers below {config.classes}, got {condition.dtype}")
@@ -78,7 +79,7 @@ def _written(batch: int, trailing: tuple[int, ...]) -> str:
 
 def _require_between(values: Tensor, low: float, high: float, what: str) -> None:
     """Check that all values lie in [low, high], where there are values to look at, by one transfer."""
-    if values.numel() == 0 or values.is_meta:
+    if torch.compiler.is_exporting() or values.numel() == 0 or values.is_meta:
         return
     least, most = values.detach().aminmax()
     try:

@@ -1,6 +1,7 @@
 """The flow: a bijection of images to standard normal noise, and the density it defines."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from acf.flows.record import Origin
 from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.lipschitz.not_compiled import not_compiled
 from acf.lipschitz.once_differentiable import refuse_transforms
 from acf.lipschitz.precision import (
     autocast_off,
@@ -32,6 +34,9 @@ from acf.lipschitz.precision import (
 )
 from acf.runs.ranks import BatchShare
 from acf.settings.config import LogDetConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from acf.flows.distribution import FlowDistribution
 
 
 class Flow(HubMethods, nn.Module):
@@ -76,9 +81,10 @@ class Flow(HubMethods, nn.Module):
                 is a ValueError.
         """
         self._check(x)
-        condition = self._checked_condition(condition, len(x))
+        condition = self.checked_condition(condition, x.shape[0])
         return self._value_and_log_det(x, condition, self._noise(x))
 
+    @not_compiled
     def _value_and_log_det(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor]:
         z, log_abs_det, _ = self._with_features(x, condition, noise)
         return z, log_abs_det
@@ -97,7 +103,9 @@ class Flow(HubMethods, nn.Module):
         norms = (m for m in self.bijection.modules() if isinstance(m, ActNorm))
         return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms), self._features(condition))
 
-    def _checked_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
+    @not_compiled
+    def checked_condition(self, condition: Tensor | None, batch: int) -> Tensor | None:
+        """Return the conditions of a batch, one row for each sample, or raise InputError."""
         if self.condition_features is None:
             if condition is not None:
                 raise InputError("a condition was given, but this flow's density depends on none")
@@ -132,13 +140,14 @@ class Flow(HubMethods, nn.Module):
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return z = f(x) (B, D) without the cost of the log-determinant; errors as `forward`."""
         self._check(x)
-        condition = self._checked_condition(condition, len(x))
+        condition = self.checked_condition(condition, x.shape[0])
         self._require_no_bypass()
         with autocast_off(x.device.type):
             z = self.bijection.transform(self.preprocessing.transform(x), self._features(condition))
         refuse_backward_in_autocast(z)
         return z
 
+    @not_compiled
     def _check(self, x: Tensor) -> None:
         self._check_form(x)
         self.preprocessing.require_values(x)
@@ -214,13 +223,14 @@ class Flow(HubMethods, nn.Module):
         """
         return self._invert(z, condition)
 
+    @not_compiled
     def _invert(self, z: Tensor, condition: Tensor | None) -> Inversion:
         refuse_transforms(INVERSE_ONCE, z)
         values = math.prod(self.shape)
         if z.dim() != 2 or z.shape[1] != values:
             raise InputError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
         require_full_precision(z, first_parameter(self), "flow")
-        features = self._features(self._checked_condition(condition, len(z)))
+        features = self._features(self.checked_condition(condition, len(z)))
         blocks = self.residual_blocks()
         require_proven(blocks)
         try:
@@ -242,6 +252,7 @@ class Flow(HubMethods, nn.Module):
                 "inverse needs them: pass the flow images first, or call eval()"
             )
 
+    @not_compiled
     def sample(
         self,
         n: int,
@@ -267,6 +278,16 @@ class Flow(HubMethods, nn.Module):
         x = self.inverse(temperature * z.to(parameter.device), differentiable, condition)
         return self.preprocessing.into_range(x)
 
+    def distribution(self, condition: Tensor | None = None, validate_args: bool | None = None) -> "FlowDistribution":
+        """Return the density as a `torch.distributions.Distribution`, with `log_prob`, `sample` and `rsample`.
+
+        See `acf.flows.distribution.FlowDistribution` for the arguments.
+        """
+        from acf.flows.distribution import FlowDistribution
+
+        return FlowDistribution(self, condition, validate_args)
+
+    @not_compiled
     @torch.no_grad()
     def renormalise(self) -> None:
         """Update the estimated spectral norms of all layers, as is needed after each step of the optimiser."""

@@ -15,11 +15,11 @@ class Squeeze(Bijection):
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transform(x), x.new_zeros(len(x))
+        return self.transform(x), x.new_zeros(x.shape[0])
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        if len(x) == 0:  # which `pixel_unshuffle` refuses
+        if x.shape[0] == 0:  # which `pixel_unshuffle` refuses
             channels, height, width = x.shape[1:]
             return x.reshape(0, 4 * channels, height // 2, width // 2)
         return F.pixel_unshuffle(x, 2)

@@ -12,7 +12,7 @@ class Vectors(Preprocessing):
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transform(x), x.new_zeros(len(x))
+        return self.transform(x), x.new_zeros(x.shape[0])
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from acf.lipschitz.attention import (
 )
 from acf.lipschitz.bounds import attack
 from acf.lipschitz.bounds.constants import clipped_attention_constant, dot_attention_constant, l2_attention_constant
-from acf.lipschitz.branch import Branch
+from acf.lipschitz.branch import Branch, Reshape
 from acf.lipschitz.dense import DenseLayer
 from acf.lipschitz.join import ChannelSplit, Concatenation, ConvexShare
 from acf.lipschitz.layer import LipschitzLayer
@@ -33,6 +33,7 @@ __all__ = [
     "NormalisedConv2d",
     "NormalisedLinear",
     "OrthogonalLinear",
+    "Reshape",
     "SinkhornSelfAttention",
     "attack",
     "clipped_attention_constant",

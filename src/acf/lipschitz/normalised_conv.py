@@ -56,7 +56,7 @@ class NormalisedConv2d(Normalised):
     @override
     def value(self, x: Tensor, tensors: Tensors) -> Tensor:
         weight, *bias = tensors
-        if torch.is_grad_enabled() or is_transformed(x):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed(x):
             return F.conv2d(x, weight, bias[0] if bias else None, padding=weight.shape[-1] // 2)
         size = x.shape[2:]
         convolution = arranged(weight, *size)

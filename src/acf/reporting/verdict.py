@@ -14,6 +14,7 @@ from acf.reporting.wording import count, join, with_error
 
 THRESHOLD = 3
 """Differences from baselines of more standard errors than this count as real."""
+NO_DENSITY = "No variant of this experiment is trained for bits/dim; the section Labels has what they are trained for."
 Rows = Mapping[str, pd.Series]
 
 SEEN = {
@@ -40,15 +41,16 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     """
     rows: Rows = {row["row"]: row for _, row in table.iterrows()}
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
-    sentence, named = headline(rows, results.bases, results.unit)
+    bases = {variant: base for variant, base in results.bases.items() if results.is_trained_for_density(variant)}
+    sentence, named = headline(rows, bases, results.unit) if bases else (NO_DENSITY, None)
     pairs = [
         (rows[variant], rows[base])
-        for variant, base in results.bases.items()
+        for variant, base in bases.items()
         if base is not None and {variant, base} <= rows.keys()
     ]
     return [
         sentence,
-        *(_against_baseline(rows, name, results) for name in dict.fromkeys([results.reference, best])),
+        *(_against_baseline(rows, name, results) for name in dict.fromkeys([results.reference, best]) if bases),
         *(f"The {name} baseline is not available: {why}." for name, why in results.baselines.not_available.items()),
         *(against_base(variant, base, results.unit) for variant, base in pairs if variant["row"] != named),
         *(as_sizes(variant, base) for variant, base in pairs if variant["parameters"] != base["parameters"]),

@@ -29,6 +29,8 @@ def doubly_stochastic(logits: Tensor) -> Tensor:
 
     The scalings exist and P is unique (Sinkhorn 1967). Rows sum to 1 up to rounding, columns up to 32 machine epsilons.
     """
+    if torch.compiler.is_exporting():  # which cannot record the derivatives of a function of one's own
+        return balance(logits.clone(memory_format=torch.contiguous_format))
     return _Balanced.apply(logits)
 
 
@@ -168,7 +170,7 @@ def _is_balanced(columns: Tensor) -> bool:
 
 
 def _known_without_waiting(x: Tensor) -> bool:
-    return x.device.type == "cpu"
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _largest_inverted(device: torch.device) -> int:

@@ -8,8 +8,8 @@ from acf.flows.dequantise import bits_per_dim_of
 from acf.flows.flow import Flow
 from acf.runs.ranks import BatchShare
 from acf.settings.config import TrainingConfig
-from acf.training.tasks.classification import Classification, label_measures, with_heads
-from acf.training.tasks.density import Density
+from acf.training.tasks.classification_task import Classification, label_measures, with_heads
+from acf.training.tasks.density_task import Density
 
 
 class Hybrid:

@@ -1,0 +1,46 @@
+"""The forward map exported, stored and loaded again."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+
+from acf.flows.exported import exported_transform
+from tests.building_blocks.bijections import make_moved_flow
+from tests.building_blocks.settings import with_attention
+
+FLOWS: dict[str, dict[str, Any]] = {
+    "sinkhorn": {"shape": (1, 4, 4), "squeeze_first": True, **with_attention("sinkhorn", join="block")},
+    "l2, labels": {"shape": (1, 2, 4), "condition": {"classes": 3}, **with_attention("l2")},
+    "dense": {"shape": (1, 4, 4), "blocks": (1, 1), "branch": "dense", "activation": "clipswish"},
+    "vectors, conditions": {"shape": (3,), "condition": {"size": 2}},
+}
+
+
+@pytest.mark.parametrize("kind", FLOWS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_program_computes_the_same_for_every_batch_size(kind: str, dtype: torch.dtype) -> None:
+    flow = make_moved_flow(**FLOWS[kind]).to(dtype)
+    stored = io.BytesIO()
+    torch.export.save(exported_transform(flow), stored)
+    stored.seek(0)
+    program = torch.export.load(stored).module()
+    for batch in (1, 2, 7):
+        x = torch.rand(batch, *flow.shape, dtype=dtype)
+        given = []
+        if flow.config.condition.classes:
+            given = [torch.arange(batch) % 3]
+        elif flow.config.condition.size:
+            given = [torch.randn(batch, 2, dtype=dtype)]
+        z = program(x, *given)
+        error = (z - flow.transform(x, *given)).abs().max()
+        assert error <= (1e-12 if dtype == torch.float64 else 1e-4)
+        assert z.shape == (batch, flow.transform(x, *given).shape[1])
+
+
+def test_the_flow_is_left_as_it_is() -> None:
+    flow = make_moved_flow((2,)).train()
+    exported_transform(flow)
+    assert flow.training
+    assert all(module.training for module in flow.modules())
