@@ -196,6 +196,6 @@ def test_labels_count_for_the_analyses_that_read_them_and_for_nothing_else(
     before, after = (Current(AcfProject(root), code) for root in (begun, tmp_path))
     of_run = [Task(stage, ("digits", "acf-l2", "0")) for stage in ("train", "evaluate", "sample", *ANALYSES)]
     tasks = [*of_run, Task("baselines", ("digits",))]
-    assert {task.stage for task in tasks if before.expected(task) != after.expected(task)} == {"noise"}
+    assert {task.stage for task in tasks if before.expected(task) != after.expected(task)} == {"attributes", "noise"}
     reading = {command.split()[1] for command, stage in dvc.items() if "data/digits/labels.json" in stage.files}
     assert reading == {"noise", "report"}
