@@ -201,7 +201,6 @@ def test_shares_cover_a_batch() -> None:
 
 def test_replicas_within_a_process_are_refused() -> None:
     """nn.DataParallel asks every module within the model for replicas, before it looks at any input."""
-    model = torch.nn.Sequential(flow_of("none"))
+    _, flow, *_ = (module for module in torch.nn.Sequential(flow_of("none")).modules())
     with pytest.raises(InputError, match=r"acf\.DataParallelFlow\(flow\)"):
-        for module in model.modules():
-            module._replicate_for_data_parallel()
+        flow._replicate_for_data_parallel()

@@ -11,7 +11,7 @@ from acf.registry import ANALYSES
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-_FLOWS = ("lipschitz", "flows", "-flows/publishing")
+_FLOWS = ("lipschitz", "flows", "-flows/publishing", "-flows/distribution.py")
 _MEASURING = ("data/prepared", *_FLOWS, "evaluation", "-evaluation/analyses")
 
 CODE: dict[str, tuple[str, ...]] = {
