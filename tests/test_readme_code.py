@@ -16,8 +16,8 @@ from acf.stages.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LIBRARY, DATA_SET = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-"""README's code: of the library, and of a data set of one's own."""
+LIBRARY, VECTORS, DATA_SET = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+"""README's code: of the library, of vectors and conditions, which goes on from it, and of a data set of one's own."""
 
 
 def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +31,10 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert isinstance(again, torch.Tensor)
     assert float((x - again).detach().abs().max()) < 1e-4
     assert (tmp_path / "my-flow" / "model.safetensors").is_file()
+    exec(VECTORS, names)
+    loss = names["loss"]
+    assert isinstance(loss, torch.Tensor)
+    assert loss.isfinite()
 
 
 def _own(form: str) -> str:
