@@ -197,5 +197,7 @@ def test_labels_count_for_the_analyses_that_read_them_and_for_nothing_else(
     of_run = [Task(stage, ("digits", "acf-l2", "0")) for stage in ("train", "evaluate", "sample", *ANALYSES)]
     tasks = [*of_run, Task("baselines", ("digits",))]
     assert {task.stage for task in tasks if before.expected(task) != after.expected(task)} == {"attributes", "noise"}
-    reading = {command.split()[1] for command, stage in dvc.items() if "data/digits/labels.json" in stage.files}
-    assert reading == {"noise", "report"}
+    reading = [command for command, stage in dvc.items() if "data/digits/labels.json" in stage.files]
+    assert {command.split()[1] for command in reading} == {"attributes", "noise", "report", "train", "evaluate"}
+    labelled = {command.split()[3] for command in reading if command.split()[1] in ("train", "evaluate")}
+    assert labelled == {"digits-hybrid"}
