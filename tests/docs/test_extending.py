@@ -25,6 +25,7 @@ from acf.settings.config import EvaluationConfig
 from acf.settings.params import Params, Run
 from acf.stages.prepare import prepare
 from tests.evaluation.small_flow import LEVELS, small_flow
+from tests.training.trainers import SMALL, trainer
 
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
 
@@ -93,6 +94,19 @@ def test_an_attention_is_1_lipschitz(added: Callable[[str], dict[str, Any]]) -> 
     found = acf.lipschitz.attack.largest_gain(attention.eval(), (4, 2, 2), steps=10)
     assert found.ratio is not None
     assert 0.5 < found.ratio <= 1
+
+
+def test_a_task_is_trained(added: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    added("A task")
+    run = trainer(tmp_path, SMALL, task={"kind": "mirrored"}, steps=4)
+    run.run()
+    assert run.history.rows[-1]["validation_bits_per_dim"] > 0
+    task, x = task_of(run.config), torch.rand(2, *run.flow.shape)
+    torch.manual_seed(0)
+    one = task.measure(run.flow.eval(), x, None, None)["bits_per_dim"]
+    torch.manual_seed(0)
+    both = [bits_per_dim_of(run.flow.log_prob(image), run.flow.config) for image in (x, x.flip(-1))]
+    torch.testing.assert_close(one, (both[0] + both[1]) / 2)
 
 
 def test_a_data_set_is_prepared(
