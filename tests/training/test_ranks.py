@@ -203,5 +203,4 @@ def test_replicas_within_a_process_are_refused() -> None:
     """nn.DataParallel asks every module within the model for replicas, before it looks at any input."""
     model = torch.nn.Sequential(flow_of("none"))
     with pytest.raises(InputError, match=r"acf\.DataParallelFlow\(flow\)"):
-        for module in model.modules():
-            module._replicate_for_data_parallel()
+        [module._replicate_for_data_parallel() for module in model.modules()]

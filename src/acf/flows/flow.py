@@ -139,8 +139,8 @@ class Flow(HubMethods, nn.Module):
 
     def _replicate_for_data_parallel(self) -> "Flow":
         raise InputError(
-            "nn.DataParallel would draw the same noise on every device and forget what the first batch sets: train with "
-            "one process per device instead, started by torchrun, and model = acf.DataParallelFlow(flow)"
+            "nn.DataParallel would draw the same noise on every device and forget what the first batch sets: train "
+            "with one process per device instead, started by torchrun, and model = acf.DataParallelFlow(flow)"
         )
 
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
