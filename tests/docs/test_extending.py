@@ -17,6 +17,7 @@ from PIL import Image
 import acf.registry
 from acf.data.prepared.tensors import Images
 from acf.evaluation.analysis import Analysed
+from acf.flows.dequantise import bits_per_dim_of
 from acf.registry import ANALYSES, resolve
 from acf.reporting.analysis_files import part_of
 from acf.reporting.page_parts import AnalysedModel
@@ -24,6 +25,7 @@ from acf.settings import analysis_config
 from acf.settings.config import EvaluationConfig
 from acf.settings.params import Params, Run
 from acf.stages.prepare import prepare
+from acf.training.tasks.task import task_of
 from tests.evaluation.small_flow import LEVELS, small_flow
 from tests.training.trainers import SMALL, trainer
 
