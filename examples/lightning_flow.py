@@ -1,4 +1,4 @@
-"""A contractive flow on digits as a Lightning module (pip install lightning). About a minute on a CPU.
+"""A contractive flow on digits as a Lightning module (pip install lightning).
 
 python examples/lightning_flow.py --steps 300
 """

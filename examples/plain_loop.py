@@ -1,4 +1,4 @@
-"""A contractive flow on digits in a plain loop: train, prove, evaluate, sample, save. About a minute on a CPU.
+"""A contractive flow on digits in a plain loop: train, prove, evaluate, sample, save.
 
 python examples/plain_loop.py --steps 300
 """

@@ -91,7 +91,7 @@ def test_two_processes_train_one_flow(tmp_path: Path) -> None:
 def test_the_classifier_keeps_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accuracy under attack is never below what is certified, and a stronger attack does succeed."""
     found = example("robust_classifier", monkeypatch).main(40, 8, 60)
-    assert 0.5 < found["bound"] <= 1.1
+    assert found["bound"] <= 1.01
     assert found["accuracy"] > 0.5
     for radius in (0.1, 0.25, 0.5):
         assert found[f"certified {radius}"] <= found[f"attacked {radius}"]
