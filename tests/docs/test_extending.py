@@ -16,6 +16,7 @@ from PIL import Image
 
 import acf.registry
 from acf.data.prepared.tensors import Images
+from acf.data.sources.registered import dataset_source
 from acf.evaluation.analysis import Analysed
 from acf.flows.dequantise import bits_per_dim_of
 from acf.registry import ANALYSES, resolve
@@ -124,8 +125,13 @@ def test_a_data_set_is_prepared(
     assert prepare("faces", tmp_path / "data").counts == {"train": 18, "test": 2}
     manifest = prepare("scans", tmp_path / "data")
     assert (manifest.shape, manifest.levels) == ((1, 16, 16), 32)
+    rows = ["voltage,current,day", *(f"{230 + i % 3},{i / 7},{i}" for i in range(20))]
+    (tmp_path / "power.csv").write_text("\n".join(rows) + "\n")
+    manifest = prepare("power", tmp_path / "data")
+    assert (manifest.shape, manifest.counts) == ((2,), {"train": 18, "test": 2})
+    assert dataset_source("stl10").shape == (3, 96, 96)
     (keys,) = (yaml.safe_load(block.code) for block in blocks("A data set") if block.language == "yaml")
-    assert set(keys) == {"faces", "scans"}
+    assert set(keys) == {"faces", "scans", "stl10", "power"}
 
 
 def test_a_variant_and_an_experiment_are_read_from_params(tmp_path: Path) -> None:
