@@ -28,9 +28,9 @@ def main(steps: int, batch_size: int, folder: str) -> None:
     model = acf.DataParallelFlow(acf.build(CONFIG).to(device).train())
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     images = digits()[0]
-    draw = torch.Generator().manual_seed(1 + rank)  # each process draws images of its own
+    torch.manual_seed(1 + rank)  # each process draws images and noise of its own
     for step in range(1, steps + 1):
-        batch = images[torch.randint(len(images), (batch_size,), generator=draw)]
+        batch = images[torch.randint(len(images), (batch_size,))]
         # Through the model, not through the flow: only so are gradients averaged.
         loss = -model.log_prob(dequantised(batch).to(device)).mean()
         optimiser.zero_grad()

@@ -19,4 +19,6 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def dequantised(images: Tensor) -> Tensor:
     """Return (k + u) / 17 with uniform noise u, values in [0, 1): a density of these bounds that of the images."""
-    return ((images + torch.rand(images.shape)) / LEVELS).clamp_max(1 - torch.finfo(torch.float32).eps)
+    return ((images + torch.rand(images.shape, device=images.device)) / LEVELS).clamp_max(
+        1 - torch.finfo(torch.float32).eps
+    )

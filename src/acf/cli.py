@@ -255,7 +255,7 @@ def toy(
     if show:
         print("\n".join(TOYS))
         return
-    for one in toy_names(name):
+    for one in toy_names(name, conditional):
         command(one, STEPS if steps is None else steps, seed, device, to, conditional=conditional)
 
 

@@ -55,7 +55,7 @@ def _requirements() -> Iterator[tuple[str, str]]:
     for line in lines:
         name = re.match(r"[\w.-]+", line)
         extra = re.search(r"""\bextra\s*==\s*["']([\w.-]+)["']""", line)
-        if name:
+        if name and name[0] != PROJECT:  # an extra that has others in it
             yield _normalised(name[0]), extra[1] if extra else ""
 
 

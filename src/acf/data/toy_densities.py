@@ -1,8 +1,9 @@
 """Densities on the plane that flows are tried on: samplers, and the densities that they sample from.
 
 The eight of the code published with FFJORD (arXiv 1810.01367, `lib/toy_data.py`), which the codes of arXiv 1906.02735
-and 2109.12135 copy, with its scales and its noise. Each is a mixture of parts of equal weight, which are the labels c
-of p(x | c): a Gaussian, a moon, an arm, a ring, a square. Densities are in closed form or by quadrature to rounding;
+and 2109.12135 copy, with its scales and its noise, but for two: rings have three times its noise, that of circles, and
+the pinwheel is its mirror image. Each is a mixture of parts of equal weight, which are the labels c
+of p(x | c): a Gaussian, a moon, an arm, a ring, a square. Densities are in closed form or by quadrature;
 where that code spreads points evenly (moons, circles, rings) they are independent here.
 """
 

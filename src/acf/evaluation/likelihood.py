@@ -43,7 +43,9 @@ def check_samples(flow: Flow, samples: Tensor) -> None:
         )
 
 
-def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def bits_per_dim(
+    flow: Flow, images: Tensor, generator: torch.Generator | None = None, condition: Tensor | None = None
+) -> Tensor:
     """Return the bits/dim (B,) of each image, from one draw of the dequantisation noise.
 
     With grey levels k, u uniform in [0, 1)^D, x = (k + u) / levels and D = C H W it is -log2 p(x) / D + log2(levels).
@@ -54,14 +56,16 @@ def bits_per_dim(flow: Flow, images: Tensor, generator: torch.Generator | None =
         flow: in evaluation mode it uses the estimator meant for measuring, in training mode that of training.
         images: uint8 (B, C, H, W), values below the flow's levels.
         generator: source of the dequantisation noise on the CPU; torch's global one by default.
+        condition: c of each image, of a conditional flow, on the flow's device.
 
     Raises:
         DataError: the images have the wrong type, shape or range.
+        InputError: the condition is missing or wrong, or the flow is on vectors.
     """
     check_images(flow, images)
     parameter = next(flow.parameters())
     x = dequantise(images.to(parameter.device), flow.config.grey_levels, generator, parameter.dtype)
-    return bits_per_dim_of(flow.log_prob(x), flow.config)
+    return bits_per_dim_of(flow.log_prob(x, condition), flow.config)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from acf.flows.heads import ClassificationHeads
 from acf.flows.multiscale import MultiScale
 from acf.flows.noise import SharedNoise
 from acf.flows.preprocessing import Preprocessing
+from acf.lipschitz.not_compiled import not_compiled
 from acf.lipschitz.precision import autocast_off, refuse_backward_in_autocast
 from acf.runs.ranks import BatchShare
 from acf.settings.config import ModelConfig
@@ -52,6 +53,7 @@ class ClassifyingFlow(Flow):
         refuse_backward_in_autocast(logits)
         return logits
 
+    @not_compiled
     def log_prob_and_logits_unchecked(
         self, x: Tensor, condition: Tensor | None = None, share: BatchShare | None = None
     ) -> tuple[Tensor, Tensor]:

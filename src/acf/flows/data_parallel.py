@@ -1,10 +1,12 @@
 """A flow that several processes train together, each on batches of its own."""
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from acf.errors import InputError
+from acf.flows.classifying import ClassifyingFlow
 from acf.flows.flow import Flow
 
 
@@ -14,7 +16,18 @@ class DataParallelFlow(DistributedDataParallel):
     A backward pass through what it returns averages gradients over the processes; with `no_sync()` around all
     microbatches of a step but the last they are exchanged once. The arguments are those of DistributedDataParallel, the
     flow first, on the device of this process.
+
+    Raises:
+        InputError: the flow has classification heads, which `log_prob` would leave without gradients.
     """
+
+    def __init__(self, module: Flow, *args: Any, **kwargs: Any) -> None:
+        if isinstance(module, ClassifyingFlow):
+            raise InputError(
+                "DataParallelFlow trains densities, and this flow has classification heads: train it by `acf train "
+                "--processes`, or build one without `classes`"
+            )
+        super().__init__(module, *args, **kwargs)
 
     @property
     def flow(self) -> Flow:

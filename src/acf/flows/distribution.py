@@ -42,6 +42,9 @@ class FlowDistribution(Distribution):
     def __init__(self, flow: Flow, condition: Tensor | None = None, validate_args: bool | None = None) -> None:
         self.flow, self.condition = flow, condition
         self._trailing = _trailing_shape(flow)
+        if condition is not None and condition.shape[condition.dim() - len(self._trailing) :] != self._trailing:
+            expected = f"(..., {_listed(self._trailing)})"
+            raise InputError(f"expected a condition of shape {expected}, got {tuple(condition.shape)}")
         batch_shape = torch.Size() if condition is None else condition.shape[: condition.dim() - len(self._trailing)]
         flow.checked_condition(self._rows(batch_shape), batch_shape.numel())
         super().__init__(batch_shape, torch.Size(flow.shape), validate_args=validate_args)
@@ -154,7 +157,9 @@ class FlowTransform(Transform):
     @override
     def _call(self, x: Tensor) -> Tensor:
         leading = self._leading(x, self.flow.shape)
-        return self.flow.transform(x.reshape(-1, *self.flow.shape), self.condition).reshape(*leading, -1)
+        return self.flow.transform(x.reshape(-1, *self.flow.shape), self.condition).reshape(
+            *leading, math.prod(self.flow.shape)
+        )
 
     @override
     def _inverse(self, y: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Flow(HubMethods, nn.Module):
 
     Attributes:
         shape: (C, H, W), or (D,).
-        config: the configuration it was built from.
+        config (ModelConfig): the configuration it was built from.
         origin: what was stored with the weights that it was loaded with; None if it was not loaded.
     """
 

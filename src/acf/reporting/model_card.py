@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ class DataFacts:
         source: where it comes from and how it was split.
         licence: under which it is handed out.
         citation: what to cite.
-        counts: numbers of images by split.
+        counts: numbers of images or rows by split.
+        columns: of a table, `name`, `mean` and `std` of each value: x is (value - mean) / std. None for images.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DataFacts:
     licence: str
     citation: str
     counts: Mapping[str, int]
+    columns: Sequence[Mapping[str, Any]] | None = None
 
 
 def model_card(
@@ -66,8 +68,8 @@ def model_card(
         input=_input(config),
         usage=USAGE,
         data=_data(data, config),
-        measured=_measured(metrics),
-        how=_how(metrics),
+        measured=_measured(metrics, config),
+        how=_how(metrics, config),
         worst=bound(certificate.worst),
         worst_block=f" ({certificate.worst_block})",
         blocks=[(block.name, bound(block.upper)) for block in certificate.blocks],
@@ -103,7 +105,10 @@ def _header(config: ModelConfig, metrics: Metrics, licence: str) -> str:
 
 
 def _input(config: ModelConfig) -> str:
-    return f"x (B, {', '.join(map(str, config.shape))}) in [0, 1): (grey level + uniform noise) / {config.levels}"
+    shape = f"x (B, {', '.join(map(str, config.shape))})"
+    if config.is_of_images:
+        return f"{shape} in [0, 1): (grey level + uniform noise) / {config.levels}"
+    return f"{shape}: (value - mean) / std of each column, which `data` in `config.json` has"
 
 
 def _data(data: DataFacts, config: ModelConfig) -> Rows:
@@ -112,13 +117,14 @@ def _data(data: DataFacts, config: ModelConfig) -> Rows:
         ("source", data.source),
         ("licence", data.licence),
         ("citation", data.citation),
-        ("images", ", ".join(f"{count(number)} {split}" for split, number in data.counts.items())),
+        (config.unit, ", ".join(f"{count(number)} {split}" for split, number in data.counts.items())),
         ("shape", " x ".join(map(str, config.shape))),
-        ("levels", str(config.levels)),
+        *([("levels", str(config.levels))] if config.is_of_images else []),
+        *([("columns", ", ".join(str(column["name"]) for column in data.columns))] if data.columns else []),
     ]
 
 
-def _measured(metrics: Metrics) -> Rows:
+def _measured(metrics: Metrics, config: ModelConfig) -> Rows:
     parts, found = metrics.parts, metrics.classification
     of_labels = (
         []
@@ -134,7 +140,7 @@ def _measured(metrics: Metrics) -> Rows:
         ("bits/dim", with_error(metrics.bits_per_dim, metrics.bits_per_dim_se)),
         ("its part of log p(z)", decimal(parts.log_prob_z)),
         ("its part of the log-determinant", decimal(parts.log_abs_det)),
-        ("its part of dequantisation", decimal(parts.dequantisation)),
+        *([("its part of dequantisation", decimal(parts.dequantisation))] if config.is_of_images else []),
         *of_labels,
         ("certificate: largest proven bound", bound(metrics.certificate.worst)),
         ("reconstruction error", scientific(metrics.reconstruction_error)),
@@ -142,16 +148,22 @@ def _measured(metrics: Metrics) -> Rows:
     ]
 
 
-def _how(metrics: Metrics) -> str:
+def _how(metrics: Metrics, config: ModelConfig) -> str:
     draws = metrics.bits_per_dim_se_draws
     of_draws = NOT_AVAILABLE if draws is None else scientific(draws)
+    drawn = f"{count(metrics.test_images)} test {config.unit} and {metrics.draws} draws of the"
+    mean = (
+        f"{drawn} dequantisation noise and of the estimator for each; its expectation bounds that of the discrete "
+        "images from above."
+        if config.is_of_images
+        else f"{drawn} estimator for each, of -log2 p(x) / {config.shape[0]} for standardised rows x."
+    )
     return (
-        f"Bits/dim is the mean over {count(metrics.test_images)} test images and {metrics.draws} draws of the "
-        "dequantisation noise and of the estimator for each; its expectation bounds that of the discrete images from "
-        "above. ± is its standard error over images; the part of it that more draws would remove is "
+        f"Bits/dim is the mean over {mean} ± is its standard error over {config.unit}; the part of it that more draws "
+        f"would remove is "
         f"{of_draws}. Log-determinants were {_estimated(metrics.estimator)}. The reconstruction error is "
-        f"the largest |x - f^-1(f(x))| of any value of {count(metrics.reconstruction_images)} test images. Measured on "
-        f"{metrics.device} in {duration(metrics.evaluate_seconds)}."
+        f"the largest |x - f^-1(f(x))| of any value of {count(metrics.reconstruction_images)} test {config.unit}. "
+        f"Measured on {metrics.device} in {duration(metrics.evaluate_seconds)}."
     )
 
 

@@ -83,7 +83,8 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
 def _facts(project: Project, dataset: str) -> DataFacts:
     manifest, source = read_manifest(dataset, project.data), dataset_source(dataset)
     counts = {str(split): count for split, count in manifest.counts.items()}
-    return DataFacts(dataset, manifest.source, source.licence, source.citation, counts)
+    columns = None if manifest.columns is None else [column.model_dump() for column in manifest.columns]
+    return DataFacts(dataset, manifest.source, source.licence, source.citation, counts, columns)
 
 
 def _require_same(certificate: "Certificate", metrics: Metrics, path: Path, run: Run) -> None:

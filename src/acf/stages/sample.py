@@ -102,9 +102,11 @@ def computation(
         files = {f"{name}.png": png(picture, recipe=recipe) for name, picture in drawn.pictures.items()}
         return Outputs({**files, **drawn.tables, drawn.record: json_bytes(content)})
 
+    # Rows are written in the units of the table, which the tensors do not tell.
+    columns = {"columns": [column.model_dump() for column in manifest.columns]} if manifest.columns else {}
     return Computation(
         stage="sample",
-        settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model},
+        settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model, **columns},
         inputs={**{split: manifest.sha256[split] for split in SPLITS}, **model_inputs(record, weights(model))},
         paths=[folder / name for name in project.sample_files(run.experiment)],
         work=work(settings, "sample", manifest.shape),

@@ -36,8 +36,8 @@ TRAINED_BY = {"steps", "batch_size", "optimiser", "learning_rate", "muon", "sche
 """Settings of training that have an effect here."""
 
 
-def toy_names(name: str | None) -> list[str]:
-    """Return the toys that `name` stands for.
+def toy_names(name: str | None, conditional: bool = False) -> list[str]:
+    """Return the toys that `name` stands for; all conditional ones are those of several parts.
 
     Raises:
         ConfigError: it stands for none, or is None.
@@ -45,7 +45,7 @@ def toy_names(name: str | None) -> list[str]:
     if name is None:
         raise ConfigError(f"say which toy: {', '.join(TOYS)}, or {ALL}")
     if name == ALL:
-        return list(TOYS)
+        return [toy for toy in TOYS if not conditional or toy_density(toy).parts > 1]
     toy_density(name)
     return [name]
 
@@ -157,8 +157,12 @@ def _computed(
     )
 
 
+NAMES = {"density.png", "samples.csv", METRICS, "model"}
+"""What a toy's folder has."""
+
+
 def _require_own(folder: Path) -> None:
-    own = folder.is_dir() and (not any(folder.iterdir()) or (folder / METRICS).is_file())
+    own = folder.is_dir() and {path.name for path in folder.iterdir()} <= NAMES
     if folder.exists() and not own:
         raise ConfigError(f"{folder} is no toy or holds other files, which would be lost; name another folder by --to")
     with writing(folder.parent):  # before a minute of training

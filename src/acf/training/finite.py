@@ -81,7 +81,7 @@ def _first_layer_with_bad_output(module: nn.Module, x: Tensor) -> str | None:
         with torch.no_grad():
             # The forward pass of training computes log-determinants from explicit derivatives and so does not call
             # the layers' forward methods, on which the hooks are.
-            getattr(module, "transform", module)(x)
+            getattr(module, "classify_unchecked", getattr(module, "transform", module))(x)
     finally:
         for hook in hooks:
             hook.remove()

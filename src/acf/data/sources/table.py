@@ -25,13 +25,15 @@ class Table(Divided):
     """Base of data sets from a table: each row is a vector of real numbers, one for each column.
 
     The rows are divided by a seed, and every column is standardised by mean and standard deviation of the training rows
-    (`acf.data.formats.standardise`), which the manifest keeps: densities are those of standardised values.
+    (`acf.data.formats.standardise`), which the manifest keeps: densities are those of standardised values. A table that
+    changes under the same name is not noticed; remove the data set's folder below `data` then.
 
     Attributes:
         table: path of the file, parquet if it ends with `.parquet`, otherwise CSV with a line of headings; ~ is the
             home folder.
         columns: names of the columns that are used, in this order; None for all but `label`.
-        label: name of the column with the class of each row: whole numbers from 0, or names; None for no labels.
+        label: name of the column with the class of each row: whole numbers 0, ..., K - 1, or anything else as names;
+            None for no labels.
         delimiter: between cells of CSV.
     """
 
@@ -51,7 +53,10 @@ class Table(Divided):
         """File, columns and division, which the manifest keeps: data of other columns are prepared anew."""
         columns = "all columns" if self.columns is None else f"columns {', '.join(self.columns)}"
         label = "" if self.label is None else f", label {self.label}"
-        return f"{self.table}, {columns}{label}; {self.test_share} of it held out for testing, seed {self.seed}"
+        delimiter = "" if self.delimiter == "," else f", delimiter {self.delimiter!r}"
+        return (
+            f"{self.table}, {columns}{label}{delimiter}; {self.test_share} of it held out for testing, seed {self.seed}"
+        )
 
     @property
     def names(self) -> list[str]:
@@ -127,10 +132,11 @@ class _Classes:
             raise DataError(f"{place} has more than {MOST_CLASSES} different values, too many for classes")
 
     def numbered(self) -> tuple[np.ndarray, list[str] | None]:
-        """Return the label of each row, and the names of the classes, which whole numbers do not have."""
+        """Return the label of each row, and the names of the classes, which the numbers 0, ..., K - 1 do not have."""
         codes = np.frombuffer(self._codes, dtype=np.dtype("l")) if self._codes else np.empty(0, np.int64)
-        if all(text.isascii() and text.isdigit() for text in self._known):
+        if {str(number) for number in range(len(self._known))} == self._known.keys():
             return np.array([int(text) for text in self._known], np.int64)[codes], None
-        names = sorted(self._known)
+        numbers = all(text.isascii() and text.isdigit() for text in self._known)
+        names = sorted(self._known, key=int) if numbers else sorted(self._known)
         places = {name: i for i, name in enumerate(names)}
         return np.array([places[text] for text in self._known], np.int64)[codes], names

@@ -90,11 +90,12 @@ class TorchvisionDataset(Divided, ImageDataset):
 
     @property
     def source(self) -> str:  # type: ignore[override]
-        """The class and its arguments, which the manifest keeps: data of other arguments are prepared anew."""
+        """The class, its arguments and its labels, which the manifest keeps: what is made of others is made anew."""
+        label = "" if self.target_part is None else f"; label: part {self.target_part!r} of the target"
         if self.splits is None:
             division = f"{self.test_share} of it held out for testing, seed {self.seed}"
-            return f"{self._call(self.arguments)}; {division}"
-        return "; ".join(f"{split}: {self._call(self._arguments(split))}" for split in SPLITS)
+            return f"{self._call(self.arguments)}; {division}{label}"
+        return "; ".join(f"{split}: {self._call(self._arguments(split))}" for split in SPLITS) + label
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
         """Write the images of each split to a `.npy` file of its own, and keep their labels for `labels`.
@@ -219,8 +220,10 @@ class TorchvisionDataset(Divided, ImageDataset):
                 f"the splits of {self.name} have different classes, so that a label is not the same in both: "
                 f"{train.names} and {test.names}; let both have the same folders"
             )
+        # `classes` of torchvision are those of the whole target, or of another kind of target than was asked for.
+        named = self.target_part is None and max(train.largest, test.largest) + 1 == len(train.names or ())
         return Labels(
-            names=train.names if max(train.largest, test.largest) < len(train.names or ()) else None,
+            names=train.names if named else None,
             train=train.labels,
             test=test.labels,
         )
@@ -273,8 +276,8 @@ def _names_of(items: Any) -> list[str] | None:
 
 
 def _text(value: Any) -> str:
-    plain = (str, int, float, bool, type(None), list, tuple, dict)
-    return repr(value) if isinstance(value, plain) else getattr(value, "__name__", type(value).__name__)
+    text = repr(value)  # of functions and of objects without a text of their own it has their place in memory
+    return getattr(value, "__name__", type(value).__name__) if " at 0x" in text else text
 
 
 def _reason(error: Exception) -> str:

@@ -48,7 +48,9 @@ def labels_section(results: Results, looks: Looks) -> Section | None:
 def _rows(results: Results, variants: list[str], name: str, comparisons: int) -> PairedRows:
     rows = {}
     for variant in variants:
-        values = [results.labels[variant, metrics.seed][name] for metrics in results.metrics[variant]]
+        # A variant whose task was changed may have seeds that were trained without labels before.
+        labelled = [metrics.seed for metrics in results.metrics[variant] if metrics.classification is not None]
+        values = [results.labels[variant, seed][name] for seed in labelled]
         if len({len(of_seed) for of_seed in values}) == 1 < len(values[0]):
             rows[variant] = Row(np.stack(values))
     return PairedRows(rows, {}, max(comparisons, 1))

@@ -149,7 +149,7 @@ def _notes(analysed: Analysed[Noise], first: Noise) -> list[str]:
         notes.append(
             f"Accuracy is the share of test images whose class is that of {by} of {first.neighbours.train_images:,} "
             "training images, by Euclidean distance between latent vectors or, without a model, between the images. "
-            "Training images have no noise; no flow has seen a label."
+            "Training images have no noise."
         )
     return notes
 
