@@ -105,6 +105,12 @@ def test_a_broken_one_is_listed_and_the_others_work(
     prepare("digits", project / "data")
 
 
+def test_a_misspelt_module_is_no_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "own", "acf.data.sources.no_such:Own")
+    with pytest.raises(ConfigError, match="mend that module, or the line of 'own' in registry"):
+        dataset_source("own")
+
+
 def test_an_attention_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTENTIONS, "own", "acf.no_such_file:Own")
     with pytest.raises(ConfigError, match=r"attention 'own' cannot be used: acf\.no_such_file:Own"):

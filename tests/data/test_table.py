@@ -103,13 +103,13 @@ def test_other_columns_prepare_anew(project: Path, own: Register, capsys: pytest
 
 
 def test_whole_numbers_are_classes_without_names(project: Path, own: Register) -> None:
-    rows = [[i * i, 1 / (i + 1), 2 * (i % 3)] for i in range(10)]
+    rows = [[i * i, 1 / (i + 1), i % 3] for i in range(10)]
     table = csv_of(project / "t.tsv", rows, ["a", "b", "c"], "\t")
     own(made(table, label="c", delimiter="\t"))
     prepare("own", project / "data")
     labels = read_labels("own", project / "data")
     assert labels.names is None
-    assert labels.test == [2 * (i % 3) for i in drawn(10, 0.1)["test"]]
+    assert labels.test == [i % 3 for i in drawn(10, 0.1)["test"]]
 
 
 LINES = {
@@ -190,6 +190,19 @@ def test_too_many_classes(project: Path, own: Register, monkeypatch: pytest.Monk
     own(made(both(project, "csv"), label="kind"))
     with pytest.raises(DataError, match="more than 2 different values, too many for classes"):
         prepare("own", project / "data")
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [([0, 1, 2], None), ([1, 2, 3], ["1", "2", "3"]), ([2001, 9, 10**30], ["9", "2001", str(10**30)])],
+)
+def test_numbers_that_are_no_labels_are_names(
+    values: list[int], names: list[str] | None, project: Path, own: Register
+) -> None:
+    rows = [[i, i * i, values[i % 3]] for i in range(9)]
+    own(made(csv_of(project / "t.csv", rows, ["a", "b", "kind"]), label="kind"))
+    prepare("own", project / "data")
+    assert read_labels("own", project / "data").names == names
 
 
 @pytest.mark.parametrize("missing", ["", " ", float("nan")])

@@ -264,8 +264,8 @@ def prepared(
         ([torch.tensor(1), torch.tensor([1])], None, [1], ["a", "b"]),
         ([True, np.int64(1)], None, [1], ["a", "b"]),
         ([5, 5], None, [5], None),  # names are not those of these labels
-        ([(9, 1), (9, 1)], 1, [1], ["a", "b"]),
-        ([{"kind": 1}] * 2, "kind", [1], ["a", "b"]),
+        ([(9, 1), (9, 1)], 1, [1], None),
+        ([{"kind": 1}] * 2, "kind", [1], None),
         ([1, -1], None, None, None),  # torchvision's sign of an image without label
         ([1, 1.5], None, None, None),
         ([GREY, GREY], None, None, None),

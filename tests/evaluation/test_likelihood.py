@@ -10,6 +10,7 @@ import acf
 from acf.errors import DataError
 from acf.evaluation.likelihood import Likelihood, measure
 from acf.flows.dequantise import dequantise
+from tests.building_blocks.bijections import make_moved_flow
 
 CONFIG = {
     "shape": (1, 4, 4),
@@ -54,6 +55,15 @@ def test_bits_per_dim_is_log_prob_in_other_units(flow: acf.Flow, images: Tensor)
     nats = flow.log_prob(dequantise(images, 8, generator(), torch.float64))
     torch.testing.assert_close(bits, -nats / math.log(2) / 16 + 3)
     assert bits.shape == (12,)
+
+
+def test_bits_per_dim_of_a_conditional_flow() -> None:
+    exact = {"evaluation_log_det": {"estimator": "exact"}}
+    flow = make_moved_flow((1, 2, 2), condition={"classes": 3}, **exact)
+    images, c = torch.randint(256, (4, 1, 2, 2), dtype=torch.uint8), torch.tensor([0, 1, 2, 0])
+    found = acf.bits_per_dim(flow, images, torch.Generator().manual_seed(0), c)
+    x = dequantise(images, 256, torch.Generator().manual_seed(0), torch.float64)
+    assert torch.allclose(found, -flow.log_prob(x, c) / (4 * math.log(2)) + 8)
 
 
 def test_bits_per_dim_of_the_uniform_density_is_log2_of_the_levels() -> None:

@@ -128,6 +128,12 @@ def test_a_flow_with_heads_is_stored_with_them(tmp_path: Path) -> None:
     assert torch.equal(again.classify(x), flow.classify(x))
 
 
+def test_a_wrapper_that_trains_no_heads_is_refused() -> None:
+    flow = acf.build({"shape": (2,), "blocks": [1], "idim": 4, "classes": 3})
+    with pytest.raises(ValueError, match="has classification heads"):
+        acf.DataParallelFlow(flow)
+
+
 def test_what_cannot_be_classified_is_refused() -> None:
     with pytest.raises(ConfigError, match="classes"):
         acf.build({**MODELS["two scales"], **SIZES, "classes": 1})

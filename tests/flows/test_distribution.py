@@ -155,6 +155,14 @@ def test_what_is_wrong_is_said() -> None:
         conditional.distribution(torch.tensor([0, 1])).log_prob(torch.zeros(3, 2, dtype=torch.float64))
 
 
+def test_a_condition_is_not_stretched_and_an_empty_batch_is_one() -> None:
+    flow = make_moved_flow((2,), condition={"size": 3})
+    for condition in (torch.zeros(5, 1, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)):
+        with pytest.raises(InputError, match="expected a condition of shape"):
+            flow.distribution(condition)
+    assert FlowTransform(make_moved_flow((1, 2, 2)))(torch.empty(0, 1, 2, 2, dtype=torch.float64)).shape == (0, 4)
+
+
 def test_the_interface_is_that_of_zuko() -> None:
     zuko = pytest.importorskip("zuko")
     theirs, ours = zuko.flows.NSF(2, 4)(torch.zeros(3, 4)), moved("labels").distribution(CONDITION["labels"])

@@ -25,6 +25,7 @@ from acf.settings.params import Params, Run
 from acf.stages.analyse import computation as analysis
 from acf.stages.baselines import baselines
 from acf.stages.evaluate import evaluate
+from acf.stages.export import export
 from acf.stages.graph import graph_text
 from acf.stages.prepare import prepare
 from acf.stages.project import Project
@@ -182,6 +183,17 @@ def test_settings_of_images_are_refused(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
     with pytest.raises(ConfigError, match=message):
         train(*RUN, "cpu", tmp_path)
+
+
+def test_an_exported_model_knows_the_units_of_its_rows(built: Path, tmp_path: Path) -> None:
+    export(RUN, tmp_path / "rings", root=built)
+    columns = json.loads((tmp_path / "rings/config.json").read_text())["data"]["columns"]
+    assert [column["name"] for column in columns] == ["length", "width"]
+    assert columns[0]["mean"] == pytest.approx(50, abs=5)
+    card = (tmp_path / "rings/README.md").read_text()
+    assert "| columns | length, width |" in card
+    assert "(value - mean) / std" in card
+    assert not re.search(r"image|grey|dequantisation|None", card)
 
 
 def test_a_table_has_no_levels(tmp_path: Path) -> None:

@@ -97,6 +97,9 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds other files"):
         toy("circles", 3, device="cpu", to=tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["circles", "thesis.tex"]
+    (mine.parent / "metrics.json").write_text("{}")  # beside a toy, too
+    with pytest.raises(ConfigError, match="holds other files"):
+        toy("circles", 3, device="cpu", to=tmp_path)
 
 
 @pytest.mark.usefixtures("small")
@@ -111,6 +114,10 @@ def test_an_interrupted_toy_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         toy("circles", 2, seed=5, device="cpu", to=tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_all_conditional_toys_have_several_parts() -> None:
+    assert set(TOYS) - set(toy_names("all", conditional=True)) == {"swissroll"}
 
 
 def test_names() -> None:

@@ -73,7 +73,7 @@ def model_card(
         worst=bound(certificate.worst),
         worst_block=f" ({certificate.worst_block})",
         blocks=[(block.name, bound(block.upper)) for block in certificate.blocks],
-        training=_training(trained, settings, metrics),
+        training=_training(trained, settings, metrics, config.unit),
         limits=_limits(metrics, licence),
         general_limits=limits(config),
         origin=_origin(trained, metrics, acf),
@@ -176,12 +176,12 @@ def _estimated(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _training(trained: TrainedModel, settings: Mapping[str, Any], metrics: Metrics) -> Rows:
+def _training(trained: TrainedModel, settings: Mapping[str, Any], metrics: Metrics, unit: str) -> Rows:
     after = NOT_AVAILABLE if trained.weights_step is None else count(trained.weights_step)
     task = settings.get("task")
     return [
         ("task", str(task["kind"]) if isinstance(task, dict) and "kind" in task else NOT_AVAILABLE),
-        ("training images held out for validation", str(settings.get("validation_images", NOT_AVAILABLE))),
+        (f"training {unit} held out for validation", str(settings.get("validation_images", NOT_AVAILABLE))),
         ("steps", count(metrics.train_steps)),
         ("weights of step", after),
         ("time", duration(metrics.train_seconds)),

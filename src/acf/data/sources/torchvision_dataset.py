@@ -76,12 +76,14 @@ class TorchvisionDataset(Divided, ImageDataset):
             classes that have no splits, whose items are divided by `seed`.
         target_part: which part of the target is the label, a place or a key; None where it is the target itself, which
             then is one only if the targets of all items are whole numbers.
+        class_names: names of the labels, where torchvision's `classes` are those of another kind of target.
     """
 
     dataset: ClassVar[str]
     arguments: ClassVar[Mapping[str, Any]] = {}
     splits: ClassVar[Mapping[Split, Mapping[str, Any]] | None] = None
     target_part: ClassVar[int | str | None] = None
+    class_names: ClassVar[Sequence[str] | None] = None
     levels = 256
     manual = False
 
@@ -92,6 +94,7 @@ class TorchvisionDataset(Divided, ImageDataset):
     def source(self) -> str:  # type: ignore[override]
         """The class, its arguments and its labels, which the manifest keeps: what is made of others is made anew."""
         label = "" if self.target_part is None else f"; label: part {self.target_part!r} of the target"
+        label += "" if self.class_names is None else f"; classes {', '.join(self.class_names)}"
         if self.splits is None:
             division = f"{self.test_share} of it held out for testing, seed {self.seed}"
             return f"{self._call(self.arguments)}; {division}{label}"
@@ -220,10 +223,10 @@ class TorchvisionDataset(Divided, ImageDataset):
                 f"the splits of {self.name} have different classes, so that a label is not the same in both: "
                 f"{train.names} and {test.names}; let both have the same folders"
             )
-        # `classes` of torchvision are those of the whole target, or of another kind of target than was asked for.
-        named = self.target_part is None and max(train.largest, test.largest) + 1 == len(train.names or ())
+        names = train.names if self.target_part is None else None  # torchvision's are those of the whole target
+        names = names if self.class_names is None else list(self.class_names)
         return Labels(
-            names=train.names if named else None,
+            names=names if max(train.largest, test.largest) < len(names or ()) else None,
             train=train.labels,
             test=test.labels,
         )
