@@ -9,9 +9,10 @@ from pydantic import Field, ValidationError
 
 from acf.errors import ConfigError, dotted, shown
 from acf.settings.analysis_config import AnalysesConfig
-from acf.settings.architecture_config import AttentionConfig, ConditionConfig, DenseConfig, ModelConfig, ModelParams
+from acf.settings.architecture_config import AttentionConfig, DenseConfig, ModelParams
 from acf.settings.evaluation_config import EvaluationConfig, SamplingConfig
 from acf.settings.log_det_config import EvaluationLogDetConfig, LogDetConfig, TrainingLogDetConfig
+from acf.settings.model_config import ConditionConfig, ModelConfig
 from acf.settings.reporting_config import ReportingConfig
 from acf.settings.section import SEEDS, Levels, Section
 from acf.settings.training_config import MuonConfig, TaskConfig, TrainingConfig
