@@ -1,9 +1,7 @@
-"""A real report and the index over it, made from small result files, and one browser for all tests."""
+"""A real report and the index over it, made from small result files."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -49,19 +47,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "reports"
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Debian's chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 PAGES = {"report": "digits/index.html", "index": "index.html"}
 
 
@@ -74,24 +59,3 @@ def url(request: pytest.FixtureRequest, reports: Path) -> str:
 @pytest.fixture(scope="session")
 def report_url(reports: Path) -> str:
     return (reports / PAGES["report"]).as_uri()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Any]:
-    """A function that opens an address in a window of a width, and notes what the page asks for and complains of."""
-    contexts = []
-
-    def open_page(url: str, width: int = 1280, **settings: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.complaints, page.asked = [], []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("request", lambda asked: page.asked.append(asked.url))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()

@@ -14,7 +14,6 @@ import pytest
 
 import acf
 from docs_build.formulas import FORMULA
-from tests.browser.conftest import browser, opened  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,7 +133,7 @@ def test_every_statement_that_code_and_tests_name_stands_in_the_mathematics() ->
 @pytest.mark.parametrize("name", ["index.html", "extending.html"])
 def test_a_page_opens_in_a_browser_without_network_and_complaint(
     site: Path,
-    opened: Any,  # noqa: F811
+    opened: Any,
     name: str,
 ) -> None:
     page = opened((site / name).as_uri())

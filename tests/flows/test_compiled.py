@@ -59,6 +59,7 @@ def test_the_module_its_samples_and_its_inverse_are_the_same() -> None:
     assert torch.equal(compiled(flow.sample)(3), samples)
 
 
+@pytest.mark.slow  # a minute; `torch.export` traces it in test_exported.py
 def test_the_forward_map_is_traced_and_still_refuses_what_is_no_image() -> None:
     flow = moved()
     transform = compiled(flow.transform)

@@ -1,6 +1,7 @@
 """README's tables are generated from the reports and do not go stale."""
 
 import errno
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,14 +11,22 @@ from acf.errors import AcfError, UnwritableError
 from acf.reporting.comparison import parse_comparison
 from acf.stages.readme import check_readme, readme_table, tables, write_readme
 from acf.stages.report import report
+from tests.reporting.conftest import make_project
 
 ROOT = Path(__file__).parents[2]
 MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText after.\n"
 
 
-@pytest.fixture
-def reported(project):
+@pytest.fixture(scope="module")
+def once_reported(tmp_path_factory):
+    project = make_project(tmp_path_factory.mktemp("reported"), [0])
     report("digits", project)
+    return project
+
+
+@pytest.fixture
+def reported(once_reported, tmp_path):
+    project = shutil.copytree(once_reported, tmp_path / "project")
     (project / "README.md").write_text(MARKED)
     return project
 

@@ -50,7 +50,7 @@ def test_colours_stand_out_from_white():
 
 def test_variants_can_be_told_apart_in_grey():
     variants = list(Params(ROOT / "params.yaml").raw["variants"])
-    assert len({(look.marker, look.dashes) for look in looks(variants).values()}) == len(variants) == 10
+    assert len({(look.marker, look.dashes) for look in looks(variants).values()}) == len(variants) > 10
     assert len({look.marker for look in looks(variants).values()}) == 10
 
 

@@ -71,8 +71,8 @@ def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
         run = trainer(tmp_path / "cut", SMALL)
     log_prob, certify, calls = Flow.log_prob_unchecked, average.tighten, {"validation": 0, "certificate": 0}
 
-    def slow_log_prob(flow: Flow, *arguments: Any) -> Tensor:
-        values = log_prob(flow, *arguments)
+    def slow_log_prob(flow: Flow, *arguments: Any, **named: Any) -> Tensor:
+        values = log_prob(flow, *arguments, **named)
         calls["validation"] += not flow.training
         if (flow.training and "first step" in part) or (part == "validation" and calls["validation"] == 2):
             signal.raise_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -89,11 +90,19 @@ def decode(images: Iterable[Encoded], target: Target) -> Iterator[np.ndarray]:
             while pending:
                 yield pending.popleft()[0].result()
         except BrokenProcessPool:
+            _stop_waiting_for_readers(pool)
             raise DataError(
                 "a process that decodes images was ended from outside, perhaps for want of memory; run again, with more"
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stop_waiting_for_readers(pool: ProcessPoolExecutor) -> None:
+    """Let a broken pool end: before Python 3.11.5 its thread waits for ever to write what nobody reads any more."""
+    queue = getattr(pool, "_call_queue", None)
+    if sys.version_info < (3, 11, 5) and queue is not None:
+        queue._reader.close()
 
 
 def _batches(images: Iterable[Encoded]) -> Iterator[list[Encoded]]:
