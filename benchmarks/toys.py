@@ -27,9 +27,9 @@ RUNS = [[name] for name in TOYS] + [["moons", "--conditional"]]
 HEAD = """# Gallery of toys
 
 Eight densities of the plane (those of the code published with [arXiv 1810.01367](https://arxiv.org/abs/1810.01367),
-which that of [arXiv 1906.02735](https://arxiv.org/abs/1906.02735) copies; rings have three times the noise of theirs,
-and the pinwheel turns the other way), and a contractive flow that was trained on
-each for a minute on one core. Every residual block is proven contractive, and log-determinants are exact.
+which that of [arXiv 1906.02735](https://arxiv.org/abs/1906.02735) copies; the pinwheel turns the other way), and a
+contractive flow that was trained on each for a minute on one core. Every residual block is proven contractive, and
+log-determinants are exact.
 
     acf toy checkerboard            # writes toys/checkerboard/{density.png,samples.csv,metrics.json,model/}
     acf toy all                     # all eight, one after the other; acf toy --list names them

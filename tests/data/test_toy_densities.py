@@ -20,9 +20,10 @@ def toy(request: pytest.FixtureRequest) -> ToyDensity:
 
 def cells(toy: ToyDensity, conditional: bool) -> torch.Tensor:
     """Probability of each cell of side 1, (12, 12), or of every part (parts, 12, 12), by the midpoint rule."""
-    fine = torch.arange(-HALF_WIDTH + 1 / 12, HALF_WIDTH, 1 / 6, dtype=torch.float64)
-    density = toy.part_log_probs(torch.cartesian_prod(fine, fine)).exp().T.reshape(-1, 12, 6, 12, 6)
-    of_parts = density.sum((2, 4)) / 36
+    n = 12 if toy is TOYS["rings"] else 6  # whose noise is narrow
+    fine = torch.arange(-HALF_WIDTH + 0.5 / n, HALF_WIDTH, 1 / n, dtype=torch.float64)
+    density = toy.part_log_probs(torch.cartesian_prod(fine, fine)).exp().T.reshape(-1, 12, n, 12, n)
+    of_parts = density.sum((2, 4)) / n**2
     return of_parts if conditional else of_parts.mean(0)
 
 

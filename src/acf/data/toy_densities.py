@@ -1,10 +1,10 @@
 """Densities on the plane that flows are tried on: samplers, and the densities that they sample from.
 
 The eight of the code published with FFJORD (arXiv 1810.01367, `lib/toy_data.py`), which the codes of arXiv 1906.02735
-and 2109.12135 copy, with its scales and its noise, but for two: rings have three times its noise, that of circles, and
-the pinwheel is its mirror image. Each is a mixture of parts of equal weight, which are the labels c
-of p(x | c): a Gaussian, a moon, an arm, a ring, a square. Densities are in closed form or by quadrature;
-where that code spreads points evenly (moons, circles, rings) they are independent here.
+and 2109.12135 copy, with its scales and its noise, but that the pinwheel is its mirror image. Each is a mixture of
+parts of equal weight, which are the labels c of p(x | c): a Gaussian, a moon, an arm, a ring, a square. Densities are
+in closed form or by quadrature; where that code spreads points evenly (moons, circles, rings) they are independent
+here.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.data.toy_density import ToyDensity
+from acf.data.toy_density import HALF_WIDTH, ToyDensity
 from acf.errors import ConfigError, shown
 
 TINY = torch.finfo(torch.float64).tiny
@@ -54,6 +54,15 @@ class Rings(ToyDensity):
     def parts(self) -> int:  # type: ignore[override]
         """One per circle."""
         return len(self.radii)
+
+    @override
+    def entropy(self, of_parts: bool = False, step: float = 0.1) -> float:
+        """Return the entropy as `ToyDensity.entropy`, by the trapezoidal rule along a radius, at a 20th of `step`."""
+        radii = torch.arange(0, HALF_WIDTH, step / 20, dtype=torch.float64)
+        of_each = self.part_log_probs(torch.stack([radii, torch.zeros_like(radii)], 1))
+        logs = of_each if of_parts else of_each.logsumexp(1, keepdim=True) - math.log(self.parts)
+        along = torch.xlogy(logs.exp(), logs.exp()).mean(1)
+        return -float((2 * math.pi * radii * along).sum()) * step / 20
 
     @override
     def _points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -211,7 +220,7 @@ TOYS: dict[str, ToyDensity] = {
     "moons": Curves(_half_circle, ((1.0, (-1.0, -0.2)), (-1.0, (1.0, 0.8))), 0.2),
     "2spirals": Curves(_spiral, ((1.0, (0.0, 0.0)), (-1.0, (0.0, 0.0))), 0.1, box=0.5 / 3),
     "checkerboard": Checkerboard(),
-    "rings": Rings((3.0, 2.25, 1.5, 0.75)),
+    "rings": Rings((3.0, 2.25, 1.5, 0.75), sigma=0.08),
     "pinwheel": Pinwheel(),
     "circles": Rings((3.0, 1.5)),
     "swissroll": Curves(_swiss_roll, ((1.0, (0.0, 0.0)),), 0.2),
