@@ -37,7 +37,8 @@ log-determinants are exact.
     acf toy rings --steps 5000 --seed 1 --device cuda --to elsewhere
 
 `acf.load("toys/checkerboard/model")` is the flow. A toy is written when it is finished, and the same seed has the same
-result on the same machine. The pictures show data, the density of the flow, and samples of the flow.
+result on the same machine. The pictures show data, the density of the flow, and samples of the flow. A minute
+does not resolve everything: the inner arms of the spirals, the inner rings and the edges of the board are blurred.
 """
 NUMBERS = """
 ## Numbers
