@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from acf.errors import InputError
 from acf.flows.bijection import PreparedBijection
+from acf.flows.inputs import lies_within
 from acf.flows.prepared import Prepared
 from acf.settings.config import ConditionConfig
 
@@ -78,17 +79,8 @@ def _written(batch: int, trailing: tuple[int, ...]) -> str:
 
 
 def _require_between(values: Tensor, low: float, high: float, what: str) -> None:
-    """Check that all values lie in [low, high], where there are values to look at, by one transfer."""
-    if torch.compiler.is_exporting() or values.numel() == 0 or values.is_meta:
-        return
-    least, most = values.detach().aminmax()
-    try:
-        inside = bool((least >= low) & (most <= high))
-    except RuntimeError as error:  # under torch.func.vmap nothing can be looked at
-        if "vmap" not in str(error):
-            raise
-        return
-    if not inside:
+    if not lies_within(values, (low, high)):
+        least, most = values.detach().aminmax()
         raise InputError(f"expected {what}, got values from {float(least):.4g} to {float(most):.4g}")
 
 

@@ -156,8 +156,7 @@ class Flow(HubMethods, nn.Module):
     @not_compiled
     def _check(self, x: Tensor) -> None:
         self._check_form(x)
-        if not torch.compiler.is_exporting():  # a program is made of operations, not of values
-            self.preprocessing.require_values(x)
+        self.preprocessing.require_values(x)
 
     def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return log p(x), or log p(x | c), (B,) in nats: an unbiased estimate, or exact; errors as `forward`."""

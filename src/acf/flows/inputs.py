@@ -27,25 +27,29 @@ def require_finite(x: Tensor) -> None:
         InputError: says how many are not, and in which vectors.
     """
     largest = torch.finfo(x.dtype).max
-    if not _lies_within(x, (-largest, largest)):
+    if not lies_within(x, (-largest, largest)):
         raise InputError(f"expected finite values, {_broken(x.detach(), 'vectors')}")
 
 
 def require_pixels(x: Tensor, domain: tuple[float, float]) -> None:
     """Check that all values of x lie in `domain`, which neither NaN nor infinity does, by one transfer from its device.
 
-    On the meta device and under `torch.func.vmap` there are no values to look at, and nothing is checked.
+    Where there are no values to look at (`lies_within`), nothing is checked.
 
     Raises:
         InputError: says which values were found and how to make pixels of them.
     """
-    if not _lies_within(x, domain):
+    if not lies_within(x, domain):
         raise InputError(f"expected images with values in [0, 1), {_found(x.detach())}")
 
 
-def _lies_within(x: Tensor, domain: tuple[float, float]) -> bool:
-    """Whether all values lie in `domain`; true where there are none to look at."""
-    if x.numel() == 0 or x.is_meta:
+def lies_within(x: Tensor, domain: tuple[float, float]) -> bool:
+    """Return whether all values lie in `domain`, by one transfer from the device of x.
+
+    It is true where there are none to look at: in an empty batch, on the meta device, under `torch.func.vmap`, and in
+    `torch.export`, whose program is made of operations and not of values.
+    """
+    if torch.compiler.is_exporting() or x.numel() == 0 or x.is_meta:
         return True
     low, high = x.detach().aminmax()
     try:

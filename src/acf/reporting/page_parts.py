@@ -96,6 +96,23 @@ Analysed = Mapping[str, Sequence[AnalysedModel[Form]]]
 """Per variant, in the order of params.yaml, its analysed models by seed; empty where there is none."""
 
 
+def pictures(analysed: Analysed[Form], name: str, what: str, caption: str) -> list[Figure]:
+    """Return the pictures that an analysis has made of models, a figure each.
+
+    Args:
+        analysed: the models.
+        name: of the analysis.
+        what: is shown of a model, for those who do not see it.
+        caption: goes on after the variant.
+    """
+    return [
+        Figure(f"{name}-{variant}", f"{what} by {variant}", f"{variant}: {caption}", model.picture)
+        for variant, models in analysed.items()
+        for model in models
+        if model.picture is not None
+    ]
+
+
 @dataclass(frozen=True)
 class AnalysisPart(Generic[Form]):
     """How the report treats an analysis.

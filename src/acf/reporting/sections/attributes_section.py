@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
-from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
+from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table, pictures
 from acf.reporting.paired_rows import PairedRows, against_base, mean_text, on_errors, paired_rows, require_alike
 from acf.reporting.schemas import NotNegative, Stored
 from acf.reporting.style import BASELINE_COLOUR, Looks, draw_figure
@@ -124,7 +124,15 @@ def section_of(analysed: Analysed[Attributes], bases: Mapping[str, str | None], 
         TITLE,
         sentences=_sentences(analysed, bases, first),
         tables=[_table(rows[quantity], first, quantity) for quantity in QUANTITIES],
-        figures=[*(_curve(looks, rows[quantity], first, quantity) for quantity in curves), *_pictures(analysed)],
+        figures=[
+            *(_curve(looks, rows[quantity], first, quantity) for quantity in curves),
+            *pictures(
+                analysed,
+                "attributes",
+                "test images moved to other classes",
+                "alpha rises from the left; moves in latent space above the same between pixels",
+            ),
+        ],
         notes=_notes([one.moved for one in found]),
     )
 
@@ -179,20 +187,6 @@ def _curve(looks: Looks, rows: list[PairedRows], first: Arithmetic, quantity: st
     label = "share taken for the other class" if quantity == "taken" else "distance to the nearest"
     alt = f"{QUANTITIES[quantity]}, against alpha, by model"
     return draw_figure(f"attributes-{quantity}", alt, f"{QUANTITIES[quantity]}, ± one standard error", 3.4, draw)
-
-
-def _pictures(analysed: Analysed[Attributes]) -> list[Figure]:
-    return [
-        Figure(
-            f"attributes-{variant}",
-            f"test images moved to other classes by {variant}",
-            f"{variant}: alpha rises from the left; moves in latent space above the same between pixels",
-            model.picture,
-        )
-        for variant, models in analysed.items()
-        for model in models
-        if model.picture is not None
-    ]
 
 
 def _notes(found: list[Arithmetic]) -> list[str]:

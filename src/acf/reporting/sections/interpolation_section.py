@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
+from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table, pictures
 from acf.reporting.paired_rows import (
     PairedRows,
     against_base,
@@ -97,23 +97,15 @@ def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None
         f". On the way at most {max(one.path(w).outside for one in found for w in WAYS):.1%} of the values left the "
         "range of pixels, and were put on its border.",
     ]
-    pictures = [
-        Figure(
-            f"interpolation-{variant}",
-            f"images on paths between test images by {variant}",
-            f"{variant}: straight lines above great circles",
-            model.picture,
-        )
-        for variant, models in present.items()
-        for model in models
-        if model.picture is not None
-    ]
+    shown = pictures(
+        present, "interpolation", "images on paths between test images", "straight lines above great circles"
+    )
     return Section(
         "interpolation",
         "Interpolation",
         sentences=_sentences(analysed, middles, pairs),
         tables=[_table(present, bases, middles, pairs)],
-        figures=[*(_curve(analysed, way, looks) for way in WAYS), *pictures],
+        figures=[*(_curve(analysed, way, looks) for way in WAYS), *shown],
         notes=notes,
     )
 
