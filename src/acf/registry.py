@@ -1,6 +1,6 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one new file
+Adding an attention, a block, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one new file
 and one line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
 `settings/analysis_config.py`.
 """
@@ -22,6 +22,11 @@ JOINS = {
     "convex": "acf.lipschitz.join:ConvexShare",
     "split": "acf.lipschitz.join:ChannelSplit",
     "concatenate": "acf.lipschitz.join:Concatenation",
+}
+
+BLOCKS = {
+    "residual": "acf.flows.residual:ResidualBlock",
+    "monotone": "acf.flows.monotone:MonotoneBlock",
 }
 
 BRANCHES = {

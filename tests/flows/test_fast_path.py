@@ -62,7 +62,7 @@ def test_each_sample_may_have_its_own_weight(kind: str) -> None:
     weights = torch.tensor([1.0, -0.5, 0.0, 2.0, 0.3], dtype=x.dtype)
     pairs = []
     for function in (
-        lambda x: block._value_and_log_det_in_training(x, weighted_probe)[1],
+        lambda x: block._branch_and_log_det_in_training(x, weighted_probe)[1],
         lambda x: published(block, x, weighted_probe),
     ):
         leaf = x.clone().requires_grad_(True)
@@ -113,7 +113,7 @@ def test_evaluation_with_a_length_for_each_sample_equals_the_series(kind: str) -
     block, x = made(kind), inputs(9)
     torch.manual_seed(6)
     weighted_probes = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
-    y, value = value_and_log_det(block.branch, x, weighted_probes)
+    y, value = value_and_log_det(block.branch, block.log_det_form, x, weighted_probes)
     expected_y, expected = value_and_series(block.branch, x.clone().requires_grad_(True), weighted_probes)
     torch.testing.assert_close(y, x + expected_y.detach(), **TIGHT)
     torch.testing.assert_close(value, expected.detach(), **TIGHT)

@@ -77,13 +77,13 @@ def test_the_exact_gradient_is_that_of_autograd(branch: str, shape: tuple[int, i
     of_y, of_value = torch.randn_like(x), torch.randn(5, dtype=torch.float64)
     sources = [x, *block.branch.parameters()]
 
-    y, value = differentiable_value_and_exact_log_det(block.branch, x)
+    y, value = differentiable_value_and_exact_log_det(block.branch, block.log_det_form, x)
     ours = torch.autograd.grad([y, value], sources, [of_y, of_value], materialize_grads=True)
     reference = x + block.branch(x), exact_log_det(block.branch, x)
     theirs = torch.autograd.grad(reference, sources, [of_y, of_value], materialize_grads=True)
 
     assert torch.allclose(value, reference[1], atol=1e-12)
-    assert torch.allclose(value_and_exact_log_det(block.branch, x)[1], value, atol=1e-12)
+    assert torch.allclose(value_and_exact_log_det(block.branch, block.log_det_form, x)[1], value, atol=1e-12)
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine, other, atol=1e-10), mine - other
 

@@ -42,7 +42,7 @@ READS_OF_THE_INVERSE = {
     # The iteration ends when each sample has converged, and samples that have are left out.
     "flows.fixed_point._Iteration.evaluate": True,
     "flows.fixed_point._Iteration._advance": True,
-    "flows.fixed_point._Iteration.solution": True,
+    "flows.fixed_point._Iteration.result": True,
 }
 
 

@@ -11,20 +11,19 @@ from acf.flows.conditional import ConditionalAffine
 from acf.flows.flow import Flow
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
-from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
 from acf.flows.vectors import Vectors
 from acf.lipschitz.branch import Branch, Shape, attention_branch, fc_branch
-from acf.registry import BRANCHES, resolve
+from acf.registry import BLOCKS, BRANCHES, resolve
 from acf.settings.config import AttentionConfig, ModelConfig, model_config_from
 
 
 def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     """Build the flow a configuration describes, with fresh weights from torch's global generator.
 
-    Images pass a logit, vectors become maps of one position. Then per scale: [squeeze,] ActNorm, (residual block,
+    Images pass a logit, vectors become maps of one position. Then per scale: [squeeze,] ActNorm, (contractive block,
     ActNorm) repeated; squeezes stand between scales, and before the first with `squeeze_first`; the last scale ends
-    with `fc_blocks` dense residual blocks. Attention sits in every `attention.every`-th convolutional block of a scale
+    with `fc_blocks` fully connected blocks. Attention sits in every `attention.every`-th convolutional block of a scale
     with at most `attention.max_tokens` positions, or follows it as a block of its own. With a `condition`, affine maps
     that depend on it stand before the first block and after each block. On vectors all kernels are 1, so that
     convolutions are fully connected layers.
@@ -90,7 +89,8 @@ def _attends(config: ModelConfig, shape: Shape, block: int) -> bool:
 
 
 def _block(config: ModelConfig, branch: Branch, shape: Shape, per_value: bool = False) -> list[Bijection]:
-    block = ResidualBlock(branch, shape, config.training_log_det, config.evaluation_log_det)
+    make = resolve(BLOCKS, config.block, "block")
+    block = make(branch, shape, config.training_log_det, config.evaluation_log_det)
     norms = [ActNorm(shape, per_value)] if config.actnorm else []
     return [block, *norms, *_conditional(config, shape)]
 

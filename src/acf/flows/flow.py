@@ -1,6 +1,8 @@
 """The flow: a bijection of images to standard normal noise, and the density it defines."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +22,7 @@ from acf.flows.prepared import Prepared
 from acf.flows.preprocessing import Preprocessing
 from acf.flows.publishing.hub import HubMethods
 from acf.flows.record import Origin
-from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
+from acf.flows.contractive import ContractiveBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.lipschitz.not_compiled import not_compiled
@@ -91,7 +93,7 @@ class Flow(HubMethods, nn.Module):
 
     def _with_features(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return (z, log_abs_det, features), the latter (B, C, H, W) at the end of every scale."""
-        with autocast_off(x.device.type):
+        with autocast_off(x.device.type), self._blocks_by_name():
             x, start = self.preprocessing.as_part(x, None)
             z, log_abs_det, features = self.bijection.forward_with_features(x, self._prepared(x, condition, noise))
         refuse_backward_in_autocast(z)
@@ -99,7 +101,7 @@ class Flow(HubMethods, nn.Module):
         return z, start + log_abs_det, features
 
     def _prepared(self, x: Tensor, condition: Tensor | None, noise: Noise) -> Prepared:
-        blocks = [m for m in self.bijection.modules() if isinstance(m, ResidualBlock)]
+        blocks = [m for m in self.bijection.modules() if isinstance(m, ContractiveBlock)]
         norms = (m for m in self.bijection.modules() if isinstance(m, ActNorm))
         return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms), self._features(condition))
 
@@ -148,7 +150,7 @@ class Flow(HubMethods, nn.Module):
         self._check(x)
         condition = self.checked_condition(condition, x.shape[0])
         self._require_no_bypass()
-        with autocast_off(x.device.type):
+        with autocast_off(x.device.type), self._blocks_by_name():
             z = self.bijection.transform(self.preprocessing.transform(x), self._features(condition))
         refuse_backward_in_autocast(z)
         return z
@@ -239,17 +241,23 @@ class Flow(HubMethods, nn.Module):
         features = self._features(self.checked_condition(condition, len(z)))
         blocks = self.residual_blocks()
         require_proven(blocks)
-        try:
+        with self._blocks_by_name():
             y, report = self.bijection.inverse_with_report(z, features)
-        except UnsolvedBlockError as error:
-            name = next(name for name, block in blocks.items() if block is error.block)
-            raise ConvergenceError(f"block {name}: {error}") from None
         solutions = {name: report.solutions[block] for name, block in blocks.items()}
         return Inversion(
             self.preprocessing.inverse(y),
             {name: solution.bound for name, solution in solutions.items()},
             {name: solution.evaluations for name, solution in solutions.items()},
         )
+
+    @contextmanager
+    def _blocks_by_name(self) -> Iterator[None]:
+        """Name the block whose iteration did not converge."""
+        try:
+            yield
+        except UnsolvedBlockError as error:
+            name = next(name for name, block in self.residual_blocks().items() if block is error.block)
+            raise ConvergenceError(f"block {name}: {error}") from None
 
     def _require_scales(self) -> None:
         if not all(m.is_started() for m in self.bijection.modules() if isinstance(m, StartedByFirstBatch)):
@@ -314,12 +322,12 @@ class Flow(HubMethods, nn.Module):
         for block in self.residual_blocks().values():
             block.evaluation_log_det = config
 
-    def residual_blocks(self) -> dict[str, ResidualBlock]:
+    def residual_blocks(self) -> dict[str, ContractiveBlock]:
         """Return all residual blocks in the order of the flow by their names, such as "scale 1, block 3"."""
         return {
             f"scale {s}, block {b}": block
             for s, scale in enumerate(self.bijection.scales, start=1)
-            for b, block in enumerate((m for m in scale.modules() if isinstance(m, ResidualBlock)), start=1)
+            for b, block in enumerate((m for m in scale.modules() if isinstance(m, ContractiveBlock)), start=1)
         }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
+from acf.registry import ACTIVATIONS, ATTENTIONS, BLOCKS, BRANCHES, JOINS
 from acf.settings.section import (
     INTEGRAL,
     MOST_BLOCKS,
@@ -111,9 +111,16 @@ class ModelParams(Section):
         description="Height and width of each convolution's kernel in a branch, in pixels and odd, one entry per "
         "convolution; without effect on dense branches. The default is that of arXiv 1906.02735, appendix E.",
     )
+    block: str = Field(
+        default="residual",
+        description="How a contraction g makes a bijection. `residual` is x + g(x) (arXiv 1811.00995). `monotone` is "
+        "sqrt(2) (I + g)^-1(sqrt(2) x) - x (arXiv 2210.08176), which may stretch distances by up to (1 + L) / (1 - L) "
+        "where g has the Lipschitz bound L, instead of 1 + L, and solves an equation in the forward direction too.",
+        json_schema_extra={"enum": [*BLOCKS]},
+    )
     branch: str = Field(
         default="conv",
-        description="Form of the branch g of a residual block x + g(x): `conv` alternates activations and convolutions "
+        description="Form of the branch g of a block: `conv` alternates activations and convolutions "
         "(arXiv 1906.02735), `dense` is densely connected (arXiv 2102.02694).",
         json_schema_extra={"enum": [*BRANCHES]},
     )
@@ -180,6 +187,11 @@ class ModelParams(Section):
         description="Self-attention in the convolutional or dense blocks (arXiv 2109.12135).",
     )
     dense: DenseConfig = Field(default=DenseConfig(), description="Size of dense branches (arXiv 2102.02694).")
+
+    @field_validator("block")
+    @classmethod
+    def _known_block(cls, value: str) -> str:
+        return one_of("block", value, BLOCKS)
 
     @field_validator("branch")
     @classmethod

@@ -77,6 +77,15 @@ class TrainingLogDetConfig(LogDetConfig):
         "in docs/performance.md.",
     )
 
+    solve_residual: float = Field(
+        default=1e-3,
+        gt=0,
+        le=0.1,
+        description="Largest residual at which the iteration of a monotone block stops in training, forward and "
+        "backward, relative to max(1, l2 norm of the right-hand side); without effect on residual blocks. This "
+        "project's choice, by its measured bias (docs/tables/monotone.md).",
+    )
+
     @model_validator(mode="after")
     def _bfloat16_needs_explicit_products(self) -> Self:
         if self.bfloat16 and not (self.neumann_gradient and self.memory_efficient):
