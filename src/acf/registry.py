@@ -1,8 +1,8 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a block, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one new file
-and one line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
-`settings/analysis_config.py`.
+Adding an attention, a block, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one
+new file and one line here. An analysis has two: what it measures, and its part of the report; its settings are a
+section of `settings/analysis_config.py`.
 """
 
 from importlib import import_module

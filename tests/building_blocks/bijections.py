@@ -16,7 +16,7 @@ from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.squeeze import Squeeze
 from acf.lipschitz.branch import Shape
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_block
+from tests.building_blocks.blocks import BLOCK_KINDS, make_block
 from tests.building_blocks.settings import SMALL, with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 

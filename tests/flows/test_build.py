@@ -21,7 +21,7 @@ def attends(block: ResidualBlock) -> bool:
 
 
 def places(made: acf.Flow) -> list[str]:
-    return [name for name, block in made.residual_blocks().items() if attends(block)]
+    return [name for name, block in made.contractive_blocks().items() if attends(block)]
 
 
 @pytest.mark.parametrize("join", sorted(JOINS))
@@ -36,7 +36,7 @@ def places(made: acf.Flow) -> list[str]:
 def test_attention_in_every_nth_block_of_a_scale(join, every, expected):
     made = make_flow(SHAPE, blocks=(3, 2), **with_attention("sinkhorn", join=join, every=every))
     assert places(made) == [f"scale {place}" for place in expected]
-    assert len(made.residual_blocks()) == 3 + 2 + 1  # and one fully connected block at the end, which never attends
+    assert len(made.contractive_blocks()) == 3 + 2 + 1  # and one fully connected block at the end, which never attends
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_attention_in_blocks_of_its_own_follows_every_nth_block(every, first, se
     made = make_flow(SHAPE, blocks=(3, 2), **with_attention("sinkhorn", join="block", every=every))
     expected = [f"scale {s}, block {b}" for s, blocks in ((1, first), (2, second)) for b in blocks]
     assert places(made) == expected
-    assert len(made.residual_blocks()) == 3 + 2 + 1 + len(expected)
+    assert len(made.contractive_blocks()) == 3 + 2 + 1 + len(expected)
     for name in expected:
-        (layer,) = made.residual_blocks()[name].branch
+        (layer,) = made.contractive_blocks()[name].branch
         assert isinstance(layer, SelfAttention)
 
 
@@ -67,7 +67,7 @@ def test_no_attention_on_maps_with_too_many_positions():
 def test_no_attention_unless_asked_for():
     made = make_flow(SHAPE, blocks=(2, 1), **with_attention("none", join="block"))
     assert places(made) == []
-    assert len(made.residual_blocks()) == 4
+    assert len(made.contractive_blocks()) == 4
 
 
 @pytest.mark.parametrize("branch", sorted(BRANCHES))

@@ -13,7 +13,7 @@ from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.settings.config import TrainingLogDetConfig
 from tests.building_blocks.bijections import make_flow
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
+from tests.building_blocks.blocks import BLOCK_KINDS, make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import move_all_parameters
 

@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from acf.errors import ConvergenceError, DerivativeError, NotContractiveError
-from acf.flows.flow import Flow
 from acf.flows.fixed_point import StoppingRule
+from acf.flows.flow import Flow
 from acf.flows.implicit import solve_adjoint
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ATTENTIONS

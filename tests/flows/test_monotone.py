@@ -14,8 +14,8 @@ from acf.flows.monotone import SQRT2, MonotoneBlock
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 from tests.building_blocks.bijections import make_flow, make_moved_flow
+from tests.building_blocks.blocks import BLOCK_KINDS, make_block
 from tests.building_blocks.noise import noise
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 

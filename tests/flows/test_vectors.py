@@ -12,7 +12,7 @@ from acf.errors import ConfigError
 from acf.flows.exact import differentiable_value_and_exact_log_det, value_and_exact_log_det
 from acf.flows.logdet import exact_log_det
 from tests.building_blocks.bijections import make_flow, make_moved_flow
-from tests.building_blocks.residual_blocks import make_residual_block
+from tests.building_blocks.blocks import make_residual_block
 from tests.building_blocks.settings import with_attention
 
 EXACT = {"training_log_det": {"estimator": "exact"}, "evaluation_log_det": {"estimator": "exact"}}

@@ -170,7 +170,7 @@ def operations(blocks: int, **settings: Any) -> tuple[int, int]:
     """
     with torch.device("meta"):
         flow = make_flow((1, 8, 8), (blocks,) * 3, fc_blocks=blocks, **settings)
-    branches = [block.branch for block in flow.residual_blocks().values()]
+    branches = [block.branch for block in flow.contractive_blocks().values()]
     parameters = [parameter for branch in branches for parameter in branch.parameters()]
     making, renormalising = Operations(), Operations()
     with making:

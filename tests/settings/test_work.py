@@ -34,7 +34,7 @@ def test_largest_map_is_that_of_the_flow() -> None:
     config = {"shape": (1, 8, 8), "blocks": [1, 1], "idim": 12, "squeeze_first": True, "fc_blocks": 0}
     flow = acf.build(config).eval()
     sizes: list[int] = []
-    for block in flow.residual_blocks().values():
+    for block in flow.contractive_blocks().values():
         for layer in block.branch.layers():
             layer.register_forward_hook(lambda _module, _inputs, output: sizes.append(output[0].numel()))
     with torch.no_grad():

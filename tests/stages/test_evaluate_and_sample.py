@@ -127,7 +127,7 @@ def test_evaluation_refuses_a_model_that_is_not_contractive(trained: Path) -> No
     flow = acf.load(trained / "models/digits/acf-l2/seed0")
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     assert evaluate_flow(flow, images, EvaluationConfig(batch_size=2)).metrics["certificate"]["worst"] < 1
-    branch = flow.residual_blocks()["scale 1, block 1"].branch
+    branch = flow.contractive_blocks()["scale 1, block 1"].branch
     for layer in branch:
         if isinstance(layer, NormalisedConv2d):
             layer.weight.data.mul_(100)  # far above its coefficient, so that normalisation acts

@@ -14,7 +14,7 @@ from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 
 Blocks: TypeAlias = Mapping[str, ContractiveBlock]
-"""Contractive blocks by their names, as `Flow.residual_blocks` returns them."""
+"""Contractive blocks by their names, as `Flow.contractive_blocks` returns them."""
 
 # The bound that `tighten_blocks` aims at: the inverse converges, and its errors are at most 1 / (1 - 0.99) residuals.
 TARGET = 0.99

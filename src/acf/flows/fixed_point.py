@@ -167,9 +167,7 @@ class _Iteration:
         x, r, norm, unit: per sample the iterate, its residual, the residual's norm and one rounding error of it.
     """
 
-    def __init__(
-        self, g: Callable[[Tensor, Tensor], Tensor], y: Tensor, rule: StoppingRule, memory: int
-    ) -> None:
+    def __init__(self, g: Callable[[Tensor, Tensor], Tensor], y: Tensor, rule: StoppingRule, memory: int) -> None:
         self.g, self.shape, self.y = g, y.shape, y.flatten(1)
         self.rate = max(rule.rate, torch.finfo(y.dtype).tiny)
         self.size = self.y.norm(dim=1).clamp_min(1.0)

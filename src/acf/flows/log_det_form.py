@@ -34,14 +34,14 @@ class LogDetForm:
         return sum(
             factor * torch.linalg.slogdet(_identity(jacobian) + sign * jacobian).logabsdet
             for sign, factor in self._signs()
-        )  # type: ignore[return-value]
+        )
 
     def derivative(self, jacobian: Tensor) -> Tensor:
         """Return W (B, D, D) with d log|det| = tr(W dJ), which is p (I + J)^-1 - m (I - J)^-1."""
         return sum(
             sign * factor * torch.linalg.inv_ex(_identity(jacobian) + sign * jacobian).inverse
             for sign, factor in self._signs()
-        )  # type: ignore[return-value]
+        )
 
     def _signs(self) -> list[tuple[int, int]]:
         return [(sign, factor) for sign, factor in ((1, self.plus), (-1, self.minus)) if factor]

@@ -1,4 +1,4 @@
-"""Estimators of the log-determinants of contractive blocks, for the Jacobian J of a contraction g, and of their gradient.
+"""Estimators of the log-determinants of contractive blocks, with the Jacobian J of the branch, and of their gradient.
 
 With |J| < 1, log det(I + J) = sum over k >= 1 of (-1)^(k+1) / k tr(J^k), and other blocks have other coefficients
 (`acf.flows.log_det_form`). A trace is estimated by one probe v with E[v v^T] = I, tr(A) = E[v^T A v], and the series is
@@ -29,7 +29,7 @@ from acf.settings.config import EvaluationLogDetConfig, LogDetConfig
 
 Function = Callable[[Tensor], Tensor]
 ONCE_IN_TRAINING = (
-    "in training mode the gradient of a residual block's log-determinant is an estimate of its own, which can be "
+    "in training mode the gradient of a block's log-determinant is an estimate of its own, which can be "
     "differentiated neither again, nor forward, nor under transforms of torch.func; for these use evaluation mode "
     "(flow.eval()), or set both neumann_gradient and memory_efficient in training_log_det to false"
 )

@@ -1,4 +1,4 @@
-"""Branches g of a residual block x + g(x), built from 1-Lipschitz pieces."""
+"""Branches g of contractive blocks, built from 1-Lipschitz pieces."""
 
 import itertools
 from functools import partial

@@ -32,7 +32,7 @@ class Stored(BaseModel):
 
 
 class Block(Stored):
-    """One residual block and the proven bound of its branch's Lipschitz constant."""
+    """One contractive block and the proven bound of its branch's Lipschitz constant."""
 
     name: str
     upper: Bound

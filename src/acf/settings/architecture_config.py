@@ -36,7 +36,7 @@ class AttentionConfig(Section):
     )
     join: str = Field(
         default="block",
-        description="How attention is joined to the flow. `block` makes it a residual block of its own after the "
+        description="How attention is joined to the flow. `block` makes it a block of its own after the "
         "convolutional block. The others put it before the last convolution of the branch, where arXiv 2109.12135 has "
         "it: `convex` mixes features and attention with a learnt weight, `concatenate` stacks both along the channels "
         "with a learnt angle, and `split` applies attention to a part of the channels. All four are this project's, "
@@ -95,7 +95,7 @@ class ModelParams(Section):
         default=[16, 16, 16],
         strict=False,
         min_length=1,
-        description="Number of convolutional (or dense) residual blocks of each scale, one entry per scale; between "
+        description="Number of convolutional (or dense) blocks of each scale, one entry per scale; between "
         "scales maps are halved in height and width. The default is that of arXiv 1906.02735, appendix E, for MNIST "
         "and CIFAR-10.",
     )
@@ -145,11 +145,11 @@ class ModelParams(Section):
     actnorm: bool = Field(
         default=True,
         description="Whether activation normalisation (arXiv 1807.03039, section 3.1) stands at the start of a scale "
-        "and after each residual block, as in the image models of arXiv 1906.02735.",
+        "and after each block, as in the image models of arXiv 1906.02735.",
     )
     fc_blocks: Annotated[int, Field(ge=0, le=MOST_BLOCKS), INTEGRAL] = Field(
         default=4,
-        description="Number of residual blocks with fully connected layers at the end of the last scale. The default "
+        description="Number of blocks with fully connected layers at the end of the last scale. The default "
         "is that of arXiv 1906.02735, appendix E.",
     )
     fc_width: Positive = Field(

@@ -66,7 +66,7 @@ class TrainingLogDetConfig(LogDetConfig):
     )
     memory_efficient: bool = Field(
         default=True,
-        description="Whether a residual block keeps little more than its input for the backward pass and computes its "
+        description="Whether a block keeps little more than its input for the backward pass and computes its "
         "branch again there, instead of keeping all intermediate results. This project's way to the memory that "
         "arXiv 1906.02735, section 3.2, saves by computing gradients in the forward pass.",
     )
