@@ -104,6 +104,7 @@ class MonotoneBlock(ContractiveBlock):
         return StoppingRule(self.training_log_det.solve_residual if self.training else RESIDUALS[dtype])
 
     @override
+    @torch.no_grad()
     def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
         with without_first_batch(self.branch), autocast_off(y.device.type):
             solution = invert(lambda w: -self.branch(w), SQRT2 * y, self.cached_lipschitz_bound(), tolerance)
@@ -112,6 +113,6 @@ class MonotoneBlock(ContractiveBlock):
     @override
     def _with_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         rule = StoppingRule.proven(self.cached_lipschitz_bound(), y.dtype)
-        w = differentiable_solution(self.branch, (x + y.detach()) / SQRT2, SQRT2 * y, rule, sign=-1)
+        w = differentiable_solution(self.branch, ((x + y) / SQRT2).detach(), SQRT2 * y, rule, sign=-1)
         differentiable = SQRT2 * w - y
         return x + (differentiable - differentiable.detach())  # which adds zeros with a gradient
