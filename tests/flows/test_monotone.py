@@ -9,8 +9,9 @@ from torch import Tensor, nn
 import acf
 from acf.errors import ConvergenceError, DerivativeError, InputError, NotContractiveError
 from acf.flows.exported import exported_transform
+from acf.flows.forward_error import log_prob_error
 from acf.flows.logdet import exact_log_det
-from acf.flows.monotone import SQRT2, MonotoneBlock
+from acf.flows.monotone import RESIDUALS, SQRT2, MonotoneBlock
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 from tests.building_blocks.bijections import make_flow, make_moved_flow
@@ -226,3 +227,25 @@ def test_a_step_of_training_works_as_with_residual_blocks() -> None:
     acf.tighten(flow.eval())
     assert acf.certify(flow).worst < 1
     assert torch.allclose(flow.inverse(flow.transform(x)), x, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"condition": {"classes": 3}}], ids=["images", "conditional"])
+def test_the_error_of_log_prob_is_covered(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = {"estimator": "exact"}
+    flow = make_moved_flow((1, 2, 2), block="monotone", training_log_det=exact, evaluation_log_det=exact, **settings)
+    x = noise(20, 1, 2, 2).sigmoid()
+    condition = torch.arange(20) % 3 if settings else None
+    with torch.no_grad():
+        truth = flow.log_prob(x, condition)
+        monkeypatch.setitem(RESIDUALS, torch.float64, 1e-4)
+        error = (flow.log_prob(x, condition) - truth).abs()
+    covered = log_prob_error(flow, x, condition)
+    assert (error > 1e-7).any()
+    assert (error <= 1.05 * covered + 1e-9).all()
+    assert covered.max() < 0.1
+    assert not flow.training
+
+
+def test_residual_blocks_leave_no_error_of_log_prob() -> None:
+    flow = make_moved_flow((1, 2, 2))
+    assert torch.equal(log_prob_error(flow, noise(3, 1, 2, 2).sigmoid()), torch.zeros(3, dtype=torch.float64))

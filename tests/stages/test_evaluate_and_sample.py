@@ -63,6 +63,7 @@ def test_metrics_hold_what_the_contract_names(trained: Path) -> None:
     assert metrics["draws"] == 2
     assert metrics["certificate"]["worst"] < 1
     assert 0 < metrics["reconstruction_error"] < 1e-4
+    assert metrics["forward_error"] == 0
     assert sum(metrics["parts"].values()) == pytest.approx(metrics["bits_per_dim"], abs=1e-9)
     flow = acf.load(trained / "models/digits/acf-l2/seed0")
     assert metrics["parameters"] == sum(p.numel() for p in flow.parameters())

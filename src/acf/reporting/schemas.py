@@ -123,6 +123,8 @@ class Metrics(OfModel):
     certificate: StoredCertificate
     reconstruction_error: NotNegative
     reconstruction_images: PositiveInt
+    forward_error: NotNegative = 0.0
+    """Of files of earlier versions, which knew no blocks with one: 0."""
     test_images: PositiveInt
     draws: PositiveInt
     estimator: dict[str, str | bool | int | Number | None]
