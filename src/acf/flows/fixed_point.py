@@ -177,13 +177,14 @@ class _Iteration:
         self.evaluations = torch.zeros(len(y), dtype=torch.long, device=y.device)
         self.settled = torch.zeros(len(y), dtype=torch.bool, device=y.device)
         self.active = torch.arange(len(y), device=y.device)
-        self.point, self.plain = self.y, torch.ones_like(self.settled)
+        self.point, self.plain = self.x, torch.ones_like(self.settled)
         self.anderson, self.started = Anderson(self.y, memory), False
 
     def evaluate(self) -> None:
         """Evaluate g once for every active sample, accept or reject the points, and choose the next ones."""
-        rows, point = self.active, self.point
-        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:]), rows).flatten(1)
+        point = self.point
+        rows = slice(None) if len(self.active) == len(self.y) else self.active  # a slice of all copies nothing
+        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:]), self.active).flatten(1)
         norm, before = residual.norm(dim=1), self.norm[rows]
         # x may be much longer than y, and the residual is a difference of numbers of x's size.
         unit = torch.finfo(point.dtype).eps * torch.maximum(self.size[rows], point.norm(dim=1))
@@ -200,11 +201,14 @@ class _Iteration:
         self.evaluations[rows] += 1
         if self.started:
             self.anderson.remember(point - self.x[rows], residual - self.r[rows])
-        new = rows[taken]
-        self.x[new], self.r[new], self.norm[new], self.unit[new] = (
-            value[taken] for value in (point, residual, norm, unit)
-        )
-        self.norm[rows[refused]] = norm[refused]
+        if len(self.active) == len(self.y) and bool(taken.all()):
+            self.x, self.r, self.norm, self.unit = point, residual, norm, unit
+        else:
+            new = self.active[taken]
+            self.x[new], self.r[new], self.norm[new], self.unit[new] = (
+                value[taken] for value in (point, residual, norm, unit)
+            )
+            self.norm[self.active[refused]] = norm[refused]
         self.settled[rows], self.started = done, True
         self._advance(~(done | refused), taken)
 
@@ -212,7 +216,8 @@ class _Iteration:
         if not stays.all():
             self.active, taken = self.active[stays], taken[stays]
             self.anderson.keep(stays)
-        x, r = self.x[self.active], self.r[self.active]
+        rows = slice(None) if len(self.active) == len(self.y) else self.active
+        x, r = self.x[rows], self.r[rows]
         self.plain = ~taken | self.anderson.empty
         self.point = torch.where(self.plain[:, None], x + r, self.anderson.accelerated(x, r))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from acf.errors import ConvergenceError
-from acf.flows.branch_gradient import branch_gradient, samples_at_a_time
+from acf.flows.branch_gradient import branch_gradient, joined, part, samples_at_a_time
 from acf.flows.fixed_point import StoppingRule, iterate_each
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
@@ -53,11 +53,7 @@ class _Solution(OnceDifferentiable):
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, *flat = saved
-        tensors = unflatten(ctx.structure, iter(flat))
-        u = torch.empty_like(x)
-        for here in samples_at_a_time(ctx.branch, x, x.dtype):
-            _, vjp = ctx.branch.value_and_vjp(x[here].clone(), tensors, x.dtype)
-            u[here] = solve_adjoint(vjp, cotangent[here], ctx.rule, ctx.sign)
+        u = adjoint_solution(ctx.branch, unflatten(ctx.structure, iter(flat)), x, cotangent, ctx.rule, ctx.sign)
         needs_y, *needs = ctx.needs_input_grad[5:]
         nothing = torch.zeros_like(x)
         pairs = [(nothing, nothing)]
@@ -95,6 +91,17 @@ def differentiable_solution(
     return cast(Tensor, function.apply(branch, sign, rule, tensors, x, y, *flatten(tensors)))
 
 
+def adjoint_solution(
+    branch: LipschitzLayer, tensors: Tensors, x: Tensor, cotangent: Tensor, rule: StoppingRule, sign: int = 1
+) -> Tensor:
+    """Return u (B, ...) with u + s J^T u = c as `solve_adjoint`, for J the Jacobian of the branch at x (B, ...)."""
+    parts = []
+    for here in samples_at_a_time(branch, x, x.dtype):
+        _, vjp = branch.value_and_vjp(x[here].clone(), tensors, x.dtype)
+        parts.append(solve_adjoint(vjp, part(cotangent, here), rule, sign))
+    return joined(parts)
+
+
 def solve_adjoint(vjp: VJP, cotangent: Tensor, rule: StoppingRule, sign: int = 1) -> Tensor:
     """Return u (B, ...) with u + s J^T u = c, to the relative accuracy of `rule`.
 
@@ -115,6 +122,8 @@ def solve_adjoint(vjp: VJP, cotangent: Tensor, rule: StoppingRule, sign: int = 1
     unit = torch.where(finite & (size > 0), cotangent / size, 0)
 
     def of_samples(u: Tensor, samples: Tensor) -> Tensor:
+        if len(samples) == len(unit):
+            return sign * vjp(u.clone())  # which may overwrite its argument
         first = torch.zeros_like(unit[: int(samples.max()) + 1])
         first[samples] = u
         return sign * vjp(first)[samples]

@@ -12,6 +12,8 @@ from acf.flows.contractive import ContractiveBlock, UnsolvedBlockError
 from acf.flows.fixed_point import Iterate, Solution, StoppingRule, invert, iterate_each
 from acf.flows.implicit import MONOTONE_ONCE, SolutionOfMonotoneBlock, differentiable_solution
 from acf.flows.log_det_form import MONOTONE
+from acf.flows.logdet import WeightedProbe
+from acf.flows.monotone_gradient import differentiable_value_and_log_det_at
 from acf.flows.prepared import Prepared
 from acf.lipschitz.first_batch import start, without_first_batch
 from acf.lipschitz.layer import Tensors
@@ -45,9 +47,25 @@ class MonotoneBlock(ContractiveBlock):
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         """Return (f(x), log_abs_det); the latter is an unbiased estimate in nats, and so is its gradient."""
         inputs = prepared.blocks.get(self) if prepared is not None else None
-        w = self._centre(x, None if inputs is None else inputs.tensors)
+        tensors = self.branch.effective_tensors() if inputs is None else inputs.tensors
+        config = self.training_log_det
+        explicit = config.estimator == "series" and config.neumann_gradient and config.memory_efficient
+        if self.training and explicit and self._has_derivatives(x):
+            return self._in_training(x, self._training_probe(x, inputs), tensors)
+        w = self._centre(x, tensors)
         g, log_abs_det = self.branch_and_log_det(w, prepared)
         return (w - g) / SQRT2, log_abs_det
+
+    def _in_training(self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """Return (f(x), estimate), whose explicit gradients share one iteration."""
+        refuse_transforms(MONOTONE_ONCE, x, *self.branch.parameters())
+        start(self.branch, SQRT2 * x)
+        w = self.centre(x, tensors).x
+        reduced = self.training_log_det.bfloat16 and self.branch.supports_bfloat16
+        dtype, graphs = torch.bfloat16 if reduced else x.dtype, self.cuda_graphs if x.is_cuda else None
+        return differentiable_value_and_log_det_at(
+            self.branch, x, w, self._rule(x.dtype), weighted_probe, dtype, tensors, graphs
+        )
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -53,7 +53,7 @@ def differentiable_value_and_log_det(
     probe, weights = weighted_probe.probe, weighted_probe.common_weights()
     if neumann_gradient:
         reduced = torch.bfloat16 if bfloat16 and branch.supports_bfloat16 else x.dtype
-        results = _ValueAndNeumann.apply(branch, form, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
+        results = ValueAndNeumann.apply(branch, form, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
     else:
         results = _ValueAndSeries.apply(branch, form, weights, tensors, x, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
@@ -111,7 +111,7 @@ def _series(vjp: VJP, form: LogDetForm, weighted_probe: WeightedProbe) -> Tensor
     return total
 
 
-class _ValueAndNeumann(OnceDifferentiable):
+class ValueAndNeumann(OnceDifferentiable):
     """g(x) and estimate with the Neumann gradient, that of w^T J v; keeps x, v and w."""
 
     advice = ONCE_IN_TRAINING
@@ -152,7 +152,7 @@ class _ValueAndNeumann(OnceDifferentiable):
         def compute(
             x: Tensor, probe: Tensor, w: Tensor, grad_y: Tensor, grad_value: Tensor, *flat: Tensor
         ) -> tuple[Tensor | None, ...]:
-            pairs = [(probe, _per_sample(grad_value, x) * w)]
+            pairs = [(probe, per_sample(grad_value, x) * w)]
             return branch_gradient(ctx.branch, ctx.structure, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype)
 
         inputs = (*saved[:3], grad_y, grad_value, *saved[3:])
@@ -189,14 +189,14 @@ class _ValueAndSeries(OnceDifferentiable):
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         x, probe, *flat = saved
         pairs = _pairs(ctx.branch, ctx.form, unflatten(ctx.structure, iter(flat)), x, probe, ctx.weights)
-        pairs = [(v, _per_sample(grad_value, x) * w) for v, w in pairs]
+        pairs = [(v, per_sample(grad_value, x) * w) for v, w in pairs]
         needs_x, _, *needs = ctx.needs_input_grad[4:]
         of_x, *of_theta = branch_gradient(ctx.branch, ctx.structure, flat, (needs_x, *needs), x, grad_y, pairs)
         return *[None] * 4, of_x, None, *of_theta
 
 
-def _per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ...), with as many dimensions as x."""
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """Return values (B,) as (B, 1, ...), with as many dimensions as x."""
     return values.view(-1, *[1] * (x.dim() - 1))
 
 
