@@ -86,6 +86,21 @@ def test_attention_knows_where_its_tokens_are():
     assert not torch.allclose(layer(mirrored(x)), mirrored(layer(x)), rtol=1e-2)
 
 
+def test_derivatives_in_the_input_and_in_every_parameter():
+    layer = moved((1, 2), channels=2, heads=1)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def f(x: Tensor, *parameters: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), x)
+
+    inputs = (
+        noise(1, 2, 1, 2).requires_grad_(True),
+        *(p.detach().clone().requires_grad_(True) for p in layer.parameters()),
+    )
+    assert torch.autograd.gradcheck(f, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, inputs)
+
+
 # Theorem 4c: the bound holds for every bias.
 
 
@@ -125,7 +140,7 @@ def test_a_bias_of_zero_has_a_gradient():
 
 
 def test_a_shift_is_learnt_by_position_alone():
-    """Values that move by one position: tokens of noise do not say where they are, so that only the bias can."""
+    """Values that move by one position: tokens of noise do not say where they are, so that only the bias can; the bound holds then."""
     errors = {}
     for size in (None, (1, 4)):
         torch.manual_seed(0)
@@ -138,6 +153,7 @@ def test_a_shift_is_learnt_by_position_alone():
             error.backward()
             optimiser.step()
         errors[size] = error.item()
+        assert largest_norm(layer.double().eval().core, noise(6, 3, 4, 2), steps=10) <= 1 + 1e-9
     assert errors[1, 4] < 0.5 * errors[None]
 
 
