@@ -140,7 +140,7 @@ def test_a_bias_of_zero_has_a_gradient():
 
 
 def test_a_shift_is_learnt_by_position_alone():
-    """Values that move by one position: tokens of noise do not say where they are, so that only the bias can; the bound holds then."""
+    """Tokens of noise do not say where they are: only the bias can move values by a position. The bound holds then."""
     errors = {}
     for size in (None, (1, 4)):
         torch.manual_seed(0)
