@@ -137,7 +137,7 @@ def _attentions() -> dict[str, LayerCase]:
         ("sinkhorn with position in windows", "sinkhorn", position | {"window": 2}),
         ("l2 in windows", "l2", {"window": 2}),
     ]:
-        cases[name] = LayerCase(partial(make_attention_of_places, kind, 3, 2, **settings), (3, 2, 4))
+        cases[name] = LayerCase(partial(make_attention_of_places, kind, 2, 2, **settings), (2, 2, 4))
     return cases
 
 

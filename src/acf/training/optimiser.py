@@ -112,7 +112,7 @@ def grouped(module: nn.Module, parameters: Iterable[nn.Parameter], config: Train
     if config.attention_rate == 1:
         return [{"params": parameters}]
     within = {p for layer in module.modules() if isinstance(layer, SelfAttention) for p in layer.parameters()}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p not in within]},
         {"params": [p for p in parameters if p in within], "relative_rate": config.attention_rate},
     ]

