@@ -111,7 +111,7 @@ class KernelSelfAttention(SelfAttention, Described):
         projected = split_projections(flat, self.projections, self.heads)
         self._match_scales_once(projected)
         features, features_vjp = self.features_and_vjp(projected, scales)
-        y, core_vjp = mix_value_and_vjp(self.limit, *features, bias=self.bias(scales))
+        y, core_vjp = mix_value_and_vjp(self.limit, self.bias(scales), *features)
         value, output_vjp = self.output.value_and_vjp(merge_heads(y), output_tensors, dtype)
 
         def vjp(v: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class KernelSelfAttention(SelfAttention, Described):
         with torch.enable_grad():
             qkv, qkv_tangents = self.features_and_jvp(projected, tangents, scales)
             bias = self.bias(scales)
-            mixed = merge_heads(torch.cat(mix_value_and_jvp(self.limit, *qkv, *qkv_tangents, bias=bias)))
+            mixed = merge_heads(torch.cat(mix_value_and_jvp(self.limit, bias, *qkv, *qkv_tangents)))
         output, output_pullback = self.output.jvp_and_pullback(mixed.detach(), output_tensors)
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:

@@ -33,7 +33,7 @@ def mixing_weights(q: Tensor, k: Tensor, limit: float | None, bias: Tensor | Non
 
 
 def mix_value_and_vjp(
-    limit: float | None, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None
+    limit: float | None, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, "MixVJP"]:
     """Return P V and the function g -> cotangents of q, k and v, for a cotangent g of the first len(g) samples."""
     heads = q.shape[:-2]
@@ -101,14 +101,7 @@ class MixVJP:
 
 
 def mix_value_and_jvp(
-    limit: float | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    dq: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-    bias: Tensor | None = None,
+    limit: float | None, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return P V and its derivative along dq, dk, dv, both differentiable once, in the bias as well."""
     heads = q.shape[:-2]
