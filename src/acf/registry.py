@@ -18,6 +18,10 @@ ATTENTIONS = {
     "sinkhorn": "acf.lipschitz.attention.sinkhorn:SinkhornSelfAttention",
 }
 
+# Those whose bound holds for any bias of the logits. Softmax weights have bounds because their rows are nearly flat, or
+# their kernel is positive, which a bias undoes.
+BIASED_ATTENTIONS = ("sinkhorn",)
+
 JOINS = {
     "convex": "acf.lipschitz.join:ConvexShare",
     "split": "acf.lipschitz.join:ChannelSplit",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear, Reshape
 from acf.lipschitz.attention.self_attention import SelfAttention
-from acf.lipschitz.branch import Branch, attention_branch, fc_branch
+from acf.lipschitz.branch import Branch, attention, attention_branch, fc_branch
 from acf.lipschitz.layer import LipschitzLayer
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
 from tests.building_blocks.settings import model_config, with_attention
@@ -82,6 +82,15 @@ def make_attention(kind: str, channels: int, heads: int = 1) -> SelfAttention:
     return made
 
 
+def make_attention_of_places(kind: str, channels: int, heads: int, **settings: Any) -> SelfAttention:
+    """The attention of this name as settings make it for maps of 2 x 4 positions, which some of them have to know."""
+    torch.manual_seed(0)
+    config = model_config((channels, 2, 4), **with_attention(kind, heads, **settings))
+    made = attention(config, channels, (2, 4))
+    assert isinstance(made, SelfAttention)
+    return made
+
+
 def make_attention_core(kind: str) -> AttentionCore:
     """The core of one head on tokens of one value."""
     return AttentionCore(make_attention(kind, 1))
@@ -122,6 +131,13 @@ def _attentions() -> dict[str, LayerCase]:
         for join in JOINS:
             make = partial(make_join, join, partial(make_attention, kind))
             cases[f"{kind}, {join}"] = LayerCase(make, (2, 2, 2))
+    position = {"position": "relative", "position_start": "shifts"}
+    for name, kind, settings in [
+        ("sinkhorn with position", "sinkhorn", position),
+        ("sinkhorn with position in windows", "sinkhorn", position | {"window": 2}),
+        ("l2 in windows", "l2", {"window": 2}),
+    ]:
+        cases[name] = LayerCase(partial(make_attention_of_places, kind, 2, 2, **settings), (2, 2, 4))
     return cases
 
 

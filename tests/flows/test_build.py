@@ -64,6 +64,18 @@ def test_no_attention_on_maps_with_too_many_positions():
         make_flow(SHAPE, **settings, **with_attention("sinkhorn", max_tokens=3))
 
 
+@pytest.mark.parametrize(("join", "first", "second"), [("convex", 3, 2), ("block", 4, 3)])
+def test_attention_once_per_scale_is_at_the_last_block_whatever_their_number(join, first, second):
+    for every in (1, 5):
+        settings = with_attention("sinkhorn", join=join, every=every, once_per_scale=True)
+        assert places(make_flow(SHAPE, blocks=(3, 2), **settings)) == [
+            f"scale 1, block {first}",
+            f"scale 2, block {second}",
+        ]
+    settings = with_attention("sinkhorn", join=join, once_per_scale=True, max_tokens=4)
+    assert places(make_flow(SHAPE, blocks=(3, 2), **settings)) == [f"scale 2, block {second}"]
+
+
 def test_no_attention_unless_asked_for():
     made = make_flow(SHAPE, blocks=(2, 1), **with_attention("none", join="block"))
     assert places(made) == []
@@ -115,6 +127,24 @@ def test_a_built_flow_has_the_attention_of_its_configuration(kind):
         ({"attention": {"kind": "l2", "share": math.nan}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "heads": 0}}, r"attention\.heads"),
         ({"attention": {"kind": "l2", "head": 2}}, r"attention\.head: unknown key"),
+        (
+            {"attention": {"kind": "l2", "position": "relative"}},
+            r"attention: position relative .* l2 has no proven bound .* use sinkhorn, or set position to none",
+        ),
+        ({"attention": {"kind": "clip", "position": "relative"}}, r"clip has no proven bound"),
+        ({"attention": {"kind": "dot", "position": "relative"}}, r"dot has no proven bound"),
+        ({"attention": {"kind": "sinkhorn", "position": "absolute"}}, r"attention\.position: .*'relative'"),
+        ({"attention": {"kind": "sinkhorn", "position_start": "far"}}, r"attention\.position_start: .*'shifts'"),
+        ({"attention": {"kind": "sinkhorn", "max_sharpness": 6.5}}, r"attention\.max_sharpness"),
+        (
+            {"attention": {"kind": "sinkhorn", "max_sharpness": 3.5, "position": "relative"}},
+            r"max_sharpness is at most 3 with position relative \(got 3\.5\)",
+        ),
+        (
+            {"attention": {"kind": "sinkhorn", "window": 3}},
+            r"attention\.window \(3\) does not divide maps of 4 x 4; choose a divisor .* attention\.max_tokens",
+        ),
+        ({"attention": {"kind": "sinkhorn", "window": 0}}, r"attention\.window"),
         ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense"),
         ({"activation": "relu"}, r"activation: unknown activation 'relu'; known: .*clipswish"),
         ({"dense": {"depth": 0}}, r"dense\.depth"),

@@ -21,6 +21,8 @@ STUDY = Params(Path(__file__).parents[2] / "params.yaml")
         ({"blocks": [1, 1], "idim": 2, "factor_out": True}, 8 * 8 * 2),
         ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2}}, 64 * 2 * 64),
         ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2, "max_tokens": 32}}, 8 * 8 * 10),
+        ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2, "window": 4}}, 64 * 2 * 16),
+        ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2, "window": 16}}, 64 * 2 * 64),
         ({"blocks": [1], "branch": "dense", "dense": {"depth": 2, "growth": 5}}, 8 * 8 * 11),
     ],
 )

@@ -24,9 +24,9 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     Images pass a logit, vectors become maps of one position. Then per scale: [squeeze,] ActNorm, (contractive block,
     ActNorm) repeated; squeezes stand between scales, and before the first with `squeeze_first`; the last scale ends
     with `fc_blocks` fully connected blocks. Attention sits in every `attention.every`-th convolutional block of a scale
-    with at most `attention.max_tokens` positions, or follows it as a block of its own. With a `condition`, affine maps
-    that depend on it stand before the first block and after each block. On vectors all kernels are 1, so that
-    convolutions are fully connected layers.
+    with at most `attention.max_tokens` positions, or in the last alone, or follows it as a block of its own. With a
+    `condition`, affine maps that depend on it stand before the first block and after each block. On vectors all kernels
+    are 1, so that convolutions are fully connected layers.
 
     Raises:
         ConfigError: unknown key, impossible value, maps too small for the number of squeezes, or attention nowhere.
@@ -54,7 +54,7 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
         if config.factor_out and index < len(config.blocks) - 1:
             shape = _halved(shape)
     if config.attention.kind != "none" and not any(
-        _attends(config, shape, block)
+        _attends(config, shape, block, blocks)
         for shape, blocks in zip(shapes, config.blocks, strict=True)
         for block in range(blocks)
     ):
@@ -74,17 +74,18 @@ def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> li
     plain = config.model_copy(update={"attention": AttentionConfig()})
     branches: list[Branch] = []
     for block in range(blocks):
-        attends = _attends(config, shape, block)
+        attends = _attends(config, shape, block, blocks)
         branches.append(make(config if attends else plain, shape, not first or block > 0))
         if attends and config.attention.join == "block":
             branches.append(attention_branch(config, shape))
     return branches
 
 
-def _attends(config: ModelConfig, shape: Shape, block: int) -> bool:
-    """Whether there is attention in block number `block` (from 0) of a scale with maps of this shape."""
+def _attends(config: ModelConfig, shape: Shape, block: int, blocks: int) -> bool:
+    """Whether there is attention in block number `block` (from 0) of `blocks` on a scale with maps of this shape."""
     _, height, width = shape
-    chosen = (block + 1) % config.attention.every == 0 and height * width <= config.attention.max_tokens
+    every = blocks if config.attention.once_per_scale else config.attention.every
+    chosen = (block + 1) % every == 0 and height * width <= config.attention.max_tokens
     return chosen and config.attention.kind != "none"
 
 

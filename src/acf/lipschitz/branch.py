@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from acf.errors import ConfigError
 from acf.lipschitz.activations import Activation, Swish
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.effective import Described, Description, ScaledMap
 from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
@@ -175,7 +177,7 @@ def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> 
             layers.append(activation())
             width *= activation.widening
         if index == last:
-            layers += joined_attention(config, width)
+            layers += joined_attention(config, width, (size[0], size[1]))
             width *= join_widening(config)
         out = channels if index == last else config.idim
         layers.append(NormalisedConv2d(width, out, kernel, (size[0], size[1]), config.coefficient))
@@ -188,8 +190,8 @@ def attention_branch(config: ModelConfig, shape: Shape) -> Branch:
 
     Wider heads could not compute more, as the product of two projections has rank C at most.
     """
-    channels = shape[0]
-    return Branch(attention(config, channels, head_width=channels))
+    channels, height, width = shape
+    return Branch(attention(config, channels, (height, width), head_width=channels))
 
 
 def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
@@ -207,12 +209,18 @@ def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
     return Branch(*layers, Reshape(*shape))
 
 
-def joined_attention(config: ModelConfig, channels: int) -> list[LipschitzLayer]:
-    """Return a list of the layer that joins attention to `channels` features; empty where none is configured."""
+def joined_attention(config: ModelConfig, channels: int, size: tuple[int, int]) -> list[LipschitzLayer]:
+    """Return a list of the layer that joins attention to `channels` features; empty where none is configured.
+
+    Args:
+        config: attention and its join.
+        channels: of the maps.
+        size: (H, W) of the maps.
+    """
     if not _is_joined(config):
         return []
     join = resolve(JOINS, config.attention.join, "way of joining")
-    return [join.for_channels(partial(attention, config), channels, config.attention.share)]
+    return [join.for_channels(partial(attention, config, size=size), channels, config.attention.share)]
 
 
 def join_widening(config: ModelConfig) -> int:
@@ -220,10 +228,26 @@ def join_widening(config: ModelConfig) -> int:
     return int(resolve(JOINS, config.attention.join, "way of joining").widening) if _is_joined(config) else 1
 
 
-def attention(config: ModelConfig, channels: int, head_width: int | None = None) -> LipschitzLayer:
-    """Return the configured attention layer for maps of `channels` channels."""
-    made = resolve(ATTENTIONS, config.attention.kind, "attention")
-    return made(channels, config.attention.heads, config.coefficient, head_width)
+def attention(
+    config: ModelConfig, channels: int, size: tuple[int, int], head_width: int | None = None
+) -> LipschitzLayer:
+    """Return the configured attention layer for maps of `channels` channels and a size (H, W).
+
+    Raises:
+        ConfigError: the maps cannot be cut into windows.
+    """
+    settings, (height, width) = config.attention, size
+    made = resolve(ATTENTIONS, settings.kind, "attention")
+    around = size if settings.window is None else (min(settings.window, height), min(settings.window, width))
+    if height % around[0] or width % around[1]:
+        raise ConfigError(
+            f"attention.window ({settings.window}) does not divide maps of {height} x {width}; choose a divisor of "
+            "their sides, or leave these maps without attention by attention.max_tokens"
+        )
+    options = made.options(settings, around)
+    layer: SelfAttention = made(channels, settings.heads, config.coefficient, head_width, **options)
+    layer.window = settings.window
+    return layer
 
 
 def _is_joined(config: ModelConfig) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from acf.registry import ACTIVATIONS, ATTENTIONS, BLOCKS, BRANCHES, JOINS
+from acf.registry import ACTIVATIONS, ATTENTIONS, BIASED_ATTENTIONS, BLOCKS, BRANCHES, JOINS
 from acf.settings.section import (
     INTEGRAL,
     MOST_BLOCKS,
@@ -16,6 +16,8 @@ from acf.settings.section import (
     Section,
     one_of,
 )
+
+MAX_SHARPNESS, MAX_SHARPNESS_WITH_POSITION = 6.0, 3.0
 
 
 class AttentionConfig(Section):
@@ -56,10 +58,43 @@ class AttentionConfig(Section):
         description="Distance, in blocks, between the convolutional (or dense) blocks of a scale that get attention: "
         "with 3, every third has it, with 1 all of them, as in arXiv 2109.12135.",
     )
+    once_per_scale: bool = Field(
+        default=False,
+        description="Whether the last block of each scale alone gets attention, instead of every `every`-th. This "
+        "project's addition.",
+    )
     max_tokens: Positive = Field(
         default=4096,
         description="Largest number of positions (height times width) of a map that gets attention; scales with larger "
         "maps have none, because cost grows with the square of that number. The default is this project's choice.",
+    )
+    window: Positive | None = Field(
+        default=None,
+        description="Height and width of the windows that maps are cut into for attention, each of which attends to "
+        "itself alone; it must divide the sides of the maps, unless they are shorter. `null` for attention over the "
+        "whole map. This project's addition; every form keeps its bound, that for the positions of a window "
+        "(docs/mathematics.md, Proposition 5b).",
+    )
+    position: Literal["none", "relative"] = Field(
+        default="none",
+        description="What attention knows of where positions are: nothing, or, for `relative`, a learnt bias of the "
+        "logits for each head and each displacement between two positions of a map or window. Only `sinkhorn` allows "
+        "it (docs/mathematics.md, Theorem 4c). The default is this project's choice.",
+    )
+    position_start: Literal["zero", "local", "shifts"] = Field(
+        default="zero",
+        description="How the bias of `relative` starts: at `zero`; `local`, largest for near positions, within about "
+        "1, 2, 4 ... of them from head to head; or `shifts`, largest for a neighbouring position, another one for each "
+        "head. Without effect where `position` is `none`. The default is this project's choice.",
+    )
+    max_sharpness: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=MAX_SHARPNESS,
+        description="Upper end of the range in which `sinkhorn` and `clip` learn the sharpness t of their logits, at "
+        "the start half of it (for `clip` a quarter). Values may be as long as 1 / t, so that sharper weights go with "
+        "smaller values. At most 6, with a bias of position at most 3. Without effect on the other forms. The default "
+        "is this project's choice.",
     )
 
     @field_validator("kind")
@@ -71,6 +106,22 @@ class AttentionConfig(Section):
     @classmethod
     def _known_join(cls, value: str) -> str:
         return one_of("way of joining", value, ("block", *JOINS))
+
+    @model_validator(mode="after")
+    def _allows_a_bias(self) -> Self:
+        if self.position == "none" or self.kind == "none":
+            return self
+        if self.kind not in BIASED_ATTENTIONS:
+            raise ValueError(
+                f"position {self.position} adds a bias to the logits, for which {self.kind} has no proven bound (its "
+                f"weights are a softmax): use {' or '.join(BIASED_ATTENTIONS)}, or set position to none"
+            )
+        if self.max_sharpness > MAX_SHARPNESS_WITH_POSITION:
+            raise ValueError(
+                f"max_sharpness is at most {MAX_SHARPNESS_WITH_POSITION:g} with position {self.position} (got "
+                f"{self.max_sharpness:g}): beyond, the weights cannot be computed in float32"
+            )
+        return self
 
 
 class DenseConfig(Section):
