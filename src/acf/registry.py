@@ -27,12 +27,14 @@ JOINS = {
 BRANCHES = {
     "conv": "acf.lipschitz.branch:conv_branch",
     "dense": "acf.lipschitz.dense:dense_branch",
+    "potential": "acf.lipschitz.potential:potential_branch",
 }
 
 ACTIVATIONS = {
     "lipswish": "acf.lipschitz.activations:LipSwish",
     "elu": "acf.lipschitz.activations:ELU",
     "clipswish": "acf.lipschitz.activations:CLipSwish",
+    "cpila": "acf.lipschitz.pila:CPila",
 }
 
 TASKS = {

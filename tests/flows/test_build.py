@@ -115,13 +115,17 @@ def test_a_built_flow_has_the_attention_of_its_configuration(kind):
         ({"attention": {"kind": "l2", "share": math.nan}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "heads": 0}}, r"attention\.heads"),
         ({"attention": {"kind": "l2", "head": 2}}, r"attention\.head: unknown key"),
-        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense"),
+        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense, potential"),
         ({"activation": "relu"}, r"activation: unknown activation 'relu'; known: .*clipswish"),
         ({"dense": {"depth": 0}}, r"dense\.depth"),
         ({"dense": {"growt": 4}}, r"dense\.growt: unknown key"),
         (
             {"branch": "dense", "activation": "clipswish", "dense": {"growth": 5}},
             r"dense\.growth \(5\) must be a multiple of 2",
+        ),
+        (
+            {"branch": "potential", "kernels": [3, 3]},
+            r"kernels \(\[3, 3\]\) must have at least three entries where branch is potential",
         ),
     ],
 )
