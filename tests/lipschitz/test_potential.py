@@ -43,6 +43,7 @@ def test_the_map_is_that_of_its_formula(beta: float) -> None:
         bent = torch.log1p(torch.exp(-(b * y).abs())) / b + y.clamp_min(0)
         expected = x - 2 * torch.nn.functional.conv_transpose2d(bent, weight, padding=1)
         torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-9)  # with a graph
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

@@ -14,6 +14,8 @@ from acf.lipschitz.kernels.fused import fused
 from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.layer import VJP, Pullback, Tensors
 from acf.lipschitz.normalised_conv import NormalisedConv2d
+from acf.lipschitz.once_differentiable import is_transformed
+from acf.lipschitz.precision import require_full_precision
 
 
 class PotentialLayer(EitherLayout, Described):
@@ -43,7 +45,11 @@ class PotentialLayer(EitherLayout, Described):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        (weight, bias), scale = self.effective_tensors()
+        require_full_precision(x, self.linear.weight, type(self).__name__)
+        tensors = self.effective_tensors()
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed(x)):
+            return self.value_and_vjp(x, tensors, x.dtype)[0]
+        (weight, bias), scale = tensors
         y = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         return x - scale * F.conv_transpose2d(-F.logsigmoid(-y), weight, padding=weight.shape[-1] // 2)
 
