@@ -59,6 +59,7 @@ def is_alike(name: str) -> bool:
     return name != "l2, 1 heads, (1, 1, 2)" and (
         name.endswith(ALIKE)
         or name in {f"{branch}, {kind}" for branch in ("dense", "potential") for kind in ATTENTIONS}
+        or name.endswith(", cpila")  # that activation in branches, as clipswish
     )
 
 
