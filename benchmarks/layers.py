@@ -253,7 +253,7 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             *table([*COLUMNS, "certificate"], lines),
             "",
-            "*`{command}`, {date}, torch {torch}, {machine}, 1 thread; load before {load_before}.*".format(**result),
+            "*`{command}`, {date}, torch {torch}, {machine}; load before {load_before}.*".format(**result),
             "",
         ]
     return "\n".join(text)
