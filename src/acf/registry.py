@@ -36,12 +36,14 @@ BLOCKS = {
 BRANCHES = {
     "conv": "acf.lipschitz.branch:conv_branch",
     "dense": "acf.lipschitz.dense:dense_branch",
+    "potential": "acf.lipschitz.potential:potential_branch",
 }
 
 ACTIVATIONS = {
     "lipswish": "acf.lipschitz.activations:LipSwish",
     "elu": "acf.lipschitz.activations:ELU",
     "clipswish": "acf.lipschitz.activations:CLipSwish",
+    "cpila": "acf.lipschitz.pila:CPila",
 }
 
 TASKS = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear, Reshape
+from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear, PotentialLayer, Reshape
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.branch import Branch, attention, attention_branch, fc_branch
 from acf.lipschitz.layer import LipschitzLayer
@@ -148,6 +148,9 @@ def _maps() -> dict[str, LayerCase]:
         for size in ((1, 1), (3, 4)):
             make = partial(NormalisedConv2d, 2, 3, kernel, size)
             cases[f"convolution {kernel}, {size}"] = LayerCase(make, (2, *size))
+    for kernel, hidden in ((1, 3), (3, 5)):
+        make = partial(PotentialLayer, 2, hidden, kernel, (2, 3))
+        cases[f"potential layer {kernel}"] = LayerCase(make, (2, 2, 3))
     cases["linear"] = LayerCase(lambda: NormalisedLinear(12, 5), (12,))
     cases["orthogonal linear"] = LayerCase(lambda: OrthogonalLinear(12, 5), (12,))
     cases["reshape"] = LayerCase(lambda: Reshape(12), (2, 2, 3))
@@ -158,7 +161,7 @@ def _branches() -> dict[str, LayerCase]:
     """Every branch with every activation and every attention, and attention alone."""
     cases = {}
     for name in (*BRANCHES, "fc"):
-        for activation in ACTIVATIONS:
+        for activation in ("lipswish",) if name == "potential" else ACTIVATIONS:  # that branch has one of its own
             cases[f"{name}, {activation}"] = LayerCase(partial(make_branch, name, activation=activation), MAP)
     for kind in ATTENTIONS:
         for name in BRANCHES:

@@ -145,13 +145,17 @@ def test_a_built_flow_has_the_attention_of_its_configuration(kind):
             r"attention\.window \(3\) does not divide maps of 4 x 4; choose a divisor .* attention\.max_tokens",
         ),
         ({"attention": {"kind": "sinkhorn", "window": 0}}, r"attention\.window"),
-        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense"),
+        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense, potential"),
         ({"activation": "relu"}, r"activation: unknown activation 'relu'; known: .*clipswish"),
         ({"dense": {"depth": 0}}, r"dense\.depth"),
         ({"dense": {"growt": 4}}, r"dense\.growt: unknown key"),
         (
             {"branch": "dense", "activation": "clipswish", "dense": {"growth": 5}},
             r"dense\.growth \(5\) must be a multiple of 2",
+        ),
+        (
+            {"branch": "potential", "kernels": [3, 3]},
+            r"kernels \(\[3, 3\]\) must have at least three entries where branch is potential",
         ),
     ],
 )

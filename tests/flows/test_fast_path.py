@@ -44,7 +44,7 @@ def results(block: nn.Module, x: Tensor, seed: int = 3) -> tuple[Tensor, ...]:
     return y.detach(), log_det.detach(), *gradients
 
 
-@pytest.mark.parametrize("activation", ["lipswish", "elu", "clipswish"])
+@pytest.mark.parametrize("activation", ["lipswish", "elu", "clipswish", "cpila"])
 @every_kind
 def test_a_block_is_that_of_the_published_algorithm(kind: str, activation: str) -> None:
     block = made(kind, activation)
@@ -128,7 +128,7 @@ def test_products_may_be_asked_for_the_first_samples_only(kind: str) -> None:
         torch.testing.assert_close(vjp(v[:2].clone()), vjp(v.clone())[:2], **TIGHT)
 
 
-@pytest.mark.parametrize("kind", ["conv", "dense", "fc"])
+@pytest.mark.parametrize("kind", ["conv", "dense", "potential", "fc"])
 def test_bfloat16_leaves_the_value_of_the_branch_and_changes_gradients_by_its_rounding(kind: str) -> None:
     block = made(kind).float()
     reduced = copy.deepcopy(block)

@@ -68,7 +68,7 @@ def test_the_exact_density_integrates_to_one() -> None:
     assert math.isclose(float(density.sum()) * (24 / 400) ** 2, 1, abs_tol=1e-3)
 
 
-@pytest.mark.parametrize("branch", ["conv", "dense", "fc"])
+@pytest.mark.parametrize("branch", ["conv", "dense", "potential", "fc"])
 @pytest.mark.parametrize("shape", [(4, 1, 1), (2, 1, 2)])
 def test_the_exact_gradient_is_that_of_autograd(branch: str, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.errors import ConfigError
-from acf.lipschitz.activations import Activation, Swish
+from acf.lipschitz.activations import Activation, ScaledActivation
 from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.effective import Described, Description, ScaledMap
+from acf.lipschitz.either_layout import EitherLayout
 from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 from acf.lipschitz.normalised_conv import NormalisedConv2d
@@ -57,7 +58,7 @@ class Branch(nn.Sequential, Described):
         layers = self.layers()
         described = [layer.described_tensors() for layer in layers]
         for here, layer in enumerate(layers):
-            if isinstance(layer, Swish):
+            if isinstance(layer, ScaledActivation):
                 inner, outer = described[here]
                 if here > 0 and isinstance(described[here - 1], ScaledMap):
                     described[here - 1].output_scale, inner = inner, ()
@@ -70,12 +71,12 @@ class Branch(nn.Sequential, Described):
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Return g(x), and the products J_1^T ... J_n^T v of the layers' Jacobians J_1, ..., J_n.
 
-        Between convolutions features stay in the layout in which the convolutions give them.
+        Between layers that take either layout features stay in the one in which these give them.
         """
         vjps: list[VJP] = []
         rows, size = False, x.shape[2:]
         for layer, own in zip(self.layers(), tensors, strict=True):
-            if isinstance(layer, NormalisedConv2d):
+            if isinstance(layer, EitherLayout):
                 x, rows, layer_vjp = layer.value_and_vjp_in(x, rows, size, own, dtype)
             else:
                 if rows and not isinstance(layer, Activation):
@@ -99,7 +100,7 @@ class Branch(nn.Sequential, Described):
         pullbacks: list[tuple[Pullback, bool, bool]] = []  # with the layouts of output and result
         rows, size = False, z.shape[2:]
         for layer, own in zip(self.layers(), tensors, strict=True):
-            if isinstance(layer, NormalisedConv2d):
+            if isinstance(layer, EitherLayout):
                 z, gives_rows, layer_pullback = layer.jvp_and_pullback_in(z, rows, size, own)
                 pullbacks.append((layer_pullback, gives_rows, rows))
                 rows = gives_rows

@@ -134,8 +134,8 @@ class DenseConfig(Section):
     )
     growth: Positive = Field(
         default=172,
-        description="Number of channels that each dense layer adds; with `clipswish`, which doubles channels, it must "
-        "be even. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
+        description="Number of channels that each dense layer adds; with `clipswish` or `cpila`, which double "
+        "channels, it must be even. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
     )
 
 
@@ -160,7 +160,8 @@ class ModelParams(Section):
         strict=False,
         min_length=1,
         description="Height and width of each convolution's kernel in a branch, in pixels and odd, one entry per "
-        "convolution; without effect on dense branches. The default is that of arXiv 1906.02735, appendix E.",
+        "convolution; on potential branches one per potential layer between the first and the last; without effect on "
+        "dense branches. The default is that of arXiv 1906.02735, appendix E.",
     )
     block: str = Field(
         default="residual",
@@ -172,14 +173,16 @@ class ModelParams(Section):
     branch: str = Field(
         default="conv",
         description="Form of the branch g of a block: `conv` alternates activations and convolutions "
-        "(arXiv 1906.02735), `dense` is densely connected (arXiv 2102.02694).",
+        "(arXiv 1906.02735), `dense` is densely connected (arXiv 2102.02694), `potential` has convex potential layers "
+        "(arXiv 2110.12690) between its first and its last convolution, an arrangement of this project.",
         json_schema_extra={"enum": [*BRANCHES]},
     )
     activation: str = Field(
         default="lipswish",
         description="Activation function in all branches: `lipswish` (arXiv 1906.02735, section 3.3), `elu`, which "
-        "the CelebA-HQ 256 model of that paper's code uses, or `clipswish` (arXiv 2102.02694), which doubles the "
-        "number of channels.",
+        "the CelebA-HQ 256 model of that paper's code uses, or one of `clipswish` (arXiv 2102.02694) and `cpila` "
+        "(arXiv 2210.08176), which double the number of channels; without effect on potential branches, whose layers "
+        "have one of their own.",
         json_schema_extra={"enum": [*ACTIVATIONS]},
     )
     coefficient: Fraction = Field(

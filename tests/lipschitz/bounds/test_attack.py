@@ -57,7 +57,9 @@ def slow_if(slow: bool, name: str) -> Any:
 def is_alike(name: str) -> bool:
     """Whether another layer that is attacked has the same proof; the L2 attention attains its bound at the smallest."""
     return name != "l2, 1 heads, (1, 1, 2)" and (
-        name.endswith(ALIKE) or name in {f"dense, {kind}" for kind in ATTENTIONS}
+        name.endswith(ALIKE)
+        or name in {f"{branch}, {kind}" for branch in ("dense", "potential") for kind in ATTENTIONS}
+        or name.endswith(", cpila")  # that activation in branches, as clipswish
     )
 
 
