@@ -97,6 +97,16 @@ def test_a_variant_that_is_not_evaluated_is_not_run(project):
     assert states(read_results(Project(project), "digits"), 60_000)["Residual Flow"]["state"] == "not run"
 
 
+def test_what_is_made_of_a_data_set_has_no_published_figures(project):
+    results = replace(read_results(Project(project), "digits"), dataset="mnist", made="Half of every image of mnist.")
+    section = published_section(comparison(results), results, 60_000)
+    assert section.tables == []
+    assert section.sentences == [
+        "Published figures on this data set: not available.",
+        "Half of every image of mnist.",
+    ]
+
+
 def test_every_state_is_explained(project):
     results = read_results(Project(project), "digits")
     notes = " ".join(published_section(comparison(results), replace(results, dataset="mnist"), 60_000).notes)

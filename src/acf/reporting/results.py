@@ -61,7 +61,7 @@ class Results:
     histories: dict[str, list[pd.DataFrame]]
     """Per variant, one for each of `metrics`."""
     bases: dict[str, str | None]
-    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    """Per variant with attention, the one without that else differs in size alone; None without one."""
     tasks: Mapping[str, str]
     """Per variant, what it is trained for, a key of `acf.registry.TASKS`."""
     trained: Mapping[tuple[str, int], TrainedModel] = field(default_factory=dict)
@@ -70,6 +70,8 @@ class Results:
     """Runs that are not in `metrics`, and why."""
     columns: Sequence[Column] | None = None
     """Of the table that the flows are of; None for flows of images."""
+    made: str = ""
+    """What models see of another data set, in sentences; "" where they see the prepared images."""
 
     @property
     def reference(self) -> str:

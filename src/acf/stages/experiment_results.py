@@ -21,6 +21,8 @@ from acf.stages.measured_files import read_measured
 from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
+SIZES = ("blocks", "idim", "fc_blocks", "fc_width", "dense", "head_width")
+"""Settings of a model in which a variant may differ from its base, beside its attention."""
 
 
 def read_results(project: Project, experiment: str) -> Results:
@@ -71,13 +73,17 @@ def read_results(project: Project, experiment: str) -> Results:
         trained=trained,
         absent=absent,
         columns=_columns(project, experiment),
+        made=params.seen(experiment).made,
     )
 
 
 def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    """Per variant with attention, the one without that else differs in size alone; None without one."""
     runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
-    kinds = {variant: (run.model.branch, run.training.task.kind) for variant, run in runs.items()}
+    kinds = {
+        variant: (run.model.model_dump_json(exclude={"attention", *SIZES}), run.training.task.kind)
+        for variant, run in runs.items()
+    }
     plain = {kinds[variant]: variant for variant, run in runs.items() if run.model.attention.kind == "none"}
     return {
         variant: None if run.model.attention.kind == "none" else plain.get(kinds[variant])
