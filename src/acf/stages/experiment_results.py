@@ -78,17 +78,20 @@ def read_results(project: Project, experiment: str) -> Results:
 
 
 def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without that else differs in size alone; None without one."""
+    """Per variant the one it is compared with, which has its task; None where there is none.
+
+    Of a variant with attention it is the one without that else differs in size alone, and of others without attention
+    the first one of the experiment.
+    """
     runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
-    kinds = {
-        variant: (run.model.model_dump_json(exclude={"attention", *SIZES}), run.training.task.kind)
-        for variant, run in runs.items()
-    }
-    plain = {kinds[variant]: variant for variant, run in runs.items() if run.model.attention.kind == "none"}
-    return {
-        variant: None if run.model.attention.kind == "none" else plain.get(kinds[variant])
-        for variant, run in runs.items()
-    }
+    tasks = {variant: run.training.task.kind for variant, run in runs.items()}
+    kinds = {v: (run.model.model_dump_json(exclude={"attention", *SIZES}), tasks[v]) for v, run in runs.items()}
+    attentive = {variant for variant, run in runs.items() if run.model.attention.kind != "none"}
+    plain = [variant for variant in runs if variant not in attentive]
+    alike = {kinds[variant]: variant for variant in reversed(plain)}
+    first = {tasks[variant]: variant for variant in reversed(plain)}
+    found = {v: alike.get(kinds[v]) if v in attentive else first[tasks[v]] for v in runs}
+    return {variant: None if base == variant else base for variant, base in found.items()}
 
 
 def tasks(params: Params, experiment: str) -> dict[str, str]:
