@@ -24,7 +24,7 @@ VARIANTS = {
 def params(tmp_path: Path) -> Params:
     study = yaml.safe_load((ROOT / "params.yaml").read_text())
     study["variants"] = {name: {"model": model} for name, model in VARIANTS.items()}
-    study["experiments"] = {"digits": study["experiments"]["digits"] | {"variants": dict.fromkeys(VARIANTS, {})}}
+    study["experiments"] = {"digits": study["experiments"]["digits"] | {"variants": {name: {} for name in VARIANTS}}}
     study["experiments"]["digits"]["variants"]["attentive"] = {"model": {"blocks": [6], "fc_width": 32}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return Params(tmp_path / "params.yaml")
