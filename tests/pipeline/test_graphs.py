@@ -22,6 +22,7 @@ from acf.stages.prepare import prepare
 from acf.stages.project import Project as AcfProject
 from tests.pipeline.graphs import Stage, dvc_graph, snakemake_graph
 from tests.pipeline.project import STUDY
+from tests.two_cores import SMALL
 
 ROOT = Path(__file__).parents[2]
 DIGITS_L2 = tuple(
@@ -164,11 +165,10 @@ def test_an_engine_at_work_holds_all_folders_with_outputs(dvc: dict[str, Stage])
 def test_jobs_on_small_maps_take_a_core_each_and_large_ones_several(snakemake: dict[str, Stage]) -> None:
     """So `snakemake --cores 2` trains two models at a time in the experiments that fit two cores."""
     runs = Params(ROOT / "params.yaml").runs()
-    small = ("digits", "digits-dense", "digits-hybrid", "fashion-mnist-14", "patches", "fashion-mnist-small")
     for stage in ("train", "evaluate", "sample"):
         threads = {run: snakemake[f"acf {stage} {run.options}"].threads for run in runs}
-        assert {number for run, number in threads.items() if run.experiment in small} == {1}
-        assert all(2 <= number <= 4 for run, number in threads.items() if run.experiment not in small)
+        assert {number for run, number in threads.items() if run.experiment in SMALL} == {1}
+        assert all(2 <= number <= 4 for run, number in threads.items() if run.experiment not in SMALL)
     assert snakemake["acf baselines --experiment digits"].threads == 1
     assert snakemake["acf baselines --experiment cifar10"].threads > 1
 

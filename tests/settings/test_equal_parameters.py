@@ -8,6 +8,7 @@ from acf.data.prepared.seen import averaged_shape
 from acf.data.sources.registered import dataset_source
 from acf.flows.build import build
 from acf.settings.params import Params
+from tests.two_cores import EQUAL_SIZES
 
 PARAMS = Params(Path(__file__).parents[2] / "params.yaml")
 MOST = 0.02
@@ -23,7 +24,7 @@ def parameters(experiment: str, variant: str) -> int:
     return sum(p.numel() for p in build({**model, "shape": shape, "levels": source.levels}).parameters())
 
 
-@pytest.mark.parametrize("experiment", ["digits", "digits-dense", "fashion-mnist-14", "patches", "fashion-mnist-small"])
+@pytest.mark.parametrize("experiment", EQUAL_SIZES)
 def test_variants_have_as_many_parameters(experiment: str) -> None:
     numbers = {variant: parameters(experiment, variant) for variant in PARAMS.variants(experiment)}
     assert len(numbers) > 1
