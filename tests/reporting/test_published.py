@@ -8,6 +8,7 @@ import pytest
 
 from acf.reporting.comparison import comparison
 from acf.reporting.published_figures import MARKS, published, published_section, state
+from acf.reporting.verdict import notes
 from acf.settings.params import Params
 from acf.stages.experiment_results import read_results
 from acf.stages.project import Project
@@ -105,6 +106,13 @@ def test_what_is_made_of_a_data_set_has_no_published_figures(project):
         "Published figures on this data set: not available.",
         "Half of every image of mnist.",
     ]
+
+
+def test_what_is_said_of_the_data_stands_in_the_report(project):
+    said = {"made": "Half of every image.", "remark": "It is a toy."}
+    results = replace(read_results(Project(project), "digits"), **said)
+    assert notes(comparison(results), results)[0] == results.on_data == "Half of every image. It is a toy."
+    assert read_results(Project(project), "digits").on_data == ""
 
 
 def test_every_state_is_explained(project):

@@ -76,12 +76,19 @@ class Results:
     """Of the table that the flows are of; None for flows of images."""
     made: str = ""
     """What models see of another data set, in sentences; "" where they see the prepared images."""
+    remark: str = ""
+    """What a reader has to know of the data set, in sentences; "" where there is nothing."""
 
     @property
     def reference(self) -> str:
         """The baseline that gains are counted from: of those that could be fitted, the last in the registry."""
         known = BASELINES if self.columns is None else BASELINES_OF_VECTORS
         return [name for name in known if name in self.baselines.baselines][-1]
+
+    @property
+    def on_data(self) -> str:
+        """What is said of the data set, in sentences."""
+        return " ".join(filter(None, [self.made, self.remark]))
 
     @property
     def unit(self) -> str:

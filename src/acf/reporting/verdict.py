@@ -74,7 +74,7 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
     else:
         lines.append(f"The standard error is over test {unit} (one seed: differences between trainings are not in it).")
     return [
-        *([results.made] if results.made else []),
+        *filter(None, [results.on_data]),
         *lines,
         f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base: "
         "for a flow with attention the one without that else differs in size alone, for other flows the first one "

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from acf.data.prepared.manifest import Column, manifest_path, read_manifest
+from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError, ConfigError
 from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.image_table import read_image_table
@@ -74,6 +75,7 @@ def read_results(project: Project, experiment: str) -> Results:
         absent=absent,
         columns=_columns(project, experiment),
         made=params.seen(experiment).made,
+        remark=dataset_source(params.prepared(experiment)).remark,
     )
 
 

@@ -83,7 +83,7 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
 def _facts(project: Project, experiment: str) -> DataFacts:
     dataset, prepared = project.params.dataset(experiment), project.params.prepared(experiment)
     manifest, source = read_manifest(prepared, project.data), dataset_source(prepared)
-    origin = "; ".join(filter(None, [manifest.source, project.params.seen(experiment).made]))
+    origin = "; ".join(filter(None, [manifest.source, project.params.seen(experiment).made, source.remark]))
     counts = {str(split): count for split, count in manifest.counts.items()}
     columns = None if manifest.columns is None else [column.model_dump() for column in manifest.columns]
     return DataFacts(dataset, origin, source.licence, source.citation, counts, columns)

@@ -109,6 +109,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "experiment": experiment,
         "dataset": params.dataset(experiment),
         "made": params.seen(experiment).made,
+        "remark": dataset_source(params.prepared(experiment)).remark,
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
         "tasks": tasks(params, experiment),

@@ -56,6 +56,11 @@ class Patches(ImageDataset):
     source = "scikit-learn load_sample_images (china.jpg, flower.jpg), patches of disjoint columns, seed 0"
     licence = "CC BY 2.0"
     citation = "Photographs by danielbuechele and vultilion on Flickr, as scikit-learn hands them out"
+    remark = (
+        "Patches of two photographs are a toy of colour and no sample of natural images. Test patches share no pixel "
+        "with each other or with training patches, but patches side by side are alike, so that standard errors, which "
+        "take them as independent, are too small. Validation patches overlap training patches."
+    )
     bytes = 0
 
     def export(self, downloads: Downloads, scratch: Path) -> Mapping[Split, Path]:
