@@ -15,7 +15,7 @@ def averaged_shape(shape: Sequence[int], average: int) -> tuple[int, ...]:
         return tuple(shape)
     if len(shape) != 3 or shape[1] % average or shape[2] % average:
         size = "x".join(map(str, shape))
-        raise ConfigError(f"data.average is {average}, which does not divide height and width of samples of {size}")
+        raise ConfigError(f"average is {average}, which does not divide height and width of images of {size}")
     return (shape[0], shape[1] // average, shape[2] // average)
 
 
