@@ -108,7 +108,7 @@ def test_later_sections_win(tmp_path: Path) -> None:
             10,
             "datasets.mnist-4: a name of what is made",
         ),
-        ("  digits: {}\n", "  digits: {}\n  digits-a.b: {source: digits}\n", 10, "datasets.digits-a.b: 'digits-a.b'"),
+        ("  digits: {}\n", "  digits: {}\n  digits-a.b: {source: digits}\n", 10, "'digits-a.b' cannot be a name"),
         ("  digits: {}\n", "  digits: {}\n  digits-4: {average: 2}\n", 10, "datasets.digits-4: unknown data set"),
         ("defaults:", "defaults: [", 0, "cannot be read as YAML"),
     ],
