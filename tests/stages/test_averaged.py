@@ -23,8 +23,9 @@ from acf.stages.export import export
 from acf.stages.report import report
 from acf.stages.sample import sample
 from acf.stages.train import train
+from tests.undrawn import leave_out_figures
 
-pytestmark = pytest.mark.usefixtures("code_hashed_once", "undrawn")
+pytestmark = pytest.mark.usefixtures("code_hashed_once")
 RUN = Run("digits", "acf-l2", 0)
 SAID = "every value the mean of 2 x 2 pixels, rounded to the nearest grey level, halves up"
 
@@ -57,6 +58,7 @@ def test_all_stages_see_the_averaged_images(root: Path, monkeypatch: pytest.Monk
     assert histogram["parameters"] == 16 * 16, "of 16 pixels with 17 levels each"
     sample(*RUN, "cpu", root)
     analyse("densities", RUN, "cpu", root)
+    leave_out_figures(monkeypatch)
     report("digits", root)
     page, table = ((root / "reports/digits" / name).read_text() for name in ("index.html", "table.md"))
     for text in (page, table):
