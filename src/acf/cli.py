@@ -47,7 +47,7 @@ app.add_typer(data_app, name="data")
 runs_app = typer.Typer(help="Show the runs that the run store keeps, and free space.")
 app.add_typer(runs_app, name="runs")
 
-Dataset = Annotated[str, typer.Option(help="Data set, one that `acf data list` shows.")]
+Dataset = Annotated[str, typer.Option(help="Data set that `acf data list` shows, or one made of it in params.yaml.")]
 Experiment = Annotated[str, typer.Option(help="Experiment, a key under `experiments` in params.yaml.")]
 Variant = Annotated[str, typer.Option(help="Variant, a key under `experiments.<experiment>.variants`.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, data order and noise.", min=0, max=HIGHEST_SEED)]
@@ -72,7 +72,8 @@ def prepare(dataset: Dataset) -> None:
     from acf.stages.prepare import prepare as stage
     from acf.stages.project import Project
 
-    stage(dataset, Project().data)
+    project = Project()
+    stage(project.source(dataset), project.data)
 
 
 @data_app.command("list")
@@ -98,10 +99,12 @@ def data_verify(dataset: Annotated[str, typer.Argument(help="Data set.")]) -> No
     from acf.registry import datasets, require
     from acf.stages.project import Project
 
-    require(datasets(), dataset, "data set")
-    manifest = check(dataset, Project().data)
+    project = Project()
+    prepared = project.source(dataset)
+    require(datasets(), prepared, "data set")
+    manifest = check(prepared, project.data)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
-    print(f"{dataset}: content verified, {counts} {manifest.unit}")
+    print(f"{prepared}: content verified, {counts} {manifest.unit}")
 
 
 @app.command()

@@ -73,6 +73,7 @@ DATASETS = {
     "imagenet64": "acf.data.sources.imagenet:ImageNet64",
     "celebahq64": "acf.data.sources.celebahq:CelebAHQ64",
     "celebahq256": "acf.data.sources.celebahq:CelebAHQ256",
+    "patches": "acf.data.sources.patches:Patches",
 }
 
 # Data sets of vectors: CSV and parquet files of one's own.

@@ -108,4 +108,4 @@ def test_settings_of_the_paper() -> None:
     assert (large.training.batch_size, large.training.accumulate, large.training.log_det.exact_terms) == (8, 5, 8)
     assert large.model.factor_out
     assert large.model.squeeze_first
-    assert params.levels("celebahq256") == 32
+    assert params.seen("celebahq256").levels == 32

@@ -55,11 +55,11 @@ STUDY = {
         "analyses": ANALYSES,
         "reporting": {},
     },
-    "datasets": {"digits": {}, "fashion-mnist": {}},
+    "datasets": {"digits": {}, "digits-4": {"source": "digits", "average": 2}, "fashion-mnist": {}},
     "variants": {"resflow": {}, "acf-l2": {"model": {"attention": {"kind": "l2"}}}},
     "experiments": {
         "digits": DIGITS,
-        "digits-wide": {**DIGITS, "model": {"idim": 12}, "variants": {"resflow": {}}},
+        "digits-wide": {**DIGITS, "dataset": "digits-4", "model": {"idim": 12}, "variants": {"resflow": {}}},
         "fashion-mnist": {**DIGITS, "dataset": "fashion-mnist", "variants": {"resflow": {}}},
     },
 }

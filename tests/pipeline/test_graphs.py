@@ -22,6 +22,7 @@ from acf.stages.prepare import prepare
 from acf.stages.project import Project as AcfProject
 from tests.pipeline.graphs import Stage, dvc_graph, snakemake_graph
 from tests.pipeline.project import STUDY
+from tests.two_cores import SMALL
 
 ROOT = Path(__file__).parents[2]
 DIGITS_L2 = tuple(
@@ -132,7 +133,7 @@ def test_an_override_for_one_analysis_reaches_it(dvc: dict[str, Stage]) -> None:
 def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
     study = Params(ROOT / "params.yaml")
     commands = {"acf code", "acf index"}
-    commands |= {f"acf prepare --dataset {study.dataset(name)}" for name in study.experiments}
+    commands |= {f"acf prepare --dataset {study.prepared(name)}" for name in study.experiments}
     commands |= {f"acf {s} --experiment {name}" for s in ("baselines", "report") for name in study.experiments}
     commands |= {f"acf {stage} {run.options}" for stage in ("train", "evaluate", "sample") for run in study.runs()}
     commands |= {f"acf {a} {run.options}" for name in study.experiments for a, run in study.analysed(name)}
@@ -161,13 +162,13 @@ def test_an_engine_at_work_holds_all_folders_with_outputs(dvc: dict[str, Stage])
     assert {out.partition("/")[0] for out in written} == set(FOLDERS)
 
 
-def test_jobs_on_digits_take_a_core_each_and_large_ones_several(snakemake: dict[str, Stage]) -> None:
-    """So `snakemake --cores 2` trains two models of the demo at a time."""
+def test_jobs_on_small_maps_take_a_core_each_and_large_ones_several(snakemake: dict[str, Stage]) -> None:
+    """So `snakemake --cores 2` trains two models at a time in the experiments that fit two cores."""
     runs = Params(ROOT / "params.yaml").runs()
     for stage in ("train", "evaluate", "sample"):
         threads = {run: snakemake[f"acf {stage} {run.options}"].threads for run in runs}
-        assert {number for run, number in threads.items() if run.experiment.startswith("digits")} == {1}
-        assert all(2 <= number <= 4 for run, number in threads.items() if not run.experiment.startswith("digits"))
+        assert {number for run, number in threads.items() if run.experiment in SMALL} == {1}
+        assert all(2 <= number <= 4 for run, number in threads.items() if run.experiment not in SMALL)
     assert snakemake["acf baselines --experiment digits"].threads == 1
     assert snakemake["acf baselines --experiment cifar10"].threads > 1
 

@@ -84,6 +84,17 @@ def test_targets_of_the_settings_are_asked_of_all(results):
     assert all(one.mean is None for one in found[6:])
 
 
+def test_a_base_with_a_base_of_its_own_is_compared_with_it_once(results):
+    """acf-dot has acf-l2 as its base, which has resflow."""
+    found = convergence(replace(results, bases={**results.bases, "acf-dot": "acf-l2"}))
+    assert [(one.variant, one.base) for one in found] == [
+        ("resflow", None),
+        ("acf-l2", "resflow"),
+        ("acf-l2", None),
+        ("acf-dot", "acf-l2"),
+    ]
+
+
 def test_the_section_says_ratios_spread_and_resolution(results):
     section = convergence_section(results, [3.98])
     assert section.sentences[:2] == [

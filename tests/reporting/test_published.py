@@ -8,6 +8,7 @@ import pytest
 
 from acf.reporting.comparison import comparison
 from acf.reporting.published_figures import MARKS, published, published_section, state
+from acf.reporting.verdict import notes
 from acf.settings.params import Params
 from acf.stages.experiment_results import read_results
 from acf.stages.project import Project
@@ -95,6 +96,20 @@ def test_a_shorter_training_is_a_reduced_budget(project):
 def test_a_variant_that_is_not_evaluated_is_not_run(project):
     (project / "results/digits/resflow/seed0/metrics.json").unlink()
     assert states(read_results(Project(project), "digits"), 60_000)["Residual Flow"]["state"] == "not run"
+
+
+def test_what_is_made_of_a_data_set_has_no_published_figures(project):
+    results = replace(read_results(Project(project), "digits"), dataset="mnist", made="Half of every image of mnist.")
+    section = published_section(comparison(results), results, 60_000)
+    assert not section.tables
+    assert section.sentences == ["Published figures on this data set: not available.", results.made]
+
+
+def test_what_is_said_of_the_data_stands_in_the_report(project):
+    said = {"made": "Half of every image.", "remark": "It is a toy."}
+    results = replace(read_results(Project(project), "digits"), **said)
+    assert notes(comparison(results), results)[0] == results.on_data == "Half of every image. It is a toy."
+    assert read_results(Project(project), "digits").on_data == ""
 
 
 def test_every_state_is_explained(project):

@@ -97,6 +97,19 @@ def test_later_sections_win(tmp_path: Path) -> None:
         ),
         ("digits: {}", "digits: {levels: 1}", 9, "datasets.digits.levels"),
         ("digits: {}", "digits: {level: 8}", 9, "datasets.digits.level: unknown key"),
+        ("digits: {}", "digits: {average: 2}", 9, "datasets.digits.average: what is averaged needs a name of its own"),
+        ("digits: {}", "digits: {average: 0}", 9, "datasets.digits.average"),
+        ("digits: {}", "digits: {source: mnist}", 9, "datasets.digits.source: digits is a data set itself"),
+        ("  digits: {}\n", "  digits: {}\n  digits-4: {source: digit}\n", 10, "digits-4.source: no data set of images"),
+        ("  digits: {}\n", "  digits: {}\n  digits-4: {source: mnist}\n", 10, "'mnist'; `datasets` has: digits"),
+        (
+            "  digits: {}\n",
+            "  digits: {}\n  mnist-4: {source: digits}\n",
+            10,
+            "datasets.mnist-4: a name of what is made",
+        ),
+        ("  digits: {}\n", "  digits: {}\n  digits-a.b: {source: digits}\n", 10, "'digits-a.b' cannot be a name"),
+        ("  digits: {}\n", "  digits: {}\n  digits-4: {average: 2}\n", 10, "datasets.digits-4: unknown data set"),
         ("defaults:", "defaults: [", 0, "cannot be read as YAML"),
     ],
 )
@@ -136,8 +149,19 @@ def test_experiments_share_a_data_set(tmp_path: Path) -> None:
     assert params.experiments == ["digits", "few-levels"]
     assert params.datasets == ["digits"]
     assert {params.dataset(name) for name in params.experiments} == {"digits"}
-    assert {params.levels(name) for name in params.experiments} == {4}
+    assert {params.seen(name).levels for name in params.experiments} == {4}
     assert len(params.runs()) == 2 * len(params.runs("digits")) == 8
+
+
+def test_what_is_made_of_a_data_set_goes_by_a_name_of_its_own(tmp_path: Path) -> None:
+    text = TEXT.replace("  digits: {}\n", "  digits: {}\n  digits-4: {source: digits, average: 2, levels: 17}\n")
+    params = read(tmp_path, text.replace("dataset: digits", "dataset: digits-4"))
+    assert params.datasets == ["digits"], "what is prepared"
+    assert (params.dataset("digits"), params.prepared("digits")) == ("digits-4", "digits")
+    assert (params.seen("digits").average, params.seen("digits").levels) == (2, 17)
+    assert "the mean of 2 x 2 pixels" in params.seen("digits").made
+    assert "not comparable with results on digits" in params.seen("digits").made
+    assert read(tmp_path, TEXT).seen("digits").made == ""
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -38,7 +38,24 @@ def test_an_added_experiment_gets_its_stages(project: Path) -> None:
     after = yaml.safe_load((project / GRAPH).read_text())["stages"]
     assert set(after) - set(before) == {f"{stage}-digits-small" for stage in ("train", "evaluate", "sample", *ANALYSES)}
     assert "reports/digits-small" in after["index"]["deps"]
+    listed = {name: (before[name].pop("foreach"), after[name].pop("foreach")) for name in ("baselines", "report")}
+    assert all(earlier.items() < later.items() for earlier, later in listed.values())
     assert all(after[name] == stage for name, stage in before.items() if name != "index")
+
+
+def test_what_is_made_of_a_data_set_is_read_from_its_source(project: Path) -> None:
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["datasets"]["digits-4"] = {"source": "digits", "average": 2}
+    params["experiments"]["digits"]["dataset"] = "digits-4"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    write_graph(project)
+    stages = yaml.safe_load((project / GRAPH).read_text())["stages"]
+    assert stages["prepare"]["foreach"] == ["digits"]
+    assert "data/digits/train.pth" in stages["train-digits"]["deps"]
+    assert "datasets.${experiments.digits.dataset}" in stages["train-digits"]["params"]
+    entry = {"dataset": "${experiments.digits.dataset}", "data": "digits"}
+    assert stages["baselines"]["foreach"] == stages["report"]["foreach"] == {"digits": entry}
 
 
 def test_a_graph_that_lacks_an_experiment_is_found(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from acf.data.prepared.seen import averaged_shape
 from acf.data.sources.registered import dataset_source
 from acf.runs.threads import threads_that_pay
 from acf.settings.config import AnalysesConfig
@@ -90,7 +91,8 @@ def threads_of(stage):
 
     def number(wildcards):
         experiment = wildcards.experiment
-        shape = dataset_source(STUDY.dataset(experiment)).shape or (1,)  # of a table, which has few columns
+        stored = dataset_source(STUDY.prepared(experiment)).shape or (1,)  # of a table, which has few columns
+        shape = averaged_shape(stored, STUDY.seen(experiment).average)
         if stage == "baselines":
             values = covariance(shape)
         else:
@@ -102,12 +104,12 @@ def threads_of(stage):
 
 def data_of(wildcards):
     """The files of the data set of an experiment."""
-    return expand(DATA_FILES, dataset=STUDY.dataset(wildcards.experiment))
+    return expand(DATA_FILES, dataset=STUDY.prepared(wildcards.experiment))
 
 
 def data_and_labels(wildcards):
     """The files of the data set of an experiment, with the labels if a variant of it is trained with them."""
-    dataset = STUDY.dataset(wildcards.experiment)
+    dataset = STUDY.prepared(wildcards.experiment)
     labels = expand(LABELS_FILE, dataset=dataset) if STUDY.reads_labels(wildcards.experiment) else []
     return [*data_of(wildcards), *labels]
 
@@ -133,7 +135,7 @@ def data_and_model_for(analysis):
 
     def files(wildcards):
         section = getattr(STUDY.analyses(wildcards.experiment), analysis)
-        labels = expand(LABELS_FILE, dataset=STUDY.dataset(wildcards.experiment)) if section.reads_labels else []
+        labels = expand(LABELS_FILE, dataset=STUDY.prepared(wildcards.experiment)) if section.reads_labels else []
         return [*data_and_model(wildcards), *labels, *expand(DATA_FILES, dataset=section.other_datasets)]
 
     return files
@@ -152,7 +154,7 @@ def files_of(wildcards):
     ]
     return [
         *data_of(wildcards),
-        *expand(LABELS_FILE, dataset=STUDY.dataset(experiment)),
+        *expand(LABELS_FILE, dataset=STUDY.prepared(experiment)),
         *expand(BASELINE_FILES, experiment=experiment),
         *expand(per_run, experiment=experiment, variant=STUDY.variants(experiment), seed=STUDY.seeds(experiment)),
         *analysed,

@@ -135,8 +135,7 @@ def convergence(results: Results, targets: Sequence[float] = ()) -> list[Reached
     curves = curves_of(results)
     means = {variant: mean for variant, each in curves.items() if (mean := mean_curve(each))}
 
-    def reached(target: float, variant: str) -> Reached:
-        base = results.bases.get(variant)
+    def reached(target: float, variant: str, base: str | None) -> Reached:
         of_base = means[base].crossing(target) if base in means else None
         seeds = tuple(curve.crossing(target) for curve in curves[variant])
         return Reached(target, variant, base, means[variant].crossing(target), seeds, of_base)
@@ -144,5 +143,6 @@ def convergence(results: Results, targets: Sequence[float] = ()) -> list[Reached
     found = []
     for base in dict.fromkeys(base for base in results.bases.values() if base in means):
         compared = [variant for variant in means if variant == base or results.bases.get(variant) == base]
-        found += [reached(float(means[str(base)].bits[-1]), variant) for variant in compared]
-    return found + [reached(target, variant) for target in targets for variant in means]
+        target = float(means[str(base)].bits[-1])
+        found += [reached(target, variant, None if variant == base else base) for variant in compared]
+    return found + [reached(target, variant, results.bases.get(variant)) for target in targets for variant in means]

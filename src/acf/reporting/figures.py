@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,9 @@ TARGET = 512
 def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) -> Figure:
     """Draw bits/dim in training against the column `axis` of the histories, one colour per variant.
 
-    The frame is fitted to the later steps; the first ones may lie above it, and so may a baseline. Variants whose task
-    does not measure bits/dim are left out.
+    Of several seeds it shows means, with a band and bars from the lowest to the highest; of one seed the bars are
+    standard errors. The frame is fitted to the later steps; the first ones may lie above it, and so may a baseline.
+    Variants whose task does not measure bits/dim are left out.
     """
     measured = {
         variant: histories
@@ -41,23 +43,25 @@ def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) 
         seen = []
         for variant, histories in measured.items():
             look = looks[variant]
-            for number, history in enumerate(histories):
-                smooth = history["train_bits_per_dim"].ewm(span=SPAN).mean()
-                drawn = np.unique(np.linspace(0, len(history) - 1, min(POINTS, len(history))).round().astype(int))
-                axes.plot(history[axis].iloc[drawn], smooth.iloc[drawn], lw=0.9, alpha=0.7, **look.line)
-                checked = history.dropna(subset=["validation_bits_per_dim"])
-                axes.errorbar(
-                    checked[axis],
-                    checked["validation_bits_per_dim"],
-                    yerr=checked["validation_se"],
-                    markersize=5,
-                    lw=0,
-                    elinewidth=1.2,
-                    ecolor=look.colour,
-                    label=variant if number == 0 else None,
-                    **look.points,
-                )
-                seen += [smooth.iloc[len(smooth) // 4 :], checked["validation_bits_per_dim"].iloc[1:]]
+            smooth = over_seeds(histories, axis, lambda h: h["train_bits_per_dim"].ewm(span=SPAN).mean())
+            drawn = smooth.iloc[np.linspace(0, len(smooth) - 1, min(POINTS, len(smooth))).round().astype(int)]
+            axes.plot(drawn["at"], drawn["mean"], lw=0.9, alpha=0.7, **look.line)
+            if len(histories) > 1:
+                axes.fill_between(drawn["at"], drawn["low"], drawn["high"], color=look.colour, alpha=0.12, lw=0)
+            checked = over_seeds(histories, axis, lambda h: h["validation_bits_per_dim"])
+            ends = [checked["mean"] - checked["low"], checked["high"] - checked["mean"]]
+            axes.errorbar(
+                checked["at"],
+                checked["mean"],
+                yerr=ends if len(histories) > 1 else checked["error"],
+                markersize=5,
+                lw=0,
+                elinewidth=1.2,
+                ecolor=look.colour,
+                label=variant,
+                **look.points,
+            )
+            seen += [smooth["mean"].iloc[len(smooth) // 4 :], checked["mean"].iloc[1:]]
         shown = pd.concat(seen).dropna()
         margin = 0.06 * (shown.max() - shown.min()) or 0.01
         low, high = shown.min() - margin, shown.max() + margin
@@ -69,6 +73,34 @@ def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) 
 
     alt = f"bits/dim against {label}: {', '.join(measured)}"
     return draw_figure(f"curves-{axis.rstrip('s')}s", alt, caption, 3.6, draw)
+
+
+def over_seeds(
+    histories: Sequence[pd.DataFrame], axis: str, values: Callable[[pd.DataFrame], pd.Series[float]]
+) -> pd.DataFrame:
+    """Return what the histories of several seeds have at the steps where all of them have a value.
+
+    Args:
+        histories: of one variant, one per seed.
+        axis: column of which `at` is the mean over the seeds.
+        values: of a history, by its rows; NaN where there is none.
+
+    Returns:
+        Per step `at`, and `mean`, `low` and `high` of the values over the seeds; `error` is the mean `validation_se`.
+    """
+    columns = ["step", axis, "validation_se"]
+    rows = pd.concat([history[list(dict.fromkeys(columns))].assign(value=values(history)) for history in histories])
+    steps = rows.dropna(subset=["value"]).groupby("step")
+    found = pd.DataFrame(
+        {
+            "at": steps[axis].mean(),
+            "mean": steps["value"].mean(),
+            "low": steps["value"].min(),
+            "high": steps["value"].max(),
+            "error": steps["validation_se"].mean(),
+        }
+    )
+    return found[steps.size() == len(histories)]
 
 
 def ranking(table: pd.DataFrame, results: Results, looks: Looks) -> Figure:
@@ -135,13 +167,11 @@ def bounds(results: Results, looks: Looks) -> Figure:
 
     def draw(axes: Axes) -> None:
         for place, (variant, runs) in enumerate(shown.items()):
-            look = looks[variant]
             aside = 0.5 * ((place + 0.5) / len(shown) - 0.5)
-            for number, metrics in enumerate(runs):
-                upper = [block.upper for block in metrics.certificate.blocks]
-                label = variant if number == 0 else None
-                numbers = [block + 1 + aside for block in range(len(upper))]
-                axes.plot(numbers, upper, markersize=4.5, lw=0.6, label=label, **(look.line | look.points))
+            seeds = [[block.upper for block in metrics.certificate.blocks] for metrics in runs]
+            upper = [max(of_block) for of_block in zip(*seeds, strict=True)]
+            numbers = [block + 1 + aside for block in range(len(upper))]
+            axes.plot(numbers, upper, markersize=4.5, lw=0.6, label=variant, **looks[variant].marked_line)
         axes.axhline(1, color="black", lw=1.2)
         axes.annotate("1: no longer provably invertible", (1, 1), (0, 3), textcoords="offset points", fontsize="small")
         axes.locator_params(axis="x", integer=True)
@@ -149,7 +179,7 @@ def bounds(results: Results, looks: Looks) -> Figure:
         axes.set(xlabel="block", ylabel="proven bound of the branch", ylim=(low, high + 0.08 * (high - low)))
 
     alt = f"proven Lipschitz bound of every block, all below 1: {', '.join(shown)}"
-    caption = "Proven bound of every block, in the order of the flow; one line per training seed."
+    caption = "Proven bound of every block, in the order of the flow, the largest over the training seeds."
     return draw_figure("bounds", alt, caption, 3.2, draw)
 
 

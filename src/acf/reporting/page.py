@@ -143,8 +143,10 @@ def _absent(results: Results, seeds: Sequence[int]) -> list[tuple[str, str]]:
 
 def _compared(results: Results, seeds: Sequence[int]) -> str:
     trainings = "one training each" if len(seeds) == 1 else f"{len(seeds)} trainings each"
+    on_data = f" {results.on_data}" if results.on_data else ""
     return (
-        f"Data set {results.dataset}. {', '.join(results.metrics)} ({trainings}) against densities fitted without a "
+        f"Data set {results.dataset}.{on_data} "
+        f"{', '.join(results.metrics)} ({trainings}) against densities fitted without a "
         f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test "
         f"{results.unit}."
     )

@@ -18,6 +18,9 @@ def training(results: Results, looks: Looks) -> Section:
         return Section("curves", "Training", ["No flow is evaluated yet."])
     if not any(results.metrics[variant] and results.is_trained_for_density(variant) for variant in results.metrics):
         return Section("curves", "Training", ["No flow of this experiment is trained for bits/dim."])
+    several = any(len(histories) > 1 for histories in results.histories.values())
+    bars = "means over the seeds, with bars from the lowest to the highest" if several else "± one standard error"
+    band = ", the mean over the seeds with a band from the lowest to the highest" if several else ""
     return Section(
         "curves",
         "Training",
@@ -26,8 +29,8 @@ def training(results: Results, looks: Looks) -> Section:
             curves(results, looks, "seconds", "seconds of training", "By seconds of training, interruptions left out."),
         ],
         notes=[
-            f"Lines: training bits/dim of the batches, smoothed over {SPAN} rows of history.csv. Markers: bits/dim of "
-            f"the averaged weights on validation {results.unit}, held out of the training set, ± one standard error. "
+            f"Lines: training bits/dim of the batches, smoothed over {SPAN} rows of history.csv{band}. Markers: "
+            f"bits/dim of the averaged weights on validation {results.unit}, held out of the training set, {bars}. "
             f"The first steps may lie above the frame, and so may the test bits/dim of the {results.reference} "
             "baseline, dashed where it does not."
         ],

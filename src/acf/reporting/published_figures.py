@@ -58,10 +58,11 @@ def published_section(table: pd.DataFrame, results: Results, training_images: in
         results: of the experiment.
         training_images: in the data set; None if that is not known.
     """
-    entries = published(results.dataset)
+    entries = [] if results.made else published(results.dataset)
     name, title = "published", "Published figures"
     if not entries:
-        return Section(name, title, ["Published figures on this data set: not available."])
+        said = ["Published figures on this data set: not available.", *filter(None, [results.made])]
+        return Section(name, title, said)
     errors = _record()["tolerance"]["standard_errors"]
     flows = {row["row"]: row for _, row in table[table["kind"] == "flow"].iterrows()}
     flows = {name: row for name, row in flows.items() if results.tasks[name] == "density"}  # as those published

@@ -61,7 +61,11 @@ class Results:
     histories: dict[str, list[pd.DataFrame]]
     """Per variant, one for each of `metrics`."""
     bases: dict[str, str | None]
-    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    """Per variant the one it is compared with, of the same task; None without one.
+
+    Of a variant with attention it is the one without that else differs in size alone, and of others without attention
+    the first one of the experiment.
+    """
     tasks: Mapping[str, str]
     """Per variant, what it is trained for, a key of `acf.registry.TASKS`."""
     trained: Mapping[tuple[str, int], TrainedModel] = field(default_factory=dict)
@@ -70,12 +74,21 @@ class Results:
     """Runs that are not in `metrics`, and why."""
     columns: Sequence[Column] | None = None
     """Of the table that the flows are of; None for flows of images."""
+    made: str = ""
+    """What models see of another data set, in sentences; "" where they see the prepared images."""
+    remark: str = ""
+    """What a reader has to know of the data set, in sentences; "" where there is nothing."""
 
     @property
     def reference(self) -> str:
         """The baseline that gains are counted from: of those that could be fitted, the last in the registry."""
         known = BASELINES if self.columns is None else BASELINES_OF_VECTORS
         return [name for name in known if name in self.baselines.baselines][-1]
+
+    @property
+    def on_data(self) -> str:
+        """What is said of the data set, in sentences."""
+        return " ".join(filter(None, [self.made, self.remark]))
 
     @property
     def unit(self) -> str:

@@ -74,10 +74,11 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
     else:
         lines.append(f"The standard error is over test {unit} (one seed: differences between trainings are not in it).")
     return [
+        *filter(None, [results.on_data]),
         *lines,
-        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of the variant "
-        f"without attention on the same branch minus the row's. {SEEN[unit]}, so both are paired over {unit}, and so "
-        "are their standard errors.",
+        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base: "
+        "for a flow with attention the one without that else differs in size alone, for other flows the first one "
+        f"without attention. {SEEN[unit]}, so both are paired over {unit}, and so are their standard errors.",
         *_on_intervals(flows, unit),
         ADDED[unit],
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",

@@ -10,11 +10,12 @@ from pydantic import Field, ValidationError
 from acf.errors import ConfigError, dotted, shown
 from acf.settings.analysis_config import AnalysesConfig
 from acf.settings.architecture_config import AttentionConfig, DenseConfig, ModelParams
+from acf.settings.dataset_config import DatasetConfig
 from acf.settings.evaluation_config import EvaluationConfig, SamplingConfig
 from acf.settings.log_det_config import EvaluationLogDetConfig, LogDetConfig, TrainingLogDetConfig
 from acf.settings.model_config import ConditionConfig, ModelConfig
 from acf.settings.reporting_config import ReportingConfig
-from acf.settings.section import SEEDS, Levels, Section
+from acf.settings.section import SEEDS, Section
 from acf.settings.training_config import MuonConfig, TaskConfig, TrainingConfig
 
 __all__ = [
@@ -40,16 +41,6 @@ __all__ = [
     "model_config_from",
     "wording",
 ]
-
-
-class DatasetConfig(Section):
-    """What models see of a data set."""
-
-    levels: Levels | None = Field(
-        default=None,
-        description="Number of grey levels that models see, which must divide the number stored; `null` for as many as "
-        "are stored. 32 levels are the 5 bits that arXiv 1906.02735 uses for CelebA-HQ 256.",
-    )
 
 
 class RunConfig(Section):

@@ -23,9 +23,10 @@ Its settings are merged from four places of that file; a later place overrides a
 3. `variants.V` applies to variant V in all experiments and has the section `model` only.
 4. `experiments.E.variants.V` applies to variant V in experiment E and has the sections `model` and `training`.
 
-`datasets.D` says what models see of data set D in every experiment on it. Names of experiments and variants have
-letters, digits, - and _, begin with a letter or digit, and are not numbers, dates, `true`, `yes` or the like, since
-they become folders, commands and stage names.
+`datasets.D` says what models see of data set D in every experiment on it. D is one that `acf data list` shows, or a
+new name for what is made of one when it is loaded: `source` says of which. Names of experiments, variants and such data
+sets have letters, digits, - and _, begin with a letter or digit, and are not numbers, dates, `true`, `yes` or the like,
+since they become folders, commands and stage names.
 
 Mappings are merged; a list replaces the whole list before it. A key that stands in none of the four places takes the
 default in the tables below; `defaults` in `params.yaml` may say something else. An unknown key, a value that is not

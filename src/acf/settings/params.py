@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from acf.errors import ConfigError, dotted, shown
-from acf.registry import TABLES, datasets
+from acf.registry import TABLES
 from acf.settings.analysis_config import AnalysisSection
 from acf.settings.config import (
     SEEDS,
@@ -21,6 +21,7 @@ from acf.settings.config import (
     RunConfig,
     wording,
 )
+from acf.settings.dataset_config import dataset_fault
 from acf.settings.yaml_file import KeyPath, plain_value, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -83,13 +84,12 @@ class Params:
         content, self._lines = read_yaml(self.path)
         self.raw: dict[str, Any] = content if content is not None else {}
         self._check_layout()
-        self._datasets = {name: self._dataset(name) for name in self.datasets}
         self._runs = {(e, v): self._resolve(e, v) for e in self.experiments for v in self.variants(e)}
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the data sets that are prepared."""
-        return list(self.raw["datasets"])
+        """Names of the data sets that are prepared: those that are not made of another when they are loaded."""
+        return [name for name, config in self._datasets.items() if config.source is None]
 
     @property
     def experiments(self) -> list[str]:
@@ -97,16 +97,20 @@ class Params:
         return list(self.raw["experiments"])
 
     def dataset(self, experiment: str) -> str:
-        """Name of the data set of `experiment`."""
+        """Name of the data set of `experiment`, under which its results go."""
         return str(self._experiment(experiment)["dataset"])
+
+    def prepared(self, experiment: str) -> str:
+        """Name of the data set that is prepared for `experiment`: its own, or the source that this is made of."""
+        return self.seen(experiment).source or self.dataset(experiment)
 
     def is_of_images(self, experiment: str) -> bool:
         """Whether the data set of `experiment` has images and not vectors."""
         return self.dataset(experiment) not in TABLES
 
-    def levels(self, experiment: str) -> int | None:
-        """Grey levels that the models of `experiment` see; None for as many as are stored."""
-        return self._datasets[self.dataset(experiment)].levels
+    def seen(self, experiment: str) -> DatasetConfig:
+        """What the models of `experiment` see of what is prepared."""
+        return self._datasets[self.dataset(experiment)]
 
     def variants(self, experiment: str) -> list[str]:
         """Names of the variants compared in `experiment`."""
@@ -203,10 +207,8 @@ class Params:
         self._mapping((), {"defaults", "datasets", "variants", "experiments"}, set())
         sections = set(RunConfig.model_fields)
         self._mapping(("defaults",), sections, set())
-        for dataset in self._mapping(("datasets",), None, set()):
-            if dataset not in datasets():
-                known = ", ".join(sorted(datasets()))
-                raise self._fault(("datasets", dataset), f"unknown data set; known: {known}")
+        names = self._mapping(("datasets",), None, set())
+        self._datasets = {name: self._dataset(name) for name in names}
         for variant in self._named(("variants",), "variant"):
             self._mapping(("variants", variant), set(), {"model"})
         for experiment in self._named(("experiments",), "experiment"):
@@ -217,7 +219,7 @@ class Params:
         experiment = self._mapping(path, sections | {"dataset", "seeds", "variants"}, set())
         dataset, seeds = experiment["dataset"], experiment["seeds"]
         if not isinstance(dataset, str) or dataset not in self.raw["datasets"]:
-            known = ", ".join(self.datasets)
+            known = ", ".join(self.raw["datasets"])
             raise self._fault((*path, "dataset"), f"no data set {shown(dataset)}; datasets has: {known}")
         if (
             not isinstance(seeds, list)
@@ -235,13 +237,16 @@ class Params:
 
     def _dataset(self, name: str) -> DatasetConfig:
         path = ("datasets", name)
-        if name in TABLES and self._mapping(path, None, set()).get("levels") is not None:
-            raise self._fault((*path, "levels"), "a table has no grey levels; leave it out")
         try:
-            return DatasetConfig.model_validate(self._mapping(path, None, set()))
+            config = DatasetConfig.model_validate(self._mapping(path, None, set()))
         except ValidationError as error:
             first = error.errors()[0]
             raise self._fault((*path, *first["loc"]), wording(first)) from None
+        if found := dataset_fault(name, config, self.raw["datasets"]):
+            raise self._fault((*path, *found[0]), found[1])
+        if config.source is not None and (fault := name_fault(name)):
+            raise self._fault(path, fault)
+        return config
 
     def _resolve(self, experiment: str, variant: str) -> RunConfig:
         merged: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from acf.data import read_manifest
 from acf.data.prepared.labels import kept_labels
 from acf.data.prepared.manifest import SPLITS
+from acf.data.prepared.seen import average_between
 from acf.errors import ConfigError, NotContractiveError
 from acf.flows.record import weights_hash
 from acf.registry import ANALYSES, resolve
@@ -67,16 +68,17 @@ def computation(
     """
     settings = project.params.resolve(run.experiment, run.variant)
     section: AnalysisSection = getattr(settings.analyses, name)
-    dataset = project.params.dataset(run.experiment)
-    manifest = read_manifest(dataset, project.data)
+    prepared = project.params.prepared(run.experiment)
+    manifest = read_manifest(prepared, project.data)
     if not manifest.is_of_images:
-        raise ConfigError(f"{name} looks at images, and data set {dataset} has vectors")
+        raise ConfigError(f"{name} looks at images, and data set {prepared} has vectors")
     others = {other: read_manifest(other, project.data) for other in section.other_datasets}
     model = project.model(run)
     record = read_trained(project, run)
-    levels = model_config_from(record.model).levels
+    architecture = model_config_from(record.model)
+    average = average_between(manifest.shape, architecture.shape)
     folder = project.analyses(run)
-    identity = {"analysis": name, **run.identity(dataset)}
+    identity = {"analysis": name, **run.identity(project.params.dataset(run.experiment))}
 
     def compute(store: RunStore) -> Outputs:
         import torch
@@ -91,9 +93,9 @@ def computation(
             flow = load(model, place)
             certify(flow).require()
             flow.eval().use_evaluation_estimator(settings.evaluation.log_det)
-            train, test = (load_images(dataset, split, project.data, levels) for split in SPLITS)
-            labels = read_labels(dataset, project.data) if section.reads_labels else Labels()
-            analysed = Analysed(train, test, settings.evaluation, _others(project, others, flow), labels)
+            train, test = (load_images(prepared, split, project.data, architecture.levels, average) for split in SPLITS)
+            labels = read_labels(prepared, project.data) if section.reads_labels else Labels()
+            analysed = Analysed(train, test, settings.evaluation, _others(project, others, flow, average), labels)
             print(f"{name} {run.folder.as_posix()}", flush=True)
             started = time.perf_counter()
             found = _measure(name, flow, analysed, section)
@@ -123,11 +125,11 @@ def computation(
             **{split: manifest.sha256[split] for split in SPLITS},
             **{f"{other}/test": found.sha256["test"] for other, found in others.items()},
             **({"labels": kept_labels(manifest)} if section.reads_labels else {}),
-            **section.outside(manifest.shape),
+            **section.outside(architecture.shape),
             **model_inputs(record, weights(model)),
         },
         paths=[folder / output for output in section.output_names(name)],
-        work=work(settings, name, manifest.shape),
+        work=work(settings, name, architecture.shape),
         compute=compute,
     )
 
@@ -140,11 +142,11 @@ def _measure(name: str, flow: Flow, analysed: Analysed, section: AnalysisSection
     return measure(flow, analysed, section)
 
 
-def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[str, Images]:
-    """Return the test images of other data sets, which must be images of the flow's kind."""
+def _others(project: Project, others: Mapping[str, object], flow: Flow, average: int) -> dict[str, Images]:
+    """Return the test images of other data sets, averaged as the flow's own; they must be of the flow's kind then."""
     from acf.data import load as load_images
 
-    images = {other: load_images(other, "test", project.data) for other in others}
+    images = {other: load_images(other, "test", project.data, average=average) for other in others}
     for other, found in images.items():
         if tuple(found.shape[1:]) != flow.shape or found.levels % flow.config.grey_levels:
             size = "x".join(map(str, found.shape[1:]))
@@ -153,7 +155,7 @@ def _others(project: Project, others: Mapping[str, object], flow: Flow) -> dict[
                 f"the flow is of {expected} images with {flow.config.grey_levels} grey levels, and data set {other} "
                 f"has {size} images with {found.levels}; name another one"
             )
-    return {other: load_images(other, "test", project.data, flow.config.grey_levels) for other in others}
+    return {other: load_images(other, "test", project.data, flow.config.grey_levels, average) for other in others}
 
 
 def _outputs(name: str, folder: Path, content: dict[str, object], found: Found) -> Outputs:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from acf.data import read_manifest
 from acf.data.prepared.manifest import SPLITS
+from acf.data.prepared.seen import averaged_shape
 from acf.reporting.result_files import require_form
 from acf.reporting.schemas import Baselines
 from acf.runs.store import RunStore
@@ -36,8 +37,8 @@ def computation(project: Project, experiment: str) -> Computation:
         DataError: the data set is not prepared.
     """
     config = project.params.evaluation(experiment)
-    dataset, levels = project.params.dataset(experiment), project.params.levels(experiment)
-    manifest = read_manifest(dataset, project.data)
+    dataset, prepared = project.params.dataset(experiment), project.params.prepared(experiment)
+    seen, manifest = project.params.seen(experiment), read_manifest(prepared, project.data)
     identity = {"experiment": experiment, "dataset": dataset}
 
     def compute(store: RunStore) -> Outputs:
@@ -45,7 +46,7 @@ def computation(project: Project, experiment: str) -> Computation:
         from acf.evaluation.densities import measure_baselines
         from acf.reporting.image_table import image_table
 
-        train, test = (load_samples(dataset, split, project.data, levels) for split in SPLITS)
+        train, test = (load_samples(prepared, split, project.data, seen.levels, seen.average) for split in SPLITS)
         measured, per_image = measure_baselines(dataset, train, test, config)
         table = image_table(per_image)
         shown = [f"{name} {entry['bits_per_dim']:.4f}" for name, entry in measured["baselines"].items()]
@@ -59,9 +60,9 @@ def computation(project: Project, experiment: str) -> Computation:
     output = project.baselines(experiment)
     return Computation(
         stage="baselines",
-        settings={**identity, "levels": levels, "evaluation": config.model_dump(mode="json")},
+        settings={**identity, **seen.model_dump(mode="json"), "evaluation": config.model_dump(mode="json")},
         inputs={split: manifest.sha256[split] for split in SPLITS},
         paths=[output, project.baseline_images(experiment)],
-        work=covariance(manifest.shape),
+        work=covariance(averaged_shape(manifest.shape, seen.average)),
         compute=compute,
     )

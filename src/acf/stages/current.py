@@ -104,7 +104,7 @@ class Current:
             return []
         if task.stage == "index":
             return [Task("report", (name,)) for name in params.experiments]
-        data = Task("prepare", (params.dataset(task.names[0]),))
+        data = Task("prepare", (params.prepared(task.names[0]),))
         match task.stage:
             case "train" | "baselines":
                 return [data]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acf.data import read_manifest
+from acf.data.prepared.seen import average_between
 from acf.errors import DataError
 from acf.flows.record import CONFIG, weights_hash
 from acf.reporting.result_files import require_form
@@ -55,14 +56,15 @@ def computation(
     """
     settings = project.params.resolve(run.experiment, run.variant)
     config = settings.evaluation
-    dataset = project.params.dataset(run.experiment)
-    manifest = read_manifest(dataset, project.data)
+    prepared = project.params.prepared(run.experiment)
+    manifest = read_manifest(prepared, project.data)
     model = project.model(run)
     record = read_trained(project, run)
     if None in (record.train_seconds, record.train_steps):
         raise DataError(f"{model / CONFIG} does not say how long it was trained; run: acf train {run.options}")
-    identity = run.identity(dataset)
-    classes = model_config_from(record.model).classes
+    identity = run.identity(project.params.dataset(run.experiment))
+    architecture = model_config_from(record.model)
+    classes, average = architecture.classes, average_between(manifest.shape, architecture.shape)
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
@@ -77,11 +79,11 @@ def computation(
         from acf.reporting.image_table import image_table
 
         flow = load(model, place)
-        images = load_samples(dataset, "test", project.data, flow.config.levels).first(config.images)
+        images = load_samples(prepared, "test", project.data, flow.config.levels, average).first(config.images)
         if len(images) < 2:
-            raise DataError(f"{dataset}: a standard error needs at least two test samples, there are {len(images)}")
+            raise DataError(f"{prepared}: a standard error needs at least two test samples, there are {len(images)}")
         print(f"evaluate {run.folder.as_posix()}: {len(images)} {manifest.unit}, {config.draws} draws", flush=True)
-        labels = split_labels(dataset, "test", classes, project.data)
+        labels = split_labels(prepared, "test", classes, project.data)
         measured, per_image = evaluate_flow(flow, images, config, labels and labels[: len(images)])
         table = image_table(per_image)
         metrics = {
@@ -109,7 +111,7 @@ def computation(
             **model_inputs(record, weights(model)),
         },
         paths=[output, project.images(run)],
-        work=work(settings, "evaluate", manifest.shape),
+        work=work(settings, "evaluate", architecture.shape),
         compute=compute,
     )
 

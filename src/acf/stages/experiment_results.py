@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from acf.data.prepared.manifest import Column, manifest_path, read_manifest
+from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError, ConfigError
 from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.image_table import read_image_table
@@ -21,6 +22,8 @@ from acf.stages.measured_files import read_measured
 from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
+SIZES = ("blocks", "idim", "fc_blocks", "fc_width", "dense", "head_width")
+"""Settings of a model in which a variant may differ from its base, beside its attention."""
 
 
 def read_results(project: Project, experiment: str) -> Results:
@@ -71,18 +74,26 @@ def read_results(project: Project, experiment: str) -> Results:
         trained=trained,
         absent=absent,
         columns=_columns(project, experiment),
+        made=params.seen(experiment).made,
+        remark=dataset_source(params.prepared(experiment)).remark,
     )
 
 
 def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    """Per variant the one it is compared with, which has its task; None where there is none.
+
+    Of a variant with attention it is the one without that else differs in size alone, and of others without attention
+    the first one of the experiment.
+    """
     runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
-    kinds = {variant: (run.model.branch, run.training.task.kind) for variant, run in runs.items()}
-    plain = {kinds[variant]: variant for variant, run in runs.items() if run.model.attention.kind == "none"}
-    return {
-        variant: None if run.model.attention.kind == "none" else plain.get(kinds[variant])
-        for variant, run in runs.items()
-    }
+    tasks = {variant: run.training.task.kind for variant, run in runs.items()}
+    kinds = {v: (run.model.model_dump_json(exclude={"attention", *SIZES}), tasks[v]) for v, run in runs.items()}
+    attentive = {variant for variant, run in runs.items() if run.model.attention.kind != "none"}
+    plain = [variant for variant in runs if variant not in attentive]
+    alike = {kinds[variant]: variant for variant in reversed(plain)}
+    first = {tasks[variant]: variant for variant in reversed(plain)}
+    found = {v: alike.get(kinds[v]) if v in attentive else first[tasks[v]] for v in runs}
+    return {variant: None if base == variant else base for variant, base in found.items()}
 
 
 def tasks(params: Params, experiment: str) -> dict[str, str]:

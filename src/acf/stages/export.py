@@ -61,7 +61,7 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
     from acf.flows.flow import certify
     from acf.flows.storage import load, serialise
 
-    dataset, path = project.params.dataset(run.experiment), project.metrics(run)
+    path = project.metrics(run)
     flow = load(project.model(run)) if project.training_record(run).exists() else None
     if flow is None:
         raise DataError(f"{project.model(run)} holds no trained model; run: acf train {run.options}")
@@ -73,18 +73,20 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
     _require_same(certificate, metrics, path, run)
     stored = read_record(project.model(run))
     record: dict[str, Any] = {key: value for key, value in stored.items() if key not in ("model", HASHES)}
-    facts = _facts(project, dataset)
+    facts = _facts(project, run.experiment)
     record |= {"data": asdict(facts), "metrics": json.loads(path.read_bytes()), "licence": licence}
     training = stored["training"] if isinstance(stored.get("training"), dict) else {}
     card = model_card(trained, training, metrics, facts, licence, version("acf"))
     return {**serialise(flow, record), CARD: card.encode()}
 
 
-def _facts(project: Project, dataset: str) -> DataFacts:
-    manifest, source = read_manifest(dataset, project.data), dataset_source(dataset)
+def _facts(project: Project, experiment: str) -> DataFacts:
+    dataset, prepared = project.params.dataset(experiment), project.params.prepared(experiment)
+    manifest, source = read_manifest(prepared, project.data), dataset_source(prepared)
+    origin = "; ".join(filter(None, [manifest.source, project.params.seen(experiment).made, source.remark]))
     counts = {str(split): count for split, count in manifest.counts.items()}
     columns = None if manifest.columns is None else [column.model_dump() for column in manifest.columns]
-    return DataFacts(dataset, manifest.source, source.licence, source.citation, counts, columns)
+    return DataFacts(dataset, origin, source.licence, source.citation, counts, columns)
 
 
 def _require_same(certificate: "Certificate", metrics: Metrics, path: Path, run: Run) -> None:

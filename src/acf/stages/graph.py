@@ -48,7 +48,11 @@ def graph_text(project: Project) -> str:
     """
     path, params = project.root / TEMPLATE, project.params
     experiments = {
-        name: {"analyses": params.analyses_made(name), "samples": project.sample_files(name)}
+        name: {
+            "analyses": params.analyses_made(name),
+            "samples": project.sample_files(name),
+            "source": params.seen(name).source,
+        }
         for name in params.experiments
     }
     labelled = [name for name in params.experiments if params.reads_labels(name)]
@@ -57,7 +61,7 @@ def graph_text(project: Project) -> str:
     )
     try:
         template = environment.from_string(path.read_text(encoding="utf-8"))
-        return template.render(stages=CODE, experiments=experiments, labelled=labelled)
+        return template.render(stages=CODE, prepared=params.datasets, experiments=experiments, labelled=labelled)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; run acf in the project's top folder") from None
     except Exception as error:  # a damaged template can make jinja fail in any way

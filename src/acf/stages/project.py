@@ -1,9 +1,11 @@
 """The folders of a project, as docs/architecture.md lists them."""
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from acf.errors import ConfigError
+from acf.registry import datasets
 from acf.settings.params import PARAMS_FILE, Params, Run
 
 HISTORY = "history.csv"
@@ -46,6 +48,14 @@ class Project:
             ConfigError: params.yaml is missing or wrong; the message has key and line.
         """
         return Params(self.root / PARAMS_FILE)
+
+    def source(self, dataset: str) -> str:
+        """Name of the data set that is prepared for `dataset`: itself, or the source that params.yaml gives it."""
+        if dataset in datasets():
+            return dataset
+        with suppress(ConfigError):  # preparing needs no params.yaml that is whole
+            return str(self.params.raw["datasets"].get(dataset, {}).get("source", dataset))
+        return dataset
 
     def model(self, run: Run) -> Path:
         """Folder of a trained model."""

@@ -71,7 +71,10 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         analysed=analyses.files,
         seeds=project.params.seeds(experiment),
         commands=commands(
-            experiment, results.dataset, project.params.runs(experiment), project.params.analysed(experiment)
+            experiment,
+            project.params.prepared(experiment),
+            project.params.runs(experiment),
+            project.params.analysed(experiment),
         ),
         commit=code_commit(project.root),
         recipe=made_of,
@@ -105,6 +108,8 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
     settings = {
         "experiment": experiment,
         "dataset": params.dataset(experiment),
+        "made": params.seen(experiment).made,
+        "remark": dataset_source(params.prepared(experiment)).remark,
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
         "tasks": tasks(params, experiment),
@@ -122,7 +127,7 @@ def _sections(
     project: Project, table: pd.DataFrame, results: Results, appearance: Looks, measured: Sequence[Section]
 ) -> list[Section]:
     """Return the sections of the page, those on samples and analyses, `measured`, among them."""
-    count = dataset_source(results.dataset).counts["train"]
+    count = dataset_source(project.params.prepared(results.experiment)).counts["train"]
     convergence = convergence_section(results, project.params.reporting(results.experiment).validation_targets)
     return [
         *([] if results.columns is None else [density_section(table, results.columns)]),

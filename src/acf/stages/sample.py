@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from acf.data import read_manifest
 from acf.data.prepared.manifest import SPLITS, Manifest
+from acf.data.prepared.seen import average_between
 from acf.flows.record import weights_hash
 from acf.reporting.result_files import require_form
 from acf.reporting.rows_file import RowsFile, rows_csv
@@ -21,7 +22,7 @@ from acf.reporting.schemas import OfModel
 from acf.runs.device import describe_device
 from acf.runs.leases import leased_device
 from acf.runs.store import RunStore
-from acf.settings.config import SamplingConfig
+from acf.settings.config import SamplingConfig, model_config_from
 from acf.settings.params import Run
 from acf.settings.work import work
 from acf.stages.cached import Computation, Outputs, json_bytes
@@ -63,12 +64,11 @@ def computation(
         AcfError: bad configuration, missing data or model.
     """
     settings = project.params.resolve(run.experiment, run.variant)
-    dataset = project.params.dataset(run.experiment)
-    manifest = read_manifest(dataset, project.data)
+    manifest = read_manifest(project.params.prepared(run.experiment), project.data)
     config = settings.sampling
     model, folder = project.model(run), project.samples(run)
     record = read_trained(project, run)
-    identity = run.identity(dataset)
+    identity = run.identity(project.params.dataset(run.experiment))
 
     def compute(store: RunStore) -> Outputs:
         with leased_device(device) as place:
@@ -109,7 +109,7 @@ def computation(
         settings={**identity, "sampling": config.model_dump(mode="json"), "model": record.model, **columns},
         inputs={**{split: manifest.sha256[split] for split in SPLITS}, **model_inputs(record, weights(model))},
         paths=[folder / name for name in project.sample_files(run.experiment)],
-        work=work(settings, "sample", manifest.shape),
+        work=work(settings, "sample", model_config_from(record.model).shape),
         compute=compute,
     )
 
@@ -129,8 +129,8 @@ def _images(flow: "Flow", project: Project, manifest: Manifest, config: Sampling
     from acf.data import load
     from acf.evaluation.sampled import sampled
 
-    levels = flow.config.levels
-    train, test = (load(manifest.dataset, split, project.data, levels) for split in SPLITS)
+    levels, average = flow.config.levels, average_between(manifest.shape, flow.shape)
+    train, test = (load(manifest.dataset, split, project.data, levels, average) for split in SPLITS)
     pictures, numbers = sampled(flow, train, test, config)
     return _Drawn(pictures, numbers, SamplesFile, SAMPLES_RECORD)
 

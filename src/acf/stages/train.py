@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acf.data import read_manifest
+from acf.data.prepared.seen import averaged_shape
 from acf.errors import ConfigError, UnwritableError
 from acf.flows.record import CONFIG, WEIGHTS
 from acf.runs.device import describe_device, select_device
@@ -121,28 +122,28 @@ def computation(
         AcfError: bad configuration or missing data.
     """
     settings = project.params.resolve(run.experiment, run.variant)
-    dataset = project.params.dataset(run.experiment)
-    manifest = read_manifest(dataset, project.data)
+    prepared, seen = project.params.prepared(run.experiment), project.params.seen(run.experiment)
+    manifest = read_manifest(prepared, project.data)
     if settings.training.horizontal_flips and not manifest.is_of_images:
-        raise ConfigError(f"training.horizontal_flips mirrors images, and {dataset} is a table; set it to false")
+        raise ConfigError(f"training.horizontal_flips mirrors images, and {prepared} is a table; set it to false")
     task = settings.training.task
-    classes = number_of_classes(dataset, task.kind, project.data) if task.reads_labels else None
+    classes = number_of_classes(prepared, task.kind, project.data) if task.reads_labels else None
     model = model_config_from(
         {
             **settings.model.model_dump(),
-            "shape": manifest.shape,
-            "levels": project.params.levels(run.experiment) or manifest.levels,
+            "shape": averaged_shape(manifest.shape, seen.average),
+            "levels": seen.levels or manifest.levels,
             "classes": classes,
             "training_log_det": settings.training.log_det,
         }
     )
-    training = _Training(project, run, dataset, model, settings.training, device, ranks, live)
+    training = _Training(project, run, prepared, model, settings.training, device, ranks, live)
     return Computation(
         stage="train",
         settings={**training.identity, "model": model.model_dump(mode="json")},
         inputs={"train": manifest.sha256["train"], **labels_input(manifest, classes)},
         paths=[project.model(run) / name for name in (WEIGHTS, CONFIG, HISTORY)],
-        work=work(settings, "train", manifest.shape),
+        work=work(settings, "train", model.shape),
         compute=training.compute,
     )
 
@@ -153,7 +154,7 @@ class _Training:
 
     project: Project
     run: Run
-    dataset: str
+    prepared: str
     model: ModelConfig
     config: TrainingConfig
     device: str
@@ -163,20 +164,22 @@ class _Training:
     @property
     def identity(self) -> dict[str, Any]:
         """What is trained and how, as recipe and record have it."""
-        return {**self.run.identity(self.dataset), "training": self.config.model_dump(mode="json")}
+        dataset = self.project.params.dataset(self.run.experiment)
+        return {**self.run.identity(dataset), "training": self.config.model_dump(mode="json")}
 
     def compute(self, store: RunStore) -> Outputs:
         """Train, or go on from the checkpoint in the store's folder."""
         from acf.data.prepared.tensors import load_samples
         from acf.training.batches import Batches
 
-        images = load_samples(self.dataset, "train", self.project.data, self.model.levels)
-        held_out = self.config.validation_images
-        if held_out >= len(images):
+        average = self.project.params.seen(self.run.experiment).average
+        images = load_samples(self.prepared, "train", self.project.data, self.model.levels, average)
+        held_out, count = self.config.validation_images, len(images)
+        if held_out >= count:
             raise ConfigError(
-                f"training.validation_images ({held_out}) leaves nothing of the {len(images)} samples of {self.dataset}"
+                f"training.validation_images ({held_out}) leaves nothing of the {count} samples of {self.prepared}"
             )
-        labels = split_labels(self.dataset, "train", self.model.classes, self.project.data)
+        labels = split_labels(self.prepared, "train", self.model.classes, self.project.data)
         batches = Batches(images, held_out, self.run.seed, labels)
         with _own_device(self.device) as device:
             return self._train_on(device, batches, store)

@@ -32,6 +32,7 @@ def explain_without_recipe(project: Project, stage: str, experiment: str | None,
 def _prepare(project: Project, dataset: str | None, code: str) -> str:
     if dataset is None:
         raise ConfigError("acf explain prepare needs the option --dataset")
+    dataset = project.source(dataset)
     require(datasets(), dataset, "data set")
     (entry,) = (entry for entry in overview(project.data) if entry.name == dataset)
     would = {

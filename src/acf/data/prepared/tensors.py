@@ -10,6 +10,7 @@ from torch import Tensor
 
 from acf.data.prepared.labels import read_labels
 from acf.data.prepared.manifest import ROOT, SPLITS, Manifest, Split, prepare_hint, read_manifest
+from acf.data.prepared.seen import averaged_shape
 from acf.errors import ConfigError, DataError
 
 PIECE = 2**25
@@ -50,34 +51,38 @@ class Vectors:
 class Images:
     """Images of one split, uint8 (C, H, W) each, read from a memory-mapped file as they are asked for.
 
-    With `levels` grey levels of the `stored` ones, value k becomes floor(k levels / stored): of 256 levels, 32 keep
-    the first 5 bits of 8. An index that torch takes for the first dimension gives a tensor.
+    With `average` k above 1, each square of k x k values becomes their mean, rounded to the nearest grey level, halves
+    up: floor((sum + floor(k^2 / 2)) / k^2), one of as many levels as before. With `levels` grey levels of the `stored`
+    ones, value v of the result becomes floor(v levels / stored): of 256 levels, 32 keep the first 5 bits of 8. An index
+    that torch takes for the first dimension gives a tensor.
 
     Raises:
-        ConfigError: `levels` does not divide `stored`, so that grey levels would be of unequal width.
+        ConfigError: `levels` does not divide `stored`, so that grey levels would be of unequal width, or `average` does
+            not divide height and width.
     """
 
-    def __init__(self, tensor: Tensor, stored: int, levels: int | None = None) -> None:
-        self.levels = stored if levels is None else levels
+    def __init__(self, tensor: Tensor, stored: int, levels: int | None = None, average: int = 1) -> None:
+        self.levels, self.average = stored if levels is None else levels, average
         if stored % self.levels:
             raise ConfigError(f"data.levels is {levels}, but only divisors of the {stored} levels stored can be had")
+        self._size = averaged_shape(tensor.shape[1:], average)
         self._tensor, self._stored = tensor, stored
 
     def __len__(self) -> int:
         return len(self._tensor)
 
     def __getitem__(self, index: slice | int | Tensor) -> Tensor:
-        images = self._tensor[index]
+        images = _averaged(self._tensor[index], self.average)
         return images if self.levels == self._stored else images // (self._stored // self.levels)
 
     @property
     def shape(self) -> torch.Size:
         """(N, C, H, W)."""
-        return self._tensor.shape
+        return torch.Size((len(self), *self._size))
 
     def first(self, count: int | None) -> "Images":
         """Return the first `count` images, or all of them if it is None, without reading any."""
-        return Images(self._tensor[:count], self._stored, self.levels)
+        return Images(self._tensor[:count], self._stored, self.levels, self.average)
 
     def pieces(self, size: int) -> Iterator[Tensor]:
         """Yield all images in order, uint8 (n, C, H, W), `size` at a time."""
@@ -85,33 +90,53 @@ class Images:
             yield self[start : start + size]
 
 
+def _averaged(images: Tensor, average: int) -> Tensor:
+    """Return uint8 (..., H / average, W / average), the rounded means of squares of uint8 (..., H, W)."""
+    if average == 1:
+        return images
+    squares = images.unflatten(-1, (-1, average)).unflatten(-3, (-1, average))
+    total = squares.sum((-3, -1), dtype=torch.int32)  # at most 255 x 256^2
+    return ((total + average**2 // 2) // average**2).to(torch.uint8)
+
+
 def tensor_path(dataset: str, split: Split, root: Path = ROOT) -> Path:
     """Return the place of one split's tensor file."""
     return Path(root) / dataset / f"{split}.pth"
 
 
-def load(dataset: str, split: Split, root: Path = ROOT, levels: int | None = None) -> Images:
+def load(dataset: str, split: Split, root: Path = ROOT, levels: int | None = None, average: int = 1) -> Images:
     """Return the images of one split, memory-mapped, with `levels` grey levels; by default as many as are stored.
 
     Changing a tensor one gets does not change the file. The content hash is not recomputed; that is `verify`.
 
+    Args:
+        dataset: name of a prepared data set.
+        split: "train" or "test".
+        root: folder of prepared data sets.
+        levels: number of grey levels; it must divide those that are stored.
+        average: side of the squares of pixels that become their mean (`Images` has the rule); it must divide height and
+            width.
+
     Raises:
-        ConfigError: the levels stored cannot be reduced to `levels`, or the data set has vectors.
+        ConfigError: the levels stored cannot be reduced to `levels`, `average` does not divide height and width, or the
+            data set has vectors.
         DataError: the manifest or the tensor file is missing, truncated or damaged, or the two do not agree.
     """
-    images = load_samples(dataset, split, root, levels)
+    images = load_samples(dataset, split, root, levels, average)
     if isinstance(images, Vectors):
         raise ConfigError(f"this looks at images, and data set {dataset} has vectors")
     return images
 
 
-def load_samples(dataset: str, split: Split, root: Path = ROOT, levels: int | None = None) -> Images | Vectors:
+def load_samples(
+    dataset: str, split: Split, root: Path = ROOT, levels: int | None = None, average: int = 1
+) -> Images | Vectors:
     """Return the images or vectors of one split, images as `load` does; errors are the same."""
     manifest = read_manifest(dataset, root)
     tensor = _load(manifest, split, root)
     if manifest.levels is None:
         return Vectors(tensor)
-    return Images(tensor, manifest.levels, levels)
+    return Images(tensor, manifest.levels, levels, average)
 
 
 def load_vectors(dataset: str, split: Split, root: Path = ROOT) -> Vectors:

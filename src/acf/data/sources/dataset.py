@@ -22,6 +22,7 @@ class Dataset(ABC):
         source: where the samples come from and how they were split, in one line.
         licence: under which they are handed out.
         citation: what to cite.
+        remark: what a reader of results on it has to know, in sentences; every report on it has them.
         bytes: size of the download, or None.
         manual: whether a person has to put the source files in place.
     """
@@ -34,6 +35,7 @@ class Dataset(ABC):
     source: ClassVar[str]
     licence: ClassVar[str] = "not stated"
     citation: ClassVar[str] = "none"
+    remark: ClassVar[str] = ""
     bytes: ClassVar[int | None] = None
     manual: ClassVar[bool] = False
 

@@ -31,6 +31,7 @@ class Facts(BaseModel):
     source: str
     licence: str
     citation: str
+    remark: str
     bytes: int | None = Field(ge=0)
     manual: bool
 
