@@ -32,6 +32,6 @@ def potential_branch(config: ModelConfig, shape: Shape, leading_activation: bool
     return Branch(
         NormalisedConv2d(channels, width, first, place, config.coefficient),
         *(PotentialLayer(width, width, kernel, place, config.coefficient) for kernel in inner),
-        *joined_attention(config, width),
+        *joined_attention(config, width, place),
         NormalisedConv2d(width * join_widening(config), channels, last, place, config.coefficient),
     )
