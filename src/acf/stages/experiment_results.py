@@ -17,6 +17,7 @@ from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
+from acf.stages.bases import bases
 from acf.stages.measured_files import read_measured
 from acf.stages.project import HISTORY, Project
 
@@ -72,17 +73,6 @@ def read_results(project: Project, experiment: str) -> Results:
         absent=absent,
         columns=_columns(project, experiment),
     )
-
-
-def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
-    runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
-    kinds = {variant: (run.model.branch, run.training.task.kind) for variant, run in runs.items()}
-    plain = {kinds[variant]: variant for variant, run in runs.items() if run.model.attention.kind == "none"}
-    return {
-        variant: None if run.model.attention.kind == "none" else plain.get(kinds[variant])
-        for variant, run in runs.items()
-    }
 
 
 def tasks(params: Params, experiment: str) -> dict[str, str]:
