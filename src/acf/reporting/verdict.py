@@ -75,8 +75,8 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
         lines.append(f"The standard error is over test {unit} (one seed: differences between trainings are not in it).")
     return [
         *lines,
-        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of the row's base "
-        f"minus the row's: positive if the row is better. {SEEN[unit]}, so both are paired over {unit}, and so are their "
+        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base minus "
+        f"the row's: positive if the row is better. {SEEN[unit]}, so both are paired over {unit}, and so are their "
         "standard errors.",
         *_on_bases(results),
         *_on_intervals(flows, unit),
@@ -96,9 +96,9 @@ def _on_bases(results: Results) -> list[str]:
         of_base.setdefault(base, []).append(variant)
     pairs = "; ".join(f"{base} of {join(variants)}" for base, variants in of_base.items())
     return [
-        "The base of a variant with attention is the flow without it that is otherwise most like it, of the same blocks "
-        "and branches; that of a variant without attention is the one that it changes, in its blocks or in something "
-        f"else. Bases here: {pairs}."
+        "The base of a variant with attention is the flow without it that is otherwise most like it, of the same "
+        "blocks and branches; that of a variant without attention is the one that it changes, in its blocks or in "
+        f"something else. Bases here: {pairs}."
     ]
 
 

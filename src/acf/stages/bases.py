@@ -42,7 +42,11 @@ def bases(params: Params, experiment: str) -> dict[str, str | None]:
     there is none and its blocks are not residual, it is one with residual blocks, of the same task and branch. Of
     several, it is the one that has the most of all other settings in common, and of those the first.
     """
-    found = architectures(params, experiment)
+    return bases_of(architectures(params, experiment))
+
+
+def bases_of(found: Mapping[str, Architecture]) -> dict[str, str | None]:
+    """Return the base of each of these variants, as `bases`."""
     return {variant: _base(variant, found) for variant in found}
 
 
