@@ -44,8 +44,8 @@ def test_the_tally_counts_on_which_side_of_0_intervals_lie():
     ]
     assert tally(found, "the rise", "attentive variants") == (
         "The rise came out lower than the base's in 2 of 6 attentive variants (a in `digits`; b in `digits`, one "
-        "training each), higher in 2 (d in `mnist`; e in `digits`), within the error of it in 1 and with an error that is "
-        "not known in 1; gains go from −0.400 ± 0.050 (d in `mnist`) to 0.300 ± 0.050 (a in `digits`)."
+        "training each), higher in 2 (d in `mnist`; e in `digits`), within the error of it in 1 and with an error that "
+        "is not known in 1; gains go from −0.400 ± 0.050 (d in `mnist`) to 0.300 ± 0.050 (a in `digits`)."
     )
 
 

@@ -75,9 +75,9 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
         lines.append(f"The standard error is over test {unit} (one seed: differences between trainings are not in it).")
     return [
         *lines,
-        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base minus "
-        f"the row's: positive if the row is better. {SEEN[unit]}, so both are paired over {unit}, and so are their "
-        "standard errors.",
+        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base "
+        f"minus the row's: positive if the row is better. {SEEN[unit]}, so both are paired over {unit}, and so are "
+        "their standard errors.",
         *_on_bases(results),
         *_on_intervals(flows, unit),
         ADDED[unit],

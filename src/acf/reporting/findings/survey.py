@@ -23,8 +23,8 @@ def on_certificates(study: Sequence[Experiment]) -> str:
     worst, experiment = max(flows, key=lambda pair: pair[0]["certificate"])
     number = sum(int(row["seeds"]) for row, _ in flows)
     return (
-        f"Every block of all {count(number)} trained flows is proven to be a contraction; the largest bound is "
-        f"{bound(worst['certificate'])} ({worst['row']} in `{experiment.name}`)."
+        f"The branch of every block of all {count(number)} trained flows is proven to be a contraction; the largest bound "
+        f"is {bound(worst['certificate'])} ({worst['row']} in `{experiment.name}`)."
     )
 
 

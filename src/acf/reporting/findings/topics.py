@@ -222,11 +222,19 @@ def _sigmas(study: Study) -> list[Gain]:
     return found_gains(study, "noise", decisive=-1)
 
 
+def _at_equal_seconds(study: Study) -> dict[str, str]:
+    """Return what whole trainings say, where there are any of as many seconds, and what validations say."""
+    claim, attentive = "Fewer bits/dim, at equal seconds", AMONG["attention"]
+    whole = found_gains(study, MATCHED)
+    read_off = tally(seconds_gains(study, "attention"), EQUAL, attentive)
+    return ({claim: tally(whole, WHOLE, attentive)} if whole else {}) | {f"{claim}, the longer training cut": read_off}
+
+
 def _answers(study: Study) -> str:
     attentive = AMONG["attention"]
     said = {
         "Fewer bits/dim, at equal parameters and steps": tally(bits_gains(study, "attention"), BITS, attentive),
-        "Fewer bits/dim, at equal seconds": tally(seconds_gains(study, "attention"), EQUAL, attentive),
+        **_at_equal_seconds(study),
         "Faster convergence": on_convergence(study, "attention"),
         "Better interpolation": tally(_paths(study), EXCESS, attentive),
         "Resilience to noise": tally(_sigmas(study), RISE, attentive),
