@@ -23,8 +23,8 @@ def on_certificates(study: Sequence[Experiment]) -> str:
     worst, experiment = max(flows, key=lambda pair: pair[0]["certificate"])
     number = sum(int(row["seeds"]) for row, _ in flows)
     return (
-        f"The branch of every block of all {count(number)} trained flows is proven to be a contraction; the largest bound "
-        f"is {bound(worst['certificate'])} ({worst['row']} in `{experiment.name}`)."
+        f"The branch of every block of all {count(number)} trained flows is proven to be a contraction; the largest "
+        f"bound is {bound(worst['certificate'])} ({worst['row']} in `{experiment.name}`)."
     )
 
 
@@ -52,7 +52,7 @@ def _row(experiment: Experiment) -> list[str]:
     devices = dict.fromkeys(device for each in flows["device"].dropna() for device in str(each).split("; "))
     return [
         *(f"`{name}`", experiment.dataset, f"{count(flows['seeds'].sum())} of {planned}"),
-        *(_range(flows[column]) for column in ("train_steps", "test_images", "draws")),
+        *(_range(flows[column].tolist()) for column in ("train_steps", "test_images", "draws")),
         "; ".join(devices) or NOT_AVAILABLE,
         f"[report](../reports/{name}/index.html)",
     ]

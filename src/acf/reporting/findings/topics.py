@@ -35,7 +35,7 @@ Remedy = Callable[[Experiment], str]
 
 def bits_gains(study: Study, kind: Kind) -> list[Gain]:
     """Return the gains in test bits/dim."""
-    gains = []
+    gains: list[Gain] = []
     for experiment in study:
         flows = experiment.flows
         for variant, base in experiment.pairs(kind).items():
