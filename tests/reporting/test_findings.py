@@ -11,6 +11,7 @@ from acf.errors import AcfError
 from acf.reporting.convergence import Curve, convergence_of
 from acf.reporting.equal_seconds import equal_seconds
 from acf.reporting.findings.gains import Gain, gains_table, tally
+from acf.reporting.findings.study import Experiment
 from acf.reporting.findings_file import PairFinding, findings_file, read_findings
 from acf.reporting.matched_seconds import matched_seconds
 from acf.stages.experiment_results import read_results
@@ -145,6 +146,15 @@ def test_trainings_of_as_many_seconds_are_compared_on_the_same_images(project):
     assert found.low < found.gain < found.high
     assert matched_seconds(results, {"acf-l2": ["resflow"]}) == []
     assert matched_seconds(results, {"acf-l2": ["not-trained"]}) == []
+
+
+def test_pairs_are_of_one_kind_and_trained_for_bits_per_dim():
+    bases = {"resflow": None, "monotone": "resflow", "acf": "resflow", "monotone-acf": "monotone", "labels": "resflow"}
+    tasks = dict.fromkeys(bases, "density") | {"labels": "classification", "acf": "hybrid"}
+    experiment = Experiment("digits", "digits", [0], bases, {"acf", "monotone-acf", "labels"}, tasks)
+    assert experiment.pairs("attention") == {"acf": "resflow", "monotone-acf": "monotone"}
+    assert experiment.pairs("base") == {"monotone": "resflow"}
+    assert experiment.flows.empty
 
 
 PAIR = PairFinding(

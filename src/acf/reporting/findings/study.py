@@ -49,9 +49,11 @@ class Experiment:
         return self.table[self.table["kind"] == "flow"].set_index("row", drop=False)
 
     def pairs(self, kind: Kind) -> dict[str, str]:
-        """Return the variants of a kind that have a base, and their bases."""
+        """Return the variants of a kind that have a base, and their bases, as far as they are trained for bits/dim."""
         return {
             variant: base
             for variant, base in self.bases.items()
-            if base is not None and (variant in self.attentive) == (kind == "attention")
+            if base is not None
+            and (variant in self.attentive) == (kind == "attention")
+            and self.tasks[variant] != "classification"
         }

@@ -67,7 +67,8 @@ def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
                 for heading, after in (("steps by then", one.own), ("base's steps", one.of_base))
             }
             ends = one.interval(len(compared))
-            gains.append(Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells))
+            caveats = _other_task(experiment.tasks[one.variant])
+            gains.append(Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, caveats))
     return gains
 
 
@@ -83,7 +84,7 @@ def found_gains(study: Study, quantity: str, decisive: int = 0) -> list[Gain]:
     for experiment in study:
         pairs: dict[str, list[PairFinding]] = {}
         for one in experiment.findings.pairs if experiment.findings else ():
-            if one.quantity == quantity and one.variant in experiment.attentive:
+            if one.quantity == quantity and one.variant in experiment.pairs("attention"):
                 pairs.setdefault(one.variant, []).append(one)
         for places in pairs.values():
             one = places[decisive]
