@@ -14,6 +14,7 @@ from acf.reporting.findings.topics import TOPICS
 from acf.stages.readme import SECTION, check_readme, write_readme
 from acf.stages.report import report
 from tests.reporting.conftest import make_project
+from tests.undrawn import leave_out_figures
 
 ROOT = Path(__file__).parents[2]
 MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText after.\n"
@@ -22,7 +23,9 @@ MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText aft
 @pytest.fixture(scope="module")
 def once_reported(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("reported"), [0])
-    report("digits", project)
+    with pytest.MonkeyPatch.context() as patched:
+        leave_out_figures(patched)
+        report("digits", project)
     return project
 
 
