@@ -1,14 +1,14 @@
-"""What variants are compared with: the one that they add one thing to."""
+"""What variants are compared with."""
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from acf.settings.params import Params
-from acf.stages.bases import Architecture, attentive, bases, bases_of, plain
+from acf.stages.bases import attentive, bases, plain
 
+ROOT = Path(__file__).parents[2]
 SECTIONS = ("model", "training", "evaluation", "sampling", "analyses", "reporting")
 
 
@@ -30,20 +30,29 @@ DENSE = {"branch": "dense"}
 ELU = {"activation": "elu"}
 
 
-def test_a_variant_with_attention_has_the_one_without_on_the_same_branch(tmp_path: Path) -> None:
+def test_attention_is_compared_with_the_same_flow_without_and_other_flows_with_the_first(tmp_path: Path) -> None:
     study = params(
         tmp_path,
         {
             "acf": {"model": L2},
-            "acf-deep": {"model": L2 | {"blocks": [3]}},
-            "dense-acf": {"model": L2 | DENSE},
+            "acf-small": {"model": L2 | {"blocks": [3], "idim": 8, "fc_width": 7}},
+            "dense-acf": {"model": L2 | DENSE | {"dense": {"growth": 5}}},
             "resflow": {},
             "dense": {"model": DENSE},
+            "elu": {"model": ELU},
+            "dense-elu-acf": {"model": L2 | DENSE | ELU},
         },
     )
-    expected = {"acf": "resflow", "acf-deep": "resflow", "dense-acf": "dense", "resflow": None, "dense": None}
-    assert bases(study, "e") == expected
-    assert attentive(study, "e") == {"acf", "acf-deep", "dense-acf"}
+    assert bases(study, "e") == {
+        "acf": "resflow",
+        "acf-small": "resflow",
+        "dense-acf": "dense",
+        "resflow": None,
+        "dense": "resflow",
+        "elu": "resflow",
+        "dense-elu-acf": None,
+    }
+    assert attentive(study, "e") == {"acf", "acf-small", "dense-acf", "dense-elu-acf"}
 
 
 def test_another_task_is_no_base(tmp_path: Path) -> None:
@@ -53,45 +62,35 @@ def test_another_task_is_no_base(tmp_path: Path) -> None:
 
 
 def test_of_several_bases_the_nearest_counts_and_of_those_the_first(tmp_path: Path) -> None:
-    """A second plain flow does not become the base of what has nothing of it, in whatever order they stand."""
+    """A flow that was trained for longer does not become the base of what was not."""
     study = params(
         tmp_path,
         {
             "resflow": {},
-            "resflow-elu": {"model": ELU},
             "resflow-long": {"training": {"steps": 7}},
             "acf": {"model": L2},
-            "acf-elu": {"model": L2 | ELU},
             "acf-long": {"model": L2, "training": {"steps": 7}},
-            "acf-other": {"model": L2 | {"activation": "clipswish"}},
+            "acf-other": {"model": L2, "training": {"steps": 9}},
+            "elu": {"model": ELU},
+            "acf-elu": {"model": L2 | ELU},
         },
     )
     assert bases(study, "e") == {
         "resflow": None,
-        "resflow-elu": "resflow",
         "resflow-long": "resflow",
         "acf": "resflow",
-        "acf-elu": "resflow-elu",
         "acf-long": "resflow-long",
         "acf-other": "resflow",
+        "elu": "resflow",
+        "acf-elu": "elu",
     }
-    others = ["resflow", "resflow-elu", "resflow-long"]
-    assert plain(study, "e") == {variant: others for variant in ("acf", "acf-elu", "acf-long", "acf-other")}
+    both = ["resflow", "resflow-long"]
+    assert plain(study, "e") == {"acf": both, "acf-long": both, "acf-other": both, "acf-elu": ["elu"]}
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_other_blocks_are_compared_with_residual_ones_and_attention_within_its_blocks(turned: bool) -> None:
-    def flow(block: str, branch: str = "conv", attention: str = "none") -> Architecture:
-        return Architecture("density", block, branch, attention, {})
-
-    found = {
-        "resflow": flow("residual"),
-        "monotone": flow("monotone"),
-        "acf": flow("residual", attention="sinkhorn"),
-        "monotone-acf": flow("monotone", attention="sinkhorn"),
-        "monotone-dense": flow("monotone", "dense"),
-    }
-    if turned:
-        found = dict(reversed(found.items()))
-    expected = {"monotone": "resflow", "acf": "resflow", "monotone-acf": "monotone"}
-    assert bases_of(found) == {variant: expected.get(variant) for variant in found}
+def test_the_bases_of_the_study_are_flows_without_attention() -> None:
+    study = Params(ROOT / "params.yaml")
+    for experiment in study.experiments:
+        found = bases(study, experiment)
+        with_attention = attentive(study, experiment)
+        assert all(found[variant] not in {None, *with_attention} for variant in with_attention), experiment

@@ -61,7 +61,11 @@ class Results:
     histories: dict[str, list[pd.DataFrame]]
     """Per variant, one for each of `metrics`."""
     bases: dict[str, str | None]
-    """Per variant with attention, the one without on the same branch and for the same task; None without one."""
+    """Per variant the one it is compared with, of the same task; None without one.
+
+    Of a variant with attention it is the one without that else differs in size alone, and of others without attention
+    the first one of the experiment.
+    """
     tasks: Mapping[str, str]
     """Per variant, what it is trained for, a key of `acf.registry.TASKS`."""
     trained: Mapping[tuple[str, int], TrainedModel] = field(default_factory=dict)

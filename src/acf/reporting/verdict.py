@@ -96,9 +96,8 @@ def _on_bases(results: Results) -> list[str]:
         of_base.setdefault(base, []).append(variant)
     pairs = "; ".join(f"{base} of {join(variants)}" for base, variants in of_base.items())
     return [
-        "The base of a variant with attention is the flow without it that is otherwise most like it, of the same "
-        "blocks and branches; that of a variant without attention is the one that it changes, in its blocks or in "
-        f"something else. Bases here: {pairs}."
+        "The base of a flow with attention is the one without that else differs in size alone, that of other flows the "
+        f"first one without attention. Bases here: {pairs}."
     ]
 
 

@@ -1,13 +1,14 @@
-"""What each variant of an experiment is compared with: the variant that it adds one thing to."""
+"""What each variant of an experiment is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from acf.settings.params import Params
 
-RESIDUAL = "residual"
+SIZES = ("blocks", "idim", "fc_blocks", "fc_width", "dense", "head_width")
+"""Settings of a model in which a variant with attention may differ from its base."""
 NONE = "none"
 
 
@@ -16,37 +17,29 @@ class Architecture(NamedTuple):
 
     Attributes:
         task: what a variant is trained for.
-        block: kind of its blocks.
-        branch: kind of their branches.
         attention: form of attention, "none" without.
-        others: all other settings of model and training, by dotted key.
+        kind: all settings of the model but those of attention and `SIZES`.
+        others: all settings of training, and `SIZES`, by dotted key.
     """
 
     task: str
-    block: str
-    branch: str
     attention: str
+    kind: Mapping[str, Any]
     others: Mapping[str, Any]
 
-    @property
-    def kind(self) -> tuple[str, str, str]:
-        """What a variant and its base have in common, unless the base is one of other blocks."""
-        return self.task, self.block, self.branch
+    def is_alike(self, other: Architecture) -> bool:
+        """Whether the two differ, beside their attention, in size and training alone, and have the same task."""
+        return (self.task, self.kind) == (other.task, other.kind)
 
 
 def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Return the base of each variant of an experiment, None where it has none.
+    """Return the base of each variant of an experiment, which has its task; None where it has none.
 
-    The base of a variant with attention is one without, for the same task, of the same block and branch. That of a
-    variant without attention is one before it, in the order of params.yaml, of the same task, block and branch. Where
-    there is none and its blocks are not residual, it is one with residual blocks, of the same task and branch. Of
-    several, it is the one that has the most of all other settings in common, and of those the first.
+    The base of a variant with attention is one without that else differs in size and training alone: of several the one
+    with most of these settings in common, and of those the first. That of others without attention is the first without
+    attention in the experiment.
     """
-    return bases_of(architectures(params, experiment))
-
-
-def bases_of(found: Mapping[str, Architecture]) -> dict[str, str | None]:
-    """Return the base of each of these variants, as `bases`."""
+    found = architectures(params, experiment)
     return {variant: _base(variant, found) for variant in found}
 
 
@@ -56,13 +49,9 @@ def attentive(params: Params, experiment: str) -> set[str]:
 
 
 def plain(params: Params, experiment: str) -> dict[str, list[str]]:
-    """Return for each variant with attention all those without, for the same task, of the same block and branch."""
+    """Return for each variant with attention all those without that else differ in size and training alone."""
     found = architectures(params, experiment)
-    return {
-        variant: [name for name, other in found.items() if other.attention == NONE and other.kind == one.kind]
-        for variant, one in found.items()
-        if one.attention != NONE
-    }
+    return {variant: _alike(one, found) for variant, one in found.items() if one.attention != NONE}
 
 
 def architectures(params: Params, experiment: str) -> dict[str, Architecture]:
@@ -72,36 +61,30 @@ def architectures(params: Params, experiment: str) -> dict[str, Architecture]:
 
 def _architecture(params: Params, experiment: str, variant: str) -> Architecture:
     run = params.resolve(experiment, variant)
-    model, training = run.model.model_dump(mode="json"), run.training.model_dump(mode="json")
-    attention = model.pop("attention")["kind"]
-    others = dict(_leaves({"model": model, "training": training}))
-    return Architecture(run.training.task.kind, model.get("block", RESIDUAL), model["branch"], attention, others)
+    model = run.model.model_dump(mode="json", exclude={"attention"})
+    others = dict(_leaves({name: model.pop(name) for name in SIZES} | run.training.model_dump(mode="json")))
+    return Architecture(run.training.task.kind, run.model.attention.kind, model, others)
 
 
-def _leaves(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    leaves = []
+def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in settings.items():
-        leaves += _leaves(value, f"{above}{key}.") if isinstance(value, dict) else [(f"{above}{key}", value)]
-    return leaves
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _alike(own: Architecture, found: Mapping[str, Architecture]) -> list[str]:
+    return [name for name, other in found.items() if other.attention == NONE and other.is_alike(own)]
 
 
 def _base(variant: str, found: Mapping[str, Architecture]) -> str | None:
     own = found[variant]
-    plain = {name: one for name, one in found.items() if one.attention == NONE and name != variant}
-    alike = {name: one for name, one in plain.items() if one.kind == own.kind}
-    if own.attention != NONE:
-        return _nearest(own, alike)
-    names = list(found)
-    before = {name: one for name, one in alike.items() if names.index(name) < names.index(variant)}
-    if before or own.block == RESIDUAL:
-        return _nearest(own, before)
-    residual = own._replace(block=RESIDUAL).kind
-    return _nearest(own, {name: one for name, one in plain.items() if one.kind == residual})
+    if own.attention == NONE:
+        first = next(name for name, other in found.items() if other.attention == NONE and other.task == own.task)
+        return None if first == variant else first
 
-
-def _nearest(own: Architecture, candidates: Mapping[str, Architecture]) -> str | None:
     def differing(name: str) -> int:
-        other = candidates[name].others
-        return sum(own.others.get(key) != other.get(key) for key in {*own.others, *other})
+        return sum(own.others[key] != value for key, value in found[name].others.items())
 
-    return min(candidates, key=differing, default=None)  # of several the first
+    return min(_alike(own, found), key=differing, default=None)  # of several the first
