@@ -75,29 +75,14 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
         lines.append(f"The standard error is over test {unit} (one seed: differences between trainings are not in it).")
     return [
         *lines,
-        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base "
-        f"minus the row's: positive if the row is better. {SEEN[unit]}, so both are paired over {unit}, and so are "
-        "their standard errors.",
-        *_on_bases(results),
+        f"Gain is the {results.reference} baseline's bits/dim minus the row's, and gain over base that of its base: "
+        "for a flow with attention the one without that else differs in size alone, for other flows the first one "
+        f"without attention. {SEEN[unit]}, so both are paired over {unit}, and so are their standard errors.",
         *_on_intervals(flows, unit),
         ADDED[unit],
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",
         *_on_labels(table),
         RECONSTRUCTED[unit],
-    ]
-
-
-def _on_bases(results: Results) -> list[str]:
-    bases = [(variant, base) for variant, base in results.bases.items() if base is not None]
-    if not bases:
-        return []
-    of_base: dict[str, list[str]] = {}
-    for variant, base in bases:
-        of_base.setdefault(base, []).append(variant)
-    pairs = "; ".join(f"{base} of {join(variants)}" for base, variants in of_base.items())
-    return [
-        "The base of a flow with attention is the one without that else differs in size alone, that of other flows the "
-        f"first one without attention. Bases here: {pairs}."
     ]
 
 
