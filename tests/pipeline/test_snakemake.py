@@ -133,3 +133,10 @@ def test_engines_measure_the_same(snakemake: Project, server: str, tmp_path: Pat
 @pytest.mark.slow
 def test_two_experiments_on_one_data_set_prepare_it_once_by_snakemake(snakemake: Project) -> None:
     assert snakemake.snakemake("digits", "digits-wide") == sorted(WIDE)
+
+
+def test_another_experiment_is_planned_beside_one_that_is_built(snakemake: Project, tmp_path: Path) -> None:
+    project = snakemake.copy(tmp_path / "copy")
+    reports = [f"reports/{experiment}/index.html" for experiment in ("digits", "digits-wide")]
+    planned = project.output("snakemake", "--dry-run", "--cores", "2", *reports)
+    assert "digits-wide" in planned

@@ -17,8 +17,11 @@ OLD = 10**18
 
 
 def stamp_path(task: Task) -> Path:
-    """Return the place of the stamp of a task, below the project's top folder."""
-    return STAMPS.joinpath(task.stage, *task.names).with_suffix(".txt")
+    """Return the place of the stamp of a task, below the project's top folder.
+
+    Every stamp has a folder of its own: Snakemake lists a folder once, and does not see what is written there later.
+    """
+    return STAMPS.joinpath(task.stage, *task.names, "stamp.txt")
 
 
 class Stamps:
