@@ -7,8 +7,8 @@ setup: .venv/complete dvc-without-git
 
 # Snakemake, since DVC runs one stage after the other: as many models train at a time as there are cores.
 demo: setup
-	snakemake --cores all --rerun-incomplete --quiet rules progress host -- reports/digits/index.html
-	acf report --experiment digits
+	snakemake --cores all --rerun-incomplete --quiet rules progress host -- reports/demo/index.html
+	acf report --experiment demo
 
 test: setup
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder

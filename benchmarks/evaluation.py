@@ -70,7 +70,7 @@ def prepared(flow: Flow, label: str, settings: Settings) -> Flow:
 
 
 def replace_blocks(flow: Flow, forward: Callable[[ResidualBlock, Tensor], tuple[Tensor, Tensor]]) -> None:
-    for block in flow.residual_blocks().values():
+    for block in flow.contractive_blocks().values():
         block.forward = partial(forward, block)  # type: ignore[method-assign]
 
 
@@ -148,7 +148,7 @@ def measure(flow: Flow, images: Tensor, timed: int, counted: int, draws: int, tr
         rows.append(row)
     quietest = min(range(len(rows)), key=lambda i: rows[i]["variance"])
     noise = dequantisation_variance(flows[quietest], images[:counted], draws, timed, rows[quietest]["variance"])
-    facts = {"shape": list(flow.shape), "blocks": len(flow.residual_blocks()), "images_per_batch": timed}
+    facts = {"shape": list(flow.shape), "blocks": len(flow.contractive_blocks()), "images_per_batch": timed}
     return {**facts, "images": counted, "draws": draws, "dequantisation_variance": noise, "rows": rows}
 
 

@@ -134,7 +134,7 @@ def measure(points: list[list[Tensor]], draws: int, name: str) -> list[dict[str,
 def strong_jacobian() -> Tensor:
     """J of a block of the package, close to symmetric, negative: each map undoes the one before; slopes near 1."""
     settings = {"shape": [1, 4, 4], "blocks": [1], "idim": 8, "fc_blocks": 0, "actnorm": False}
-    (block,) = acf.build(settings).double().residual_blocks().values()
+    (block,) = acf.build(settings).double().contractive_blocks().values()
     maps = [part for part in block.branch if isinstance(part, Normalised)]
     with torch.no_grad():
         maps[1].weight.copy_(torch.eye(8).view(8, 8, 1, 1))
@@ -169,7 +169,7 @@ def measure_flow(folder: Path) -> dict[str, Any]:
     flow = load(folder).double()
     images = data.load("digits", "test", ROOT / "data")[:IMAGES]
     inputs: dict[str, Tensor] = {}
-    blocks = flow.residual_blocks()
+    blocks = flow.contractive_blocks()
     for name, block in blocks.items():
         block.branch.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0].detach()}))
     flow.transform(dequantise(images, flow.config.levels, torch.Generator().manual_seed(SEED), torch.float64))

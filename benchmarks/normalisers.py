@@ -113,7 +113,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def cost(settings: dict[str, Any]) -> dict[str, float]:
     torch.manual_seed(0)
     flow = acf.build(settings)
-    branches = [block.branch for block in flow.residual_blocks().values()]
+    branches = [block.branch for block in flow.contractive_blocks().values()]
     parameters = [parameter for branch in branches for parameter in branch.parameters()]
     for layer in (m for m in flow.modules() if isinstance(m, Normalised)):
         layer.weight.data.mul_(3)

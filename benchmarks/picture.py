@@ -28,7 +28,7 @@ def stations(flow: acf.Flow, x: Tensor) -> list[tuple[str, Tensor]]:
     found = [("image x", x)]
     x = flow.preprocessing.transform(x)
     (scale,) = flow.bijection.scales
-    total = len(flow.residual_blocks())
+    total = len(flow.contractive_blocks())
     blocks = 0
     for bijection in scale.bijections:
         x = bijection.transform(x)

@@ -62,7 +62,7 @@ def measure(case: str, checkout: Path, device: torch.device, turns: int) -> dict
         **result,
         "difference": difference,
         "scales_added": not published.same_scales,
-        "residual_blocks": len(flow.residual_blocks()),
+        "residual_blocks": len(flow.contractive_blocks()),
         "batch": batch,
         "device": describe_device(device),
         "threads": torch.get_num_threads(),

@@ -124,7 +124,7 @@ class Published:
     def take_branches_of(self, flow: acf.Flow) -> None:
         """Give every branch the weights in use in `flow`."""
         blocks = [module for module in self.net.modules() if isinstance(module, self._blocks)]
-        for theirs, ours in zip(blocks, flow.residual_blocks().values(), strict=True):
+        for theirs, ours in zip(blocks, flow.contractive_blocks().values(), strict=True):
             _copy_branch([m for m in theirs.nnet.modules() if isinstance(m, (*self._normalised, self._swish))], ours)
 
     @torch.no_grad()

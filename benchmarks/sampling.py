@@ -68,7 +68,7 @@ are means.
 def solutions(flow: acf.Flow, z: Tensor) -> dict[str, Solution]:
     """Solution of every residual block on the way back from noise z (B, D)."""
     _, report = flow.bijection.inverse_with_report(z)
-    return {name: report.solutions[block] for name, block in flow.residual_blocks().items()}
+    return {name: report.solutions[block] for name, block in flow.contractive_blocks().items()}
 
 
 def krylov_residuals(operator: Tensor, r: Tensor, goal: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def measure_flow(folder: Path) -> dict[str, Any]:
     z = torch.randn(SAMPLES + FITTED, math.prod(flows["float32"].shape), generator=generator)
     found = {name: solutions(flow, z[:SAMPLES].to(getattr(torch, name))) for name, flow in flows.items()}
     others = solutions(flows["float32"], z[SAMPLES:])
-    blocks = {name: flow.residual_blocks() for name, flow in flows.items()}
+    blocks = {name: flow.contractive_blocks() for name, flow in flows.items()}
     rows: dict[str, dict[str, dict[str, float]]] = {name: {} for name in flows}
     for block, exact in track(blocks["float64"].items(), folder.parent.name, transient=True):
         for name, tolerance in TOLERANCES.items():

@@ -35,7 +35,7 @@ draw = RouletteEstimator.systematic_lengths
 def lengths(kind: str, flow: acf.Flow) -> list[int]:
     """Lengths of all blocks; those of a draw for one block are independent."""
     estimator = RouletteEstimator.from_config(flow.config.training_log_det)
-    count = len(flow.residual_blocks())
+    count = len(flow.contractive_blocks())
     return draw(estimator, count) if kind == "systematic" else [draw(estimator, 1)[0] for _ in range(count)]
 
 

@@ -48,7 +48,7 @@ MEMORY_ROWS: dict[str, dict[str, Any]] = {
 
 def with_bfloat16(flow: acf.Flow) -> acf.Flow:
     flow = copy.deepcopy(flow)
-    for block in flow.residual_blocks().values():
+    for block in flow.contractive_blocks().values():
         block.training_log_det = block.training_log_det.model_copy(update={"bfloat16": True})
     return flow
 

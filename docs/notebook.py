@@ -108,7 +108,7 @@ show([pixel_path, latent_path], ["mixed pixel by pixel", "through latent space"]
 # the Lipschitz constant of every $g$, computed in float64 from the weights that the model uses. It is a proof, not an
 # estimate, and it holds for all inputs.
 
-# %% alt="Proven bounds of the Lipschitz constants of all residual blocks, each below one"
+# %% alt="Proven bounds of the Lipschitz constants of all contractive blocks, each below one"
 certificate = acf.certify(flow)
 print(f"worst block: {certificate.worst_block}, bound {certificate.worst:.4f}")
 uppers = [block.upper for block in certificate.blocks]
@@ -116,7 +116,7 @@ plt.figure(figsize=(8, 2.5))
 plt.bar(range(1, len(uppers) + 1), uppers)
 plt.axhline(1, color="black", lw=1)
 plt.xticks(range(1, len(uppers) + 1))
-plt.xlabel("residual block")
+plt.xlabel("contractive block")
 plt.ylabel("bound of Lip(g)")
 plt.show()
 

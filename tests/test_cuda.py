@@ -28,6 +28,8 @@ FLOWS: dict[str, dict[str, Any]] = {
     **{f"{kind} in blocks of its own": with_attention(kind, join="block") for kind in sorted(ATTENTIONS)},
     "l2 within branches": with_attention("l2"),
     "sinkhorn within branches": with_attention("sinkhorn", join="concatenate"),
+    "sinkhorn with position": with_attention("sinkhorn", join="block", position="relative", position_start="shifts"),
+    "sinkhorn in windows": with_attention("sinkhorn", join="block", position="relative", window=2),
 }
 every_flow = pytest.mark.parametrize("settings", FLOWS.values(), ids=list(FLOWS))
 

@@ -21,6 +21,7 @@ MAKERS: dict[str, tuple[str, str]] = {
     "conversion.md": ("conversion", "markdown"),
     "systematic_lengths.md": ("systematic_lengths", "markdown"),
     "optimisers.md": ("optimisers", "markdown"),
+    "layers.md": ("layers", "markdown"),
     "soak.md": ("soak", "markdown"),
 }
 

@@ -298,9 +298,9 @@ def index() -> None:
 
 @app.command()
 def readme(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether the tables are up to date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether both are up to date.")] = False,
 ) -> None:
-    """Rewrite README's results tables from the reports."""
+    """Rewrite what README.md and docs/results.md say of results from the reports."""
     from acf.stages.project import Project
     from acf.stages.readme import check_readme, write_readme
 

@@ -53,7 +53,7 @@ class NoSpaceError(UnwritableError):
 
 
 class NotContractiveError(AcfError):
-    """A residual block has no proof of contraction, so it may not be invertible."""
+    """A contractive block has no proof of contraction, so it may not be invertible."""
 
 
 class ConvergenceError(AcfError):

@@ -1,8 +1,8 @@
 """Names that configurations use, each with the place of what it names; nothing is imported until asked for.
 
-Adding an attention, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one new file
-and one line here. An analysis has two: what it measures, and its part of the report; its settings are a section of
-`settings/analysis_config.py`.
+Adding an attention, a block, a branch, an activation, a task, an optimiser, a sink for live curves or a data set is one
+new file and one line here. An analysis has two: what it measures, and its part of the report; its settings are a
+section of `settings/analysis_config.py`.
 """
 
 from importlib import import_module
@@ -18,21 +18,32 @@ ATTENTIONS = {
     "sinkhorn": "acf.lipschitz.attention.sinkhorn:SinkhornSelfAttention",
 }
 
+# Those whose bound holds for any bias of the logits. Softmax weights have bounds because their rows are nearly flat, or
+# their kernel is positive, which a bias undoes.
+BIASED_ATTENTIONS = ("sinkhorn",)
+
 JOINS = {
     "convex": "acf.lipschitz.join:ConvexShare",
     "split": "acf.lipschitz.join:ChannelSplit",
     "concatenate": "acf.lipschitz.join:Concatenation",
 }
 
+BLOCKS = {
+    "residual": "acf.flows.residual:ResidualBlock",
+    "monotone": "acf.flows.monotone:MonotoneBlock",
+}
+
 BRANCHES = {
     "conv": "acf.lipschitz.branch:conv_branch",
     "dense": "acf.lipschitz.dense:dense_branch",
+    "potential": "acf.lipschitz.potential:potential_branch",
 }
 
 ACTIVATIONS = {
     "lipswish": "acf.lipschitz.activations:LipSwish",
     "elu": "acf.lipschitz.activations:ELU",
     "clipswish": "acf.lipschitz.activations:CLipSwish",
+    "cpila": "acf.lipschitz.pila:CPila",
 }
 
 TASKS = {

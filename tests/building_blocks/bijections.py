@@ -16,7 +16,7 @@ from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
 from acf.flows.squeeze import Squeeze
 from acf.lipschitz.branch import Shape
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
+from tests.building_blocks.blocks import BLOCK_KINDS, make_block
 from tests.building_blocks.settings import SMALL, with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 
@@ -89,8 +89,8 @@ def _two_scales(factor_out: bool) -> MultiScale:
     return MultiScale([Chain(ActNorm(shapes[0])), second], shapes, factor_out)
 
 
-def _residual(shape: Shape = (2, 2, 2), **settings: Any) -> BijectionCase:
-    return BijectionCase(lambda: make_residual_block(shape, **settings), shape, iterative=True)
+def _block(shape: Shape = (2, 2, 2), **settings: Any) -> BijectionCase:
+    return BijectionCase(lambda: make_block(shape, **settings), shape, iterative=True)
 
 
 def _flow(shape: Shape, **settings: Any) -> BijectionCase:
@@ -110,20 +110,21 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "chain": BijectionCase(lambda: Chain(ActNorm((1, 2, 4)), Squeeze(), ActNorm((4, 1, 2))), (1, 2, 4)),
     "two scales": BijectionCase(lambda: _two_scales(False), (2, 4, 2), flat=True),
     "two scales, factor out": BijectionCase(lambda: _two_scales(True), (2, 4, 2), flat=True),
-    **{f"residual, {name}": _residual(**settings) for name, settings in BLOCK_KINDS.items()},
-    "residual, elu": _residual(activation="elu"),
-    "residual, first of a flow": _residual(leading_activation=False),
-    "residual, one convolution": _residual(leading_activation=False, kernels=[3]),
-    "residual, one position": _residual((3, 1, 1)),
-    "residual, l2, 1 head": _residual(**with_attention("l2", 1)),
-    "residual, l2, elu": _residual(activation="elu", **with_attention("l2")),
-    "residual, dot, 1 head": _residual(**with_attention("dot", 1)),
-    "residual, dot, 4 heads, first of a flow": _residual(leading_activation=False, **with_attention("dot", 4)),
-    "residual, clip, 3 heads": _residual(**with_attention("clip", 3)),
-    "residual, sinkhorn, concatenate": _residual(**with_attention("sinkhorn", join="concatenate")),
-    "residual, sinkhorn, split": _residual(**with_attention("sinkhorn", join="split")),
-    "residual, dense, clipswish": _residual(**CLIPSWISH),
-    "residual, fc, elu": _residual(branch="fc", activation="elu"),
+    **{f"residual, {name}": _block(**settings) for name, settings in BLOCK_KINDS.items()},
+    **{f"monotone, {name}": _block(block="monotone", **settings) for name, settings in BLOCK_KINDS.items()},
+    "residual, elu": _block(activation="elu"),
+    "residual, first of a flow": _block(leading_activation=False),
+    "residual, one convolution": _block(leading_activation=False, kernels=[3]),
+    "residual, one position": _block((3, 1, 1)),
+    "residual, l2, 1 head": _block(**with_attention("l2", 1)),
+    "residual, l2, elu": _block(activation="elu", **with_attention("l2")),
+    "residual, dot, 1 head": _block(**with_attention("dot", 1)),
+    "residual, dot, 4 heads, first of a flow": _block(leading_activation=False, **with_attention("dot", 4)),
+    "residual, clip, 3 heads": _block(**with_attention("clip", 3)),
+    "residual, sinkhorn, concatenate": _block(**with_attention("sinkhorn", join="concatenate")),
+    "residual, sinkhorn, split": _block(**with_attention("sinkhorn", join="split")),
+    "residual, dense, clipswish": _block(**CLIPSWISH),
+    "residual, fc, elu": _block(branch="fc", activation="elu"),
     "flow": _flow((1, 2, 3)),
     "flow without actnorm": _flow((1, 2, 3), actnorm=False),
     "flow, squeeze first, 5 bits": _flow((1, 4, 4), squeeze_first=True, levels=32),
@@ -135,6 +136,10 @@ BIJECTIONS: dict[str, BijectionCase] = {
         (1, 4, 4), squeeze_first=True, **with_attention("sinkhorn", join="block")
     ),
     "flow, dense, clip": _flow((1, 2, 4), **CLIPSWISH, **with_attention("clip")),
+    "flow, monotone": _flow((1, 2, 3), block="monotone"),
+    "flow, monotone, attention in blocks of its own": _flow(
+        (1, 4, 4), squeeze_first=True, block="monotone", **with_attention("sinkhorn", join="block")
+    ),
     "flow on vectors": BijectionCase(lambda: make_flow((3,)), (3,), iterative=True, flat=True),
     "flow on vectors, dense": BijectionCase(
         lambda: make_flow((2,), branch="dense", activation="clipswish"), (2,), iterative=True, flat=True

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear, Reshape
+from acf.lipschitz import NormalisedConv2d, NormalisedLinear, OrthogonalLinear, PotentialLayer, Reshape
 from acf.lipschitz.attention.self_attention import SelfAttention
-from acf.lipschitz.branch import Branch, attention_branch, fc_branch
+from acf.lipschitz.branch import Branch, attention, attention_branch, fc_branch
 from acf.lipschitz.layer import LipschitzLayer
 from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS, resolve
 from tests.building_blocks.settings import model_config, with_attention
@@ -82,6 +82,15 @@ def make_attention(kind: str, channels: int, heads: int = 1) -> SelfAttention:
     return made
 
 
+def make_attention_of_places(kind: str, channels: int, heads: int, **settings: Any) -> SelfAttention:
+    """The attention of this name as settings make it for maps of 2 x 4 positions, which some of them have to know."""
+    torch.manual_seed(0)
+    config = model_config((channels, 2, 4), **with_attention(kind, heads, **settings))
+    made = attention(config, channels, (2, 4))
+    assert isinstance(made, SelfAttention)
+    return made
+
+
 def make_attention_core(kind: str) -> AttentionCore:
     """The core of one head on tokens of one value."""
     return AttentionCore(make_attention(kind, 1))
@@ -122,6 +131,13 @@ def _attentions() -> dict[str, LayerCase]:
         for join in JOINS:
             make = partial(make_join, join, partial(make_attention, kind))
             cases[f"{kind}, {join}"] = LayerCase(make, (2, 2, 2))
+    position = {"position": "relative", "position_start": "shifts"}
+    for name, kind, settings in [
+        ("sinkhorn with position", "sinkhorn", position),
+        ("sinkhorn with position in windows", "sinkhorn", position | {"window": 2}),
+        ("l2 in windows", "l2", {"window": 2}),
+    ]:
+        cases[name] = LayerCase(partial(make_attention_of_places, kind, 2, 2, **settings), (2, 2, 4))
     return cases
 
 
@@ -132,6 +148,9 @@ def _maps() -> dict[str, LayerCase]:
         for size in ((1, 1), (3, 4)):
             make = partial(NormalisedConv2d, 2, 3, kernel, size)
             cases[f"convolution {kernel}, {size}"] = LayerCase(make, (2, *size))
+    for kernel, hidden in ((1, 3), (3, 5)):
+        make = partial(PotentialLayer, 2, hidden, kernel, (2, 3))
+        cases[f"potential layer {kernel}"] = LayerCase(make, (2, 2, 3))
     cases["linear"] = LayerCase(lambda: NormalisedLinear(12, 5), (12,))
     cases["orthogonal linear"] = LayerCase(lambda: OrthogonalLinear(12, 5), (12,))
     cases["reshape"] = LayerCase(lambda: Reshape(12), (2, 2, 3))
@@ -142,7 +161,7 @@ def _branches() -> dict[str, LayerCase]:
     """Every branch with every activation and every attention, and attention alone."""
     cases = {}
     for name in (*BRANCHES, "fc"):
-        for activation in ACTIVATIONS:
+        for activation in ("lipswish",) if name == "potential" else ACTIVATIONS:  # that branch has one of its own
             cases[f"{name}, {activation}"] = LayerCase(partial(make_branch, name, activation=activation), MAP)
     for kind in ATTENTIONS:
         for name in BRANCHES:

@@ -83,7 +83,7 @@ def found(flow: acf.Flow, config: AttentionMapsConfig = CONFIG) -> dict[str, Any
 def test_weights_reproduce_what_attention_does_in_the_flow(kind: str, join: str) -> None:
     flow = made(kind=kind, join=join)
     layers = attentions(flow)
-    assert list(layers) == [name for name, block in flow.residual_blocks().items() if _attends(block)]
+    assert list(layers) == [name for name, block in flow.contractive_blocks().items() if _attends(block)]
     calls: dict[SelfAttention, tuple[Tensor, Tensor]] = {}
     hooks = [
         layer.register_forward_hook(lambda layer, inputs, output: calls.update({layer: (inputs[0], output)}))

@@ -92,7 +92,7 @@ def jacobian_norms(flow: acf.Flow, images: Tensor) -> list[float]:
 def test_local_norm_is_that_of_the_jacobian(kind: str) -> None:
     flow, images = tiny({"kind": kind, "join": "convex"}), pictures(3)
     blocks = audit_blocks(flow, images, steps=3)
-    assert [block.name for block in blocks] == list(flow.residual_blocks())
+    assert [block.name for block in blocks] == list(flow.contractive_blocks())
     assert [block.local for block in blocks] == pytest.approx(jacobian_norms(flow, images), rel=1e-3)
     assert [block.tokens for block in blocks] == [4, 4, 4]
     assert [block.attention is None for block in blocks] == [kind == "none", kind == "none", True]
@@ -221,7 +221,7 @@ def test_a_wrong_bound_fails_the_stage_whenever_it_is_called_and_no_number_is_lo
 def test_a_model_without_proof_is_named(study: Callable[..., Path]) -> None:
     root = study()
     flow = saved(root, "resflow")
-    convolution = flow.residual_blocks()["scale 1, block 2"].branch[-1]
+    convolution = flow.contractive_blocks()["scale 1, block 2"].branch[-1]
     convolution.weight.data.fill_(math.nan)
     save(flow, root / "models/digits/resflow/seed0")
     with pytest.raises(NotContractiveError, match="block scale 1, block 2"):

@@ -9,7 +9,9 @@ from torch import Tensor
 import acf
 from acf.errors import DataError
 from acf.evaluation.likelihood import Likelihood, measure
+from acf.evaluation.metrics import evaluate_flow
 from acf.flows.dequantise import dequantise
+from acf.settings.config import EvaluationConfig
 from tests.building_blocks.bijections import make_moved_flow
 
 CONFIG = {
@@ -120,3 +122,12 @@ def test_standard_error_covers_the_noise_of_the_estimator(flow: acf.Flow, images
     scatter = float(torch.tensor(means).std())
     claimed = math.sqrt(float(torch.tensor(errors).square().mean()))
     assert 0.7 < scatter / claimed < 1.4
+
+
+def test_metrics_say_how_far_off_the_forward_map_may_be(images: Tensor) -> None:
+    torch.manual_seed(0)
+    flow = acf.build(CONFIG | {"block": "monotone"})
+    flow.train().log_prob(torch.rand(12, 1, 4, 4))
+    acf.tighten(flow.eval())
+    metrics = evaluate_flow(flow, images, EvaluationConfig(draws=1)).metrics
+    assert 0 < metrics["forward_error"] < 1e-4

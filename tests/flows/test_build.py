@@ -21,7 +21,7 @@ def attends(block: ResidualBlock) -> bool:
 
 
 def places(made: acf.Flow) -> list[str]:
-    return [name for name, block in made.residual_blocks().items() if attends(block)]
+    return [name for name, block in made.contractive_blocks().items() if attends(block)]
 
 
 @pytest.mark.parametrize("join", sorted(JOINS))
@@ -36,7 +36,7 @@ def places(made: acf.Flow) -> list[str]:
 def test_attention_in_every_nth_block_of_a_scale(join, every, expected):
     made = make_flow(SHAPE, blocks=(3, 2), **with_attention("sinkhorn", join=join, every=every))
     assert places(made) == [f"scale {place}" for place in expected]
-    assert len(made.residual_blocks()) == 3 + 2 + 1  # and one fully connected block at the end, which never attends
+    assert len(made.contractive_blocks()) == 3 + 2 + 1  # and one fully connected block at the end, which never attends
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_attention_in_blocks_of_its_own_follows_every_nth_block(every, first, se
     made = make_flow(SHAPE, blocks=(3, 2), **with_attention("sinkhorn", join="block", every=every))
     expected = [f"scale {s}, block {b}" for s, blocks in ((1, first), (2, second)) for b in blocks]
     assert places(made) == expected
-    assert len(made.residual_blocks()) == 3 + 2 + 1 + len(expected)
+    assert len(made.contractive_blocks()) == 3 + 2 + 1 + len(expected)
     for name in expected:
-        (layer,) = made.residual_blocks()[name].branch
+        (layer,) = made.contractive_blocks()[name].branch
         assert isinstance(layer, SelfAttention)
 
 
@@ -64,10 +64,22 @@ def test_no_attention_on_maps_with_too_many_positions():
         make_flow(SHAPE, **settings, **with_attention("sinkhorn", max_tokens=3))
 
 
+@pytest.mark.parametrize(("join", "first", "second"), [("convex", 3, 2), ("block", 4, 3)])
+def test_attention_once_per_scale_is_at_the_last_block_whatever_their_number(join, first, second):
+    for every in (1, 5):
+        settings = with_attention("sinkhorn", join=join, every=every, once_per_scale=True)
+        assert places(make_flow(SHAPE, blocks=(3, 2), **settings)) == [
+            f"scale 1, block {first}",
+            f"scale 2, block {second}",
+        ]
+    settings = with_attention("sinkhorn", join=join, once_per_scale=True, max_tokens=4)
+    assert places(make_flow(SHAPE, blocks=(3, 2), **settings)) == [f"scale 2, block {second}"]
+
+
 def test_no_attention_unless_asked_for():
     made = make_flow(SHAPE, blocks=(2, 1), **with_attention("none", join="block"))
     assert places(made) == []
-    assert len(made.residual_blocks()) == 4
+    assert len(made.contractive_blocks()) == 4
 
 
 @pytest.mark.parametrize("branch", sorted(BRANCHES))
@@ -115,13 +127,35 @@ def test_a_built_flow_has_the_attention_of_its_configuration(kind):
         ({"attention": {"kind": "l2", "share": math.nan}}, r"attention\.share"),
         ({"attention": {"kind": "l2", "heads": 0}}, r"attention\.heads"),
         ({"attention": {"kind": "l2", "head": 2}}, r"attention\.head: unknown key"),
-        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense"),
+        (
+            {"attention": {"kind": "l2", "position": "relative"}},
+            r"attention: position relative .* l2 has no proven bound .* use sinkhorn, or set position to none",
+        ),
+        ({"attention": {"kind": "clip", "position": "relative"}}, r"clip has no proven bound"),
+        ({"attention": {"kind": "dot", "position": "relative"}}, r"dot has no proven bound"),
+        ({"attention": {"kind": "sinkhorn", "position": "absolute"}}, r"attention\.position: .*'relative'"),
+        ({"attention": {"kind": "sinkhorn", "position_start": "far"}}, r"attention\.position_start: .*'shifts'"),
+        ({"attention": {"kind": "sinkhorn", "max_sharpness": 6.5}}, r"attention\.max_sharpness"),
+        (
+            {"attention": {"kind": "sinkhorn", "max_sharpness": 3.5, "position": "relative"}},
+            r"max_sharpness is at most 3 with position relative \(got 3\.5\)",
+        ),
+        (
+            {"attention": {"kind": "sinkhorn", "window": 3}},
+            r"attention\.window \(3\) does not divide maps of 4 x 4; choose a divisor .* attention\.max_tokens",
+        ),
+        ({"attention": {"kind": "sinkhorn", "window": 0}}, r"attention\.window"),
+        ({"branch": "dens"}, r"branch: unknown branch 'dens'; known: conv, dense, potential"),
         ({"activation": "relu"}, r"activation: unknown activation 'relu'; known: .*clipswish"),
         ({"dense": {"depth": 0}}, r"dense\.depth"),
         ({"dense": {"growt": 4}}, r"dense\.growt: unknown key"),
         (
             {"branch": "dense", "activation": "clipswish", "dense": {"growth": 5}},
             r"dense\.growth \(5\) must be a multiple of 2",
+        ),
+        (
+            {"branch": "potential", "kernels": [3, 3]},
+            r"kernels \(\[3, 3\]\) must have at least three entries where branch is potential",
         ),
     ],
 )

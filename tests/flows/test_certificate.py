@@ -15,7 +15,7 @@ from acf.lipschitz import ConvexShare
 from acf.lipschitz.bounds import norms
 from acf.lipschitz.bounds.attack import largest_gain
 from tests.building_blocks.bijections import make_flow, make_moved_flow
-from tests.building_blocks.residual_blocks import make_residual_block
+from tests.building_blocks.blocks import make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters, normalised_maps
 from tests.lipschitz.defects import HonestResidual
@@ -42,7 +42,7 @@ def test_randomised_norms_end_proven_and_hold_under_attack(kind, only_torus, mon
     certificate = tighten(made)
     assert certificate.worst <= TARGET < 1
     assert certificate == acf.certify(made)
-    for entry, made_block in zip(certificate.blocks, made.residual_blocks().values(), strict=True):
+    for entry, made_block in zip(certificate.blocks, made.contractive_blocks().values(), strict=True):
         found = largest_gain(made_block.branch, made_block.shape, steps=25, rounds=1, candidates=10)
         assert 0 < found.gain <= entry.upper
 
@@ -86,7 +86,7 @@ def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
     tighten(made)
     z = made.transform(images()).detach()
     made.inverse(z)
-    branch = made.residual_blocks()["scale 1, block 2"].branch
+    branch = made.contractive_blocks()["scale 1, block 2"].branch
     place = next(i for i, layer in enumerate(branch) if isinstance(layer, ConvexShare))
     branch[place] = HonestResidual(branch[place].inner, gamma).double()
     certificate = acf.certify(made)
@@ -102,10 +102,10 @@ def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
 def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
     name = f"scale 1, block {number}"
     finite = make_moved_flow(SHAPE, **with_attention("l2"))
-    for key, _ in finite.residual_blocks()[name].branch.named_parameters():
+    for key, _ in finite.contractive_blocks()[name].branch.named_parameters():
         made = copy.deepcopy(finite)
         with torch.no_grad():
-            made.residual_blocks()[name].branch.get_parameter(key).view(-1)[0] = bad
+            made.contractive_blocks()[name].branch.get_parameter(key).view(-1)[0] = bad
         with pytest.raises(NotContractiveError, match=name):
             tighten(made)
         if key.endswith("weight") or (key.endswith("gamma") and math.isnan(bad)):
@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
 
 def test_a_block_that_closing_all_gaps_does_not_make_contractive_is_refused():
     made = make_moved_flow(SHAPE, coefficient=0.99, activation="elu", **with_attention("l2"))
-    branch = made.residual_blocks()["scale 1, block 1"].branch
+    branch = made.contractive_blocks()["scale 1, block 1"].branch
     place = next(i for i, layer in enumerate(branch) if isinstance(layer, ConvexShare))
     branch[place] = HonestResidual(branch[place].inner, 0.1).double()
     assert 1 < acf.certify(made).worst < 1.1

@@ -46,7 +46,7 @@ def train(flow: acf.Flow) -> Tensor:
 
 
 def attack(flow: acf.Flow) -> float:
-    block = next(iter(flow.residual_blocks().values()))
+    block = next(iter(flow.contractive_blocks().values()))
     return largest_gain(block.branch, block.shape, steps=1, rounds=0, candidates=2, exact_inputs=0).gain
 
 

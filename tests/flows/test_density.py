@@ -12,7 +12,7 @@ from acf.flows.logdet import RouletteEstimator, WeightedProbe
 from acf.flows.prepared import Prepared
 from acf.flows.residual import ResidualBlock
 from tests.building_blocks.bijections import make_moved_flow
-from tests.building_blocks.residual_blocks import BLOCK_KINDS
+from tests.building_blocks.blocks import BLOCK_KINDS
 
 # As in BLOCK_KINDS, but whole flows: two blocks of that kind and one fully connected block each.
 FLOWS: dict[str, dict[str, Any]] = {name: kind for name, kind in BLOCK_KINDS.items() if name != "fc"}
@@ -77,7 +77,7 @@ def test_the_log_prob_integrated_is_that_of_the_whole_jacobian(monkeypatch: pyte
 def test_a_forgotten_block_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the log-determinant of one block is lost."""
     flow = make_moved_flow((1, 1, 2))
-    right, lost = ResidualBlock.forward, next(iter(flow.residual_blocks().values()))
+    right, lost = ResidualBlock.forward, next(iter(flow.contractive_blocks().values()))
 
     def forward(self: ResidualBlock, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         y, value = right(self, x, prepared)

@@ -15,8 +15,8 @@ from acf.flows.logdet import exact_log_det
 from acf.flows.reference import as_reference
 from acf.registry import ATTENTIONS
 from tests.building_blocks.bijections import make_moved_flow
+from tests.building_blocks.blocks import BLOCK_KINDS, make_residual_block
 from tests.building_blocks.noise import noise
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 
@@ -101,7 +101,7 @@ def test_every_way_of_differentiating_gives_the_same(kind: str, training: dict[s
 def test_training_mode_refuses_everything_beyond_its_gradient(kind: str, training: dict[str, bool]) -> None:
     flow = made(kind, training)
     function = log_prob(flow)
-    parameters = list(flow.residual_blocks()["scale 1, block 1"].branch.parameters())
+    parameters = list(flow.contractive_blocks()["scale 1, block 1"].branch.parameters())
     refused = pytest.raises(DerivativeError, match=r"evaluation mode \(flow.eval\(\)\)")
     for ask in (
         lambda: torch.autograd.functional.hessian(function, X),

@@ -13,7 +13,7 @@ from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.settings.config import TrainingLogDetConfig
 from tests.building_blocks.bijections import make_flow
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
+from tests.building_blocks.blocks import BLOCK_KINDS, make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import move_all_parameters
 
@@ -44,7 +44,7 @@ def results(block: nn.Module, x: Tensor, seed: int = 3) -> tuple[Tensor, ...]:
     return y.detach(), log_det.detach(), *gradients
 
 
-@pytest.mark.parametrize("activation", ["lipswish", "elu", "clipswish"])
+@pytest.mark.parametrize("activation", ["lipswish", "elu", "clipswish", "cpila"])
 @every_kind
 def test_a_block_is_that_of_the_published_algorithm(kind: str, activation: str) -> None:
     block = made(kind, activation)
@@ -62,7 +62,7 @@ def test_each_sample_may_have_its_own_weight(kind: str) -> None:
     weights = torch.tensor([1.0, -0.5, 0.0, 2.0, 0.3], dtype=x.dtype)
     pairs = []
     for function in (
-        lambda x: block._value_and_log_det_in_training(x, weighted_probe)[1],
+        lambda x: block._branch_and_log_det_in_training(x, weighted_probe)[1],
         lambda x: published(block, x, weighted_probe),
     ):
         leaf = x.clone().requires_grad_(True)
@@ -113,9 +113,9 @@ def test_evaluation_with_a_length_for_each_sample_equals_the_series(kind: str) -
     block, x = made(kind), inputs(9)
     torch.manual_seed(6)
     weighted_probes = RouletteEstimator(2, "geometric", 0.3, "rademacher", probes=4).weighted_probes(x, per_sample=True)
-    y, value = value_and_log_det(block.branch, x, weighted_probes)
+    y, value = value_and_log_det(block.branch, block.log_det_form, x, weighted_probes)
     expected_y, expected = value_and_series(block.branch, x.clone().requires_grad_(True), weighted_probes)
-    torch.testing.assert_close(y, x + expected_y.detach(), **TIGHT)
+    torch.testing.assert_close(y, expected_y.detach(), **TIGHT)
     torch.testing.assert_close(value, expected.detach(), **TIGHT)
 
 
@@ -128,7 +128,7 @@ def test_products_may_be_asked_for_the_first_samples_only(kind: str) -> None:
         torch.testing.assert_close(vjp(v[:2].clone()), vjp(v.clone())[:2], **TIGHT)
 
 
-@pytest.mark.parametrize("kind", ["conv", "dense", "fc"])
+@pytest.mark.parametrize("kind", ["conv", "dense", "potential", "fc"])
 def test_bfloat16_leaves_the_value_of_the_branch_and_changes_gradients_by_its_rounding(kind: str) -> None:
     block = made(kind).float()
     reduced = copy.deepcopy(block)

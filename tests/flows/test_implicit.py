@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from acf.errors import ConvergenceError, DerivativeError, NotContractiveError
+from acf.flows.fixed_point import StoppingRule
 from acf.flows.flow import Flow
 from acf.flows.implicit import solve_adjoint
 from acf.lipschitz.normalised import Normalised
@@ -31,6 +32,10 @@ Z = noise(2, 16)
 
 def made(name: str = "l2") -> Flow:
     return make_moved_flow((1, 4, 4), **({"blocks": (1,), "fc_blocks": 1} | SETTINGS[name]))
+
+
+def rule(lipschitz: float) -> StoppingRule:
+    return StoppingRule.proven(lipschitz, torch.float64)
 
 
 def loss_of(x: Tensor) -> Tensor:
@@ -105,7 +110,7 @@ def test_samples_with_cotangents_of_zero_and_infinity_stay_apart() -> None:
     j = 0.4 * noise(3, 5, 5) / 5
     c = noise(3, 5)
     c[0], c[2, 1] = 0, torch.inf
-    u = solve_adjoint(lambda v: (v.unsqueeze(1) @ j[: len(v)]).squeeze(1), c, 0.9)
+    u = solve_adjoint(lambda v: (v.unsqueeze(1) @ j[: len(v)]).squeeze(1), c, rule(0.9))
     assert torch.equal(u[0], torch.zeros(5, dtype=u.dtype))
     torch.testing.assert_close(u[1], torch.linalg.solve(torch.eye(5, dtype=u.dtype) + j[1].T, c[1]))
     assert u[2].isnan().all()
@@ -114,13 +119,13 @@ def test_samples_with_cotangents_of_zero_and_infinity_stay_apart() -> None:
 def test_each_sample_is_solved_with_its_own_map() -> None:
     j = torch.linspace(0.0, 0.9, 9, dtype=torch.float64)
     c = noise(9, 3)
-    u = solve_adjoint(lambda v: j[: len(v), None] * v, c, 0.91)
+    u = solve_adjoint(lambda v: j[: len(v), None] * v, c, rule(0.91))
     torch.testing.assert_close(u, c / (1 + j[:, None]), rtol=1e-11, atol=1e-12)
 
 
 def test_a_wrong_bound_is_refused_in_the_gradient_too() -> None:
     with pytest.raises(ConvergenceError, match="gradient of an inverse: cannot invert: 2 of 2 samples refute"):
-        solve_adjoint(lambda v: -3 * v, noise(2, 4), 0.5)
+        solve_adjoint(lambda v: -3 * v, noise(2, 4), rule(0.5))
 
 
 def test_samples_may_train_the_flow() -> None:

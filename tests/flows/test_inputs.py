@@ -112,7 +112,7 @@ def test_layers_alone_refuse_a_bad_first_batch_and_go_on(value: float) -> None:
 def test_a_failure_midway_leaves_every_layer_with_all_of_its_start_or_none() -> None:
     flow = make_flow(SHAPE, (2,)).train()
     started = [part for part in flow.modules() if isinstance(part, ActNorm)]
-    block = list(flow.residual_blocks().values())[1]
+    block = list(flow.contractive_blocks().values())[1]
     hook = block.register_forward_pre_hook(lambda *_: pytest.fail("out of memory"))
     with pytest.raises(pytest.fail.Exception):
         flow.log_prob(images())

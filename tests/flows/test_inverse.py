@@ -9,7 +9,7 @@ from acf.flows.residual import ResidualBlock
 from acf.lipschitz.normalised import Normalised
 from acf.registry import ATTENTIONS
 from tests.building_blocks.bijections import FLOWS, make_flow, make_moved_flow
-from tests.building_blocks.residual_blocks import make_residual_block
+from tests.building_blocks.blocks import make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 
@@ -69,7 +69,7 @@ def test_invert_reports_the_bound_and_the_evaluations_of_each_block(name):
     case = FLOWS[name]
     made, z = case.build(), case.outputs(3)
     found = made.invert(z)
-    blocks = made.residual_blocks()
+    blocks = made.contractive_blocks()
     assert list(found.bounds) == list(found.evaluations) == list(blocks)
     for key in blocks:
         assert found.bounds[key].shape == found.evaluations[key].shape == (3,)
@@ -82,7 +82,7 @@ def test_reported_evaluations_are_those_of_each_block():
     made = make_moved_flow((1, 4, 4), blocks=(2, 1), squeeze_first=True)
     z = torch.randn(4, 16, dtype=torch.float64)
     counts: dict[str, int] = {}
-    for name, part in made.residual_blocks().items():
+    for name, part in made.contractive_blocks().items():
 
         def count(_module: object, inputs: tuple[torch.Tensor], _output: object, name: str = name) -> None:
             counts[name] = counts.get(name, 0) + len(inputs[0])
@@ -96,11 +96,11 @@ def test_reported_bounds_are_those_of_each_block():
     # Through actnorm's inverse an error passes unseen, so each block is compared for the input it was given.
     made = make_moved_flow((1, 4, 4), blocks=(2, 1)).float()
     inputs: dict[str, torch.Tensor] = {}
-    for name, part in made.residual_blocks().items():
+    for name, part in made.contractive_blocks().items():
         solve = part.solve
         part.solve = lambda y, solve=solve, name=name: solve(inputs.setdefault(name, y))  # type: ignore[method-assign]
     found = made.invert(torch.randn(4, 16))
-    for name, part in made.residual_blocks().items():
+    for name, part in made.contractive_blocks().items():
         again = invert(part.branch, inputs[name], part.cached_lipschitz_bound())
         assert torch.equal(found.bounds[name], again.bound)
         assert torch.equal(found.evaluations[name], again.evaluations)
@@ -111,10 +111,10 @@ def test_an_error_names_the_block():
     made = make_flow((1, 4, 4), blocks=(2, 1)).double().eval()
     z = torch.zeros(2, 16, dtype=torch.float64)
     z[1, 3] = torch.nan
-    last = list(made.residual_blocks())[-1]
+    last = list(made.contractive_blocks())[-1]
     with pytest.raises(ConvergenceError, match=f"block {last}: cannot invert: 1 of 2 samples"):
         made.invert(z)
-    middle = made.residual_blocks()["scale 1, block 2"]
+    middle = made.contractive_blocks()["scale 1, block 2"]
     middle.branch.register_forward_hook(lambda _module, inputs, _output: 3 * inputs[0])
     with pytest.raises(ConvergenceError, match="block scale 1, block 2: cannot invert: 2 of 2 samples refute"):
         made.inverse(torch.randn(2, 16, dtype=torch.float64))

@@ -17,8 +17,8 @@ from acf.flows.logdet import (
 from acf.flows.residual import ResidualBlock
 from acf.registry import ATTENTIONS
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
+from tests.building_blocks.blocks import BLOCK_KINDS, block_with_one_signed_jacobian, make_residual_block
 from tests.building_blocks.jacobians import jacobian
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, block_with_one_signed_jacobian, make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import align_maps
 

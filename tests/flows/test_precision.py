@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import acf
 from acf.flows.actnorm import ActNorm
 from tests.building_blocks.bijections import BIJECTIONS, make_flow
+from tests.building_blocks.blocks import BLOCK_KINDS
 from tests.building_blocks.layers import LAYERS
-from tests.building_blocks.residual_blocks import BLOCK_KINDS
 from tests.building_blocks.settings import with_attention
 
 SHAPE = (1, 4, 4)
@@ -131,7 +131,7 @@ def test_inputs_of_another_type_are_refused_in_words(dtype: torch.dtype) -> None
         (acf.lipschitz.NormalisedConv2d(1, 2, 3, (4, 4)), X),
         (acf.lipschitz.SinkhornSelfAttention(2), torch.zeros(1, 2, 2, 2)),
         (ActNorm(SHAPE), X),
-        (next(iter(flow.residual_blocks().values())), X),
+        (next(iter(flow.contractive_blocks().values())), X),
     ]
     for module, x in modules:
         with pytest.raises(ValueError, match=f"computes in float32( or float64)? but was given {name}"):

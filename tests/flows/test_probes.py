@@ -11,7 +11,7 @@ from torch import Tensor
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, value_and_neumann
 from acf.flows.probes import colours, patterns
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, block_with_one_signed_jacobian
+from tests.building_blocks.blocks import BLOCK_KINDS, block_with_one_signed_jacobian
 
 SHAPES = [(1, 8, 8), (4, 4, 4), (16, 3, 5), (3, 4, 4), (6, 2, 3), (1, 1, 7), (1, 1, 1), (12,), (2, 3)]
 DRAWS = 10_000

@@ -11,8 +11,8 @@ from torch import Tensor
 from acf.flows.logdet import RouletteEstimator, WeightedProbe, surrogate, value_and_neumann, value_and_series
 from acf.flows.residual import ResidualBlock
 from acf.settings.config import EvaluationLogDetConfig, TrainingLogDetConfig
+from tests.building_blocks.blocks import BLOCK_KINDS, block_with_one_signed_jacobian, make_residual_block
 from tests.building_blocks.jacobians import jacobian
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, block_with_one_signed_jacobian, make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import bring_norms_to_limits
 

@@ -40,7 +40,7 @@ def block_inputs(made: acf.Flow, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     hooks = [
         block.branch.register_forward_pre_hook(lambda _branch, inputs, name=name: seen.update({name: inputs[0]}))
-        for name, block in made.residual_blocks().items()
+        for name, block in made.contractive_blocks().items()
     ]
     made.transform(x)
     for hook in hooks:
@@ -52,10 +52,10 @@ def check_blocks(made: acf.Flow, x: Tensor) -> None:
     """Each block, in the flow's type: |x - x*| is at most the bound, x* from a far tighter solve in float64."""
     dtype = x.dtype
     with torch.no_grad():
-        values = {name: made.residual_blocks()[name].transform(part) for name, part in block_inputs(made, x).items()}
-    found = {name: block.solve(values[name]) for name, block in made.residual_blocks().items()}
+        values = {name: made.contractive_blocks()[name].transform(part) for name, part in block_inputs(made, x).items()}
+    found = {name: block.solve(values[name]) for name, block in made.contractive_blocks().items()}
     made.double()
-    for name, block in made.residual_blocks().items():
+    for name, block in made.contractive_blocks().items():
         truth = block.solve(values[name].double(), tolerance=1e-15)
         error = (found[name].x - truth.x).flatten(1).norm(dim=1)
         assert bool((error <= found[name].bound + truth.bound).all()), name
@@ -87,7 +87,7 @@ def test_acceleration_saves_evaluations_in_a_trained_flow(trained, digits_flow, 
     made = digits_flow.to(dtype)
     total = torch.zeros(2)
     for name, part in block_inputs(made, x).items():
-        block = made.residual_blocks()[name]
+        block = made.contractive_blocks()[name]
         with torch.no_grad():
             y = block.transform(part)
         fast, plain = (invert(block.branch, y, block.cached_lipschitz_bound(), memory=m).evaluations for m in (8, 0))

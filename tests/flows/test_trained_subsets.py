@@ -14,7 +14,7 @@ from acf.flows.residual import ResidualBlock
 from acf.registry import ATTENTIONS
 from acf.settings.config import TrainingLogDetConfig
 from tests.building_blocks.bijections import make_moved_flow
-from tests.building_blocks.residual_blocks import BLOCK_KINDS, make_residual_block
+from tests.building_blocks.blocks import BLOCK_KINDS, make_residual_block
 from tests.building_blocks.settings import with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, move_all_parameters
 
@@ -112,7 +112,7 @@ def frozen_sets(flow: Flow) -> dict[str, tuple[set[str], bool]]:
     blocks = [
         {f"{key}.{own}" for own, _ in block.named_parameters()}
         for key, block in flow.named_modules()
-        if block in flow.residual_blocks().values()
+        if block in flow.contractive_blocks().values()
     ]
     return {
         "x alone": (set(), True),

@@ -12,7 +12,7 @@ from acf.errors import ConfigError
 from acf.flows.exact import differentiable_value_and_exact_log_det, value_and_exact_log_det
 from acf.flows.logdet import exact_log_det
 from tests.building_blocks.bijections import make_flow, make_moved_flow
-from tests.building_blocks.residual_blocks import make_residual_block
+from tests.building_blocks.blocks import make_residual_block
 from tests.building_blocks.settings import with_attention
 
 EXACT = {"training_log_det": {"estimator": "exact"}, "evaluation_log_det": {"estimator": "exact"}}
@@ -68,7 +68,7 @@ def test_the_exact_density_integrates_to_one() -> None:
     assert math.isclose(float(density.sum()) * (24 / 400) ** 2, 1, abs_tol=1e-3)
 
 
-@pytest.mark.parametrize("branch", ["conv", "dense", "fc"])
+@pytest.mark.parametrize("branch", ["conv", "dense", "potential", "fc"])
 @pytest.mark.parametrize("shape", [(4, 1, 1), (2, 1, 2)])
 def test_the_exact_gradient_is_that_of_autograd(branch: str, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
@@ -77,13 +77,13 @@ def test_the_exact_gradient_is_that_of_autograd(branch: str, shape: tuple[int, i
     of_y, of_value = torch.randn_like(x), torch.randn(5, dtype=torch.float64)
     sources = [x, *block.branch.parameters()]
 
-    y, value = differentiable_value_and_exact_log_det(block.branch, x)
+    y, value = differentiable_value_and_exact_log_det(block.branch, block.log_det_form, x)
     ours = torch.autograd.grad([y, value], sources, [of_y, of_value], materialize_grads=True)
-    reference = x + block.branch(x), exact_log_det(block.branch, x)
+    reference = block.branch(x), exact_log_det(block.branch, x)
     theirs = torch.autograd.grad(reference, sources, [of_y, of_value], materialize_grads=True)
 
     assert torch.allclose(value, reference[1], atol=1e-12)
-    assert torch.allclose(value_and_exact_log_det(block.branch, x)[1], value, atol=1e-12)
+    assert torch.allclose(value_and_exact_log_det(block.branch, block.log_det_form, x)[1], value, atol=1e-12)
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine, other, atol=1e-10), mine - other
 

@@ -47,8 +47,8 @@ WORDS = (
     *("yes", "no", "on", "off", "true", "false", "True", "null", "~", "", "=", "<<", "2020-01-01", "2020-13-45"),
     *("'4'", '"4"', "'yes'", '"\\ud800"', '"\\0"', '"\\x1b[1m"', '"a\\nb"', "é", "日本", '"\\u2028"', "a/b", "../.."),
     *("'..'", "''", "a b", "'$(touch x)'", "'{{ 1 }}'", "'${item}'", "-x", "--help", "l2-0.5", "x" * 101, "y" * 3000),
-    *("none", *ATTENTIONS, *JOINS, "block", "conv", "dense", "lipswish", "elu", "clipswish", "poisson", "geometric"),
-    *("cosine", "gaussian", "digits", "mnist", "celebahq256", "resflow", "acf-l2", "svhn"),
+    *("none", *ATTENTIONS, *JOINS, "block", "conv", "dense", "potential", "lipswish", "elu", "clipswish", "cpila"),
+    *("poisson", "geometric", "cosine", "gaussian", "digits", "mnist", "celebahq256", "resflow", "acf-l2", "svhn"),
 )
 STRUCTURES = (
     *("{}", "[]", "[1]", "[1, 1, 1]", "[3, 1, 3]", "[0.9, 0.99]", "[true]", "[[1]]", "[null]", "{1: 2}", "{a: b}"),

@@ -49,7 +49,9 @@ def finish(root: Path, digits: Path) -> Path:
     path.write_text(yaml.safe_dump(study, sort_keys=False))
     (root / "workflow").mkdir()
     (root / "workflow" / "dvc.yaml.j2").write_bytes((PROJECT / "workflow" / "dvc.yaml.j2").read_bytes())
-    (root / "README.md").write_text("# Study\n\n<!-- results:digits -->\n<!-- /results -->\n")
+    (root / "README.md").write_text(
+        "# Study\n\n<!-- results:digits -->\n<!-- /results -->\n<!-- findings:attention -->\n<!-- /findings -->\n"
+    )
     (root / HASHES).write_text(json.dumps({"mnist": {"images.gz": "0" * 64}, "svhn": {"train.mat": "1" * 64}}))
     for stage in (train, evaluate, sample):
         stage(*RUN, "cpu", root)
@@ -121,6 +123,8 @@ STORED = {
     "samples": StoredFile(f"{SAMPLES}/samples.png", _report),
     "sampled": StoredFile(f"{SAMPLES}/samples.json", _report, json_damage),
     "table": StoredFile("reports/digits/table.csv", lambda root: (index(root), check_readme(root))),
+    "findings": StoredFile("reports/digits/findings.json", check_readme, json_damage),
+    "curves": StoredFile("curves/digits.csv", check_readme),
     "readme": StoredFile("README.md", check_readme),
     "graph": StoredFile("dvc.yaml", check_graph),
     "template": StoredFile("workflow/dvc.yaml.j2", check_graph),

@@ -61,7 +61,7 @@ def dot_head(layer: nn.Module, head: int, q: Rows, k: Rows, v: Rows) -> Rows:
 
 
 def sharpness(layer: nn.Module, head: int) -> tuple[float, float]:
-    return 2 / (1 + math.exp(-layer.sharpness[head].item())), math.exp(layer.log_radius[head].item())
+    return layer.max_sharpness / (1 + math.exp(-layer.sharpness[head].item())), math.exp(layer.log_radius[head].item())
 
 
 def clip_head(layer: nn.Module, head: int, q: Rows, k: Rows, v: Rows) -> Rows:
@@ -71,10 +71,22 @@ def clip_head(layer: nn.Module, head: int, q: Rows, k: Rows, v: Rows) -> Rows:
     return mixed(weights, clipped(v, w)) / clipped_constant(t, t * w / radius)
 
 
+def bias(layer: nn.Module, head: int, query: int, key: int) -> float:
+    """What is added to a logit for the displacement between two positions, which are counted row by row."""
+    if layer.position is None:
+        return 0.0
+    height, width = layer.size
+    (top, left), (y, x) = divmod(query, width), divmod(key, width)
+    return 3 * math.tanh(layer.position[head, height - 1 + y - top, width - 1 + x - left].item() / 3)
+
+
 def sinkhorn_head(layer: nn.Module, head: int, q: Rows, k: Rows, v: Rows) -> Rows:
     t, radius = sharpness(layer, head)
     q, k = clipped(q, radius), clipped(k, radius)
-    kernel = np.array([[math.exp(t * float(a @ b) / radius**2) for b in k] for a in q])
+    logits = [
+        [t * float(a @ b) / radius**2 + bias(layer, head, i, j) for j, b in enumerate(k)] for i, a in enumerate(q)
+    ]
+    kernel = np.exp(np.array(logits))
     return mixed(alternated(kernel), clipped(v, radius / (math.sqrt(2) * t)))
 
 

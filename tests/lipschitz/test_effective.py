@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acf.lipschitz import Branch, ChannelSplit, Concatenation, ConvexShare, LipSwish, NormalisedLinear
-from acf.lipschitz.activations import Swish
+from acf.lipschitz.activations import ScaledActivation
 from acf.lipschitz.attention.kernel import KernelSelfAttention
 from acf.lipschitz.effective import effective_tensors
 from acf.lipschitz.layer import LipschitzLayer, Tensors, flatten
 from acf.lipschitz.normalised import Normalised, renormalise
+from acf.lipschitz.potential_layer import PotentialLayer
 from tests.building_blocks.bijections import make_flow
 from tests.building_blocks.layers import LAYERS, Times
 from tests.building_blocks.settings import with_attention
@@ -30,9 +31,12 @@ def by_definition(layer: LipschitzLayer) -> Any:
             estimate = (layer.left * layer.value(layer.right, (layer.weight,))).sum()
             weight = layer.weight / (layer.slack * estimate / layer.coefficient).clamp_min(1.0)
             return (weight,) if layer.bias is None else (weight, layer.bias)
-        case Swish():
+        case ScaledActivation():
             scale = F.softplus(layer.beta).clamp(1e-6, 1e6)
             return scale, 1 / (layer.divisor * scale)
+        case PotentialLayer():
+            scale = F.softplus(layer.beta).clamp(1e-2, 1e4)
+            return tuple(scale * tensor for tensor in by_definition(layer.linear)), 2 / scale.square()
         case ConvexShare():
             return torch.sigmoid(layer.gamma), by_definition(layer.inner)
         case Concatenation():
@@ -50,7 +54,7 @@ def of_branch(branch: Branch) -> Tensors:
     layers = [*branch.layers(), None]
     tensors = [by_definition(layer) for layer in layers[:-1]]
     for here, layer in enumerate(layers):
-        if isinstance(layer, Swish):
+        if isinstance(layer, ScaledActivation):
             inner, outer = tensors[here]
             if here > 0 and isinstance(layers[here - 1], Normalised):
                 tensors[here - 1], inner = tuple(inner * tensor for tensor in tensors[here - 1]), ()
@@ -170,7 +174,7 @@ def operations(blocks: int, **settings: Any) -> tuple[int, int]:
     """
     with torch.device("meta"):
         flow = make_flow((1, 8, 8), (blocks,) * 3, fc_blocks=blocks, **settings)
-    branches = [block.branch for block in flow.residual_blocks().values()]
+    branches = [block.branch for block in flow.contractive_blocks().values()]
     parameters = [parameter for branch in branches for parameter in branch.parameters()]
     making, renormalising = Operations(), Operations()
     with making:

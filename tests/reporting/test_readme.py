@@ -1,17 +1,20 @@
-"""README's tables are generated from the reports and do not go stale."""
+"""What README and docs/results.md say of results is generated from the reports and does not go stale."""
 
 import errno
+import io
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from acf.errors import AcfError, UnwritableError
-from acf.reporting.comparison import parse_comparison
-from acf.stages.readme import check_readme, readme_table, tables, write_readme
+from acf.reporting.findings.topics import TOPICS
+from acf.stages.readme import SECTION, check_readme, write_readme
 from acf.stages.report import report
 from tests.reporting.conftest import make_project
+from tests.undrawn import leave_out_figures
 
 ROOT = Path(__file__).parents[2]
 MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText after.\n"
@@ -20,7 +23,9 @@ MARKED = "# Title\n\n<!-- results:digits -->\nold\n<!-- /results -->\n\nText aft
 @pytest.fixture(scope="module")
 def once_reported(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("reported"), [0])
-    report("digits", project)
+    with pytest.MonkeyPatch.context() as patched:
+        leave_out_figures(patched)
+        report("digits", project)
     return project
 
 
@@ -118,18 +123,98 @@ def test_a_readme_that_cannot_be_read_or_written_is_named(reported, monkeypatch)
         write_readme(reported)
 
 
-def test_the_committed_readme_shows_the_committed_results():
+@pytest.fixture
+def with_findings(reported):
+    """Also a page on all experiments, with every topic."""
+    (reported / "docs").mkdir()
+    marked = "".join(f"## {topic}\n\n<!-- findings:{topic} -->\nold\n<!-- /findings -->\n\n" for topic in TOPICS)
+    (reported / "docs/results.md").write_text(f"# Findings\n\n{marked}Text after.\n")
+    return reported
+
+
+def topics_of(project):
+    return {found["name"]: found["text"] for found in SECTION.finditer((project / "docs/results.md").read_text())}
+
+
+def test_the_page_on_all_experiments_is_written_beside_the_readme(with_findings):
+    write_readme(with_findings)
+    said = topics_of(with_findings)
+    assert list(said) == list(TOPICS)
+    assert all("old" not in text for text in said.values())
+    assert (with_findings / "docs/results.md").read_text().endswith("<!-- /findings -->\n\nText after.\n")
+    assert "| `digits` | acf-l2 | resflow | 0.1100 ± 0.0032 | 0.1027 to 0.1173 | lower |" in said["bits-per-dim"]
+    assert "| `digits` | digits | 3 of 3 | 800 | 297 | 4 | cpu, Imaginary" in said["experiments"]
+    assert "all 3 trained flows" in said["certificates"]
+    check_readme(with_findings)
+
+
+def test_an_experiment_without_results_is_not_available(with_findings):
+    write_readme(with_findings)
+    row = next(line for line in topics_of(with_findings)["experiments"].splitlines() if "fashion" in line)
+    assert "| 0 of 3 |" in row
+    assert "| not available | none: `dvc repro report@fashion-mnist` |" in row
+    shutil.rmtree(with_findings / "reports")
+    (with_findings / "README.md").write_text("<!-- findings:answers -->\n<!-- /findings -->\n")
+    write_readme(with_findings)
+    for topic, text in topics_of(with_findings).items():
+        assert "ot available" in text, topic
+
+
+def test_a_report_of_earlier_code_has_no_findings_and_the_page_says_what_makes_them(with_findings):
+    (with_findings / "reports/digits/findings.json").unlink()
+    write_readme(with_findings)
+    said = topics_of(with_findings)
+    command = "- `digits`, all variants: not available; run: `acf report --experiment digits`"
+    assert all(command in said[topic] for topic in ("noise", "interpolation", "samples"))
+    assert "acf-l2 | resflow | 0.1100" in said["bits-per-dim"]
+
+
+@pytest.mark.parametrize("file", ["reports/digits/findings.json", "curves/digits.csv"])
+def test_a_stale_or_damaged_source_is_found(with_findings, file):
+    write_readme(with_findings)
+    path = with_findings / file
+    whole = path.read_text()
+    path.write_text(
+        whole.replace('"gain": ', '"gain": 1')
+        if path.suffix == ".json"
+        else whole.replace("digits,acf-l2", "mnist,acf-l2")
+    )
+    before = (with_findings / "docs/results.md").read_text()
+    for function in (write_readme, check_readme):
+        with pytest.raises(AcfError, match=rf"{path.name}.*run: acf report --experiment digits"):
+            function(with_findings)
+    assert (with_findings / "docs/results.md").read_text() == before
+
+
+def test_a_stale_topic_and_an_unknown_one_are_named(with_findings):
+    write_readme(with_findings)
+    path = with_findings / "docs/results.md"
+    text = path.read_text()
+    path.write_text(text.replace("0.1100", "0.2100"))
+    with pytest.raises(
+        AcfError, match=r"results\.md: the results of answers, bits-per-dim, matched-seconds are not those"
+    ):
+        check_readme(with_findings)
+    path.write_text(text.replace("findings:noise -->", "findings:noises -->"))
+    with pytest.raises(AcfError, match=r"results\.md: no topic 'noises' of findings; there are: answers, "):
+        write_readme(with_findings)
+
+
+def test_the_committed_pages_show_the_committed_results(tmp_path):
     """Against HEAD, not the working tree: a rerun that rewrites reports/ must not make the tests fail."""
-    shown = tables(_committed("README.md"))
-    assert shown, "README.md has no results table; see acf.stages.readme for the markers"
-    for experiment, table in shown.items():
-        place = f"reports/{experiment}/table.csv"
-        csv = parse_comparison(_committed(place), place, experiment)
-        assert table == readme_table(csv), f"README's results of {experiment} are stale; run: acf readme"
+    pages = ["README.md", "docs/results.md"]
+    sources = ["params.yaml", "curves", "reports/*/table.csv", "reports/*/findings.json"]
+    listed = _git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
+    wanted = [path for path in listed if any(Path(path).match(each) or path.startswith("curves/") for each in sources)]
+    archive = _git("archive", "--format=tar", "HEAD", *pages, *wanted)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(tmp_path, filter="data")
+    assert all(SECTION.search((tmp_path / page).read_text()) for page in pages), "a page has no generated part"
+    check_readme(tmp_path)
 
 
-def _committed(path: str) -> str:
-    done = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True)
+def _git(*arguments: str) -> bytes:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
     if done.returncode:
-        pytest.fail(f"{path} is not in the last commit: {done.stderr.strip()}")
+        pytest.fail(f"git {arguments[0]}: {done.stderr.decode().strip()}")
     return done.stdout

@@ -168,8 +168,8 @@ def test_the_verdict_names_a_baseline_that_is_better_than_the_gaussian(project):
 def test_the_verdict_compares_attention_with_its_base(project):
     change(project, "acf-dot", bits_per_dim=2.035)
     text = " ".join(sentences(project))
-    assert "acf-l2 is better than resflow by 0.1100 ± 0.0032 bits/dim (gain 0.10" in text
-    assert "acf-dot does not differ from resflow beyond the error, 0.0050 ± 0.0035 bits/dim lower (gain −0.00" in text
+    assert "acf-l2 is better than resflow by 0.1100 ± 0.0032 bits/dim (95 % interval of the gain 0.10" in text
+    assert "acf-dot does not differ from resflow beyond the error, 0.0050 ± 0.0035 bits/dim lower (95 % " in text
     change(project, "acf-dot", bits_per_dim=2.2)
     assert "acf-dot is worse than resflow by 0.1600 ± 0.0035 bits/dim" in " ".join(sentences(project))
 
@@ -178,9 +178,9 @@ def test_the_first_sentence_says_what_is_better_by_how_much_how_surely_and_at_wh
     change(project, "acf-l2", train_seconds=2 * 93.4, parameters=84700 * 11 // 10)
     first = sentences(project)[0]
     assert first.startswith(
-        "acf-l2 is better than resflow by 0.1100 ± 0.0032 bits/dim (gain 0.1027 to 0.1173 with 95 %"
+        "acf-l2 is better than resflow by 0.1100 ± 0.0032 bits/dim (95 % interval of the gain 0.1027 to 0.1173"
     )
-    assert "for 2 comparisons at once, over 297 test images only, one training each)" in first
+    assert "one of 2 that hold at once, over 297 test images only, one training each)" in first
     assert (
         "at 2.00 times its training seconds and with 10.0% more parameters; also better than its base: acf-dot."
         in first
@@ -195,7 +195,7 @@ def test_the_first_sentence_says_that_none_is_better(project):
     first, *others = sentences(project)
     assert first.startswith(
         "None of 2 variants is better than its base: acf-dot comes closest, it does not differ from resflow beyond the "
-        "error, 0.0030 ± 0.0035 bits/dim lower (gain −0.00"
+        "error, 0.0030 ± 0.0035 bits/dim lower (95 % interval of the gain −0.00"
     )
     assert any(sentence.startswith("acf-l2 is worse than resflow by 0.0600 ± 0.0032") for sentence in others)
 

@@ -23,6 +23,8 @@ STUDY = Params(Path(__file__).parents[2] / "params.yaml")
         ({"blocks": [1, 1], "idim": 2, "factor_out": True}, 8 * 8 * 2),
         ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2}}, 64 * 2 * 64),
         ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2, "max_tokens": 32}}, 8 * 8 * 10),
+        ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2, "window": 4}}, 64 * 2 * 16),
+        ({"blocks": [1], "idim": 10, "attention": {"kind": "l2", "heads": 2, "window": 16}}, 64 * 2 * 64),
         ({"blocks": [1], "branch": "dense", "dense": {"depth": 2, "growth": 5}}, 8 * 8 * 11),
     ],
 )
@@ -36,7 +38,7 @@ def test_largest_map_is_that_of_the_flow() -> None:
     config = {"shape": (1, 8, 8), "blocks": [1, 1], "idim": 12, "squeeze_first": True, "fc_blocks": 0}
     flow = acf.build(config).eval()
     sizes: list[int] = []
-    for block in flow.residual_blocks().values():
+    for block in flow.contractive_blocks().values():
         for layer in block.branch.layers():
             layer.register_forward_hook(lambda _module, _inputs, output: sizes.append(output[0].numel()))
     with torch.no_grad():

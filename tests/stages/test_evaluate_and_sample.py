@@ -63,6 +63,7 @@ def test_metrics_hold_what_the_contract_names(trained: Path) -> None:
     assert metrics["draws"] == 2
     assert metrics["certificate"]["worst"] < 1
     assert 0 < metrics["reconstruction_error"] < 1e-4
+    assert metrics["forward_error"] == 0
     assert sum(metrics["parts"].values()) == pytest.approx(metrics["bits_per_dim"], abs=1e-9)
     flow = acf.load(trained / "models/digits/acf-l2/seed0")
     assert metrics["parameters"] == sum(p.numel() for p in flow.parameters())
@@ -127,7 +128,7 @@ def test_evaluation_refuses_a_model_that_is_not_contractive(trained: Path) -> No
     flow = acf.load(trained / "models/digits/acf-l2/seed0")
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     assert evaluate_flow(flow, images, EvaluationConfig(batch_size=2)).metrics["certificate"]["worst"] < 1
-    branch = flow.residual_blocks()["scale 1, block 1"].branch
+    branch = flow.contractive_blocks()["scale 1, block 1"].branch
     for layer in branch:
         if isinstance(layer, NormalisedConv2d):
             layer.weight.data.mul_(100)  # far above its coefficient, so that normalisation acts

@@ -36,7 +36,7 @@ def test_the_flow_of_the_best_validation_is_kept(tmp_path: Path, validations: li
     assert same(parameters, {key: validations[1][key] for key in parameters})
     assert not same(parameters, {key: validations[3][key] for key in parameters})
     assert not flow.training
-    assert certificate.worst == certify_blocks(flow.residual_blocks()).worst < 1
+    assert certificate.worst == certify_blocks(flow.contractive_blocks()).worst < 1
     assert [row["validation_bits_per_dim"] for row in run.history.rows if row["validation_bits_per_dim"]] == [
         *VALUES.values()
     ]

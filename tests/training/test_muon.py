@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import acf
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.normalised import Normalised
 from acf.lipschitz.normalised_conv import NormalisedConv2d
 from acf.lipschitz.normalised_linear import NormalisedLinear
@@ -167,3 +168,29 @@ def test_every_parameter_has_one_optimiser_and_rates_keep_their_ratio() -> None:
     assert not groups[0] & groups[1]
     set_learning_rate(optimiser, 0.01)
     assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.025, 0.01])
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_attention_may_have_a_learning_rate_of_its_own(optimiser: str) -> None:
+    attention = {"kind": "sinkhorn", "position": "relative", "join": "convex"}
+    flow = acf.build({"shape": (1, 4, 4), "levels": 17, "blocks": [2], "idim": 8, "attention": attention})
+    settings = {"optimiser": optimiser, "learning_rate": 0.02, "muon": {"learning_rate": 0.05}, "attention_rate": 3.0}
+    made = build_optimiser(flow, TrainingConfig.model_validate(settings))
+    set_learning_rate(made, 0.01)
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    assert rates.keys() == {id(p) for p in flow.parameters()}
+    within = [m for m in flow.modules() if isinstance(m, SelfAttention)]
+    attending = {id(p): p for layer in within for p in layer.parameters()}
+    assert len(within) == 2
+    moved = {id(layer.weight) for layer in normalised(flow)} if optimiser == "muon" else set()
+    for name, p in flow.named_parameters():
+        expected = (0.025 if id(p) in moved else 0.01) * (3.0 if id(p) in attending else 1.0)
+        assert rates[id(p)] == pytest.approx(expected), name
+    for p in flow.parameters():
+        p.grad = torch.ones_like(p)
+    made.step()
+    state = made.state_dict()
+    again = build_optimiser(flow, TrainingConfig.model_validate(settings))
+    again.load_state_dict(state)
+    set_learning_rate(again, 0.01)
+    assert {id(p): group["lr"] for group in again.param_groups for p in group["params"]} == rates

@@ -42,7 +42,7 @@ READS_OF_THE_INVERSE = {
     # The iteration ends when each sample has converged, and samples that have are left out.
     "flows.fixed_point._Iteration.evaluate": True,
     "flows.fixed_point._Iteration._advance": True,
-    "flows.fixed_point._Iteration.solution": True,
+    "flows.fixed_point._Iteration.result": True,
 }
 
 
@@ -89,7 +89,7 @@ def test_evaluation_reads_nothing_on_the_host(name: str, tmp_path: Path) -> None
 def test_a_step_of_the_inverse_waits_for_convergence_alone(name: str, tmp_path: Path) -> None:
     flow = benchmark.trainer(MODELS[name], tmp_path).flow.eval()
     with benchmark.Operations(told_by(READS_OF_THE_INVERSE)) as found:
-        for block in flow.residual_blocks().values():
+        for block in flow.contractive_blocks().values():
             y = torch.zeros(3, *block.shape, device="meta")
             assert invert(block.branch, y, 0.9, max_evaluations=1).x.shape == y.shape
     assert not found.meetings

@@ -30,7 +30,9 @@ PAIRS = f"samples/{RUN}/pairs.png"
 ROW_FILES = [f"samples/{RUN}/rows.csv", f"samples/{RUN}/rows.json"]
 METRICS_FILES = [f"results/{RUN}/metrics.json", f"analyses/{RUN}/images.csv"]
 BASELINE_FILES = ["results/{experiment}/baselines.json", "analyses/{experiment}/baselines.csv"]
-REPORT_FILES = [f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md", "table.tex")]
+REPORT_FILES = [
+    f"reports/{{experiment}}/{name}" for name in ("index.html", "table.csv", "table.md", "table.tex", "findings.json")
+]
 TABLE = "reports/{experiment}/table.csv"
 FIGURES = "reports/{experiment}/figures"
 FOR_DVC = ["summaries/{experiment}.json", "curves/{experiment}.csv"]

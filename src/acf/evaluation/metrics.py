@@ -1,5 +1,6 @@
 """The measurements that make up metrics.json: certificate, likelihood, reconstruction error and labels."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from acf.evaluation.likelihood import dequantised, measure
 from acf.evaluation.reconstruction import largest_reconstruction_error
 from acf.flows.classifying import ClassifyingFlow
 from acf.flows.flow import Flow, certify
+from acf.flows.forward_error import log_prob_error
 from acf.settings.config import EvaluationConfig
 
 
@@ -25,6 +27,10 @@ class Evaluation(NamedTuple):
     per_image: dict[str, Tensor]
     """Bits/dim and its parts of each image, in the order of the images (`Likelihood.per_image`); of a flow with heads
     also what `acf.evaluation.calibration.classification` returns of each."""
+
+
+FORWARD_ERROR_IMAGES = 16
+"""The first images, of which the largest error of the forward map is reported."""
 
 
 def evaluate_flow(
@@ -63,6 +69,7 @@ def evaluate_flow(
         "certificate": certificate.as_dict(),
         "reconstruction_error": largest_reconstruction_error(flow, batches),
         "reconstruction_images": len(images),
+        "forward_error": _largest_forward_error(flow, images, noise, config.seed),
         "test_images": len(images),
         "draws": config.draws,
         "estimator": config.log_det.model_dump(mode="json"),
@@ -79,3 +86,12 @@ def evaluate_flow(
         )
     found, of_images = classification(said, torch.tensor(labels), config.seed)
     return Evaluation({**metrics, "classification": found}, {**likelihood.per_image(), **of_images})
+
+
+def _largest_forward_error(flow: Flow, images: Images | Vectors | Tensor, noise: torch.Generator, seed: int) -> float:
+    """The largest `log_prob_error` of some images, in bits/dim; 0 where no block solves an equation."""
+    noise.manual_seed(seed)
+    few = images[:FORWARD_ERROR_IMAGES]
+    (x,) = dequantised(few, flow.config.levels, noise, len(few), next(flow.parameters()).dtype)
+    error = log_prob_error(flow, x.to(next(flow.parameters()).device))
+    return float(error.max()) / (math.prod(flow.shape) * math.log(2))

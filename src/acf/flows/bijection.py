@@ -79,14 +79,14 @@ class Bijection(nn.Module, ABC):
         """Return (x, report): x with f(x) = y, and how each iterative inverse within was found.
 
         Raises:
-            NotContractiveError: a residual block has no proof of contraction.
-            UnsolvedBlockError: the iteration of a residual block did not converge; it carries that block.
+            NotContractiveError: a contractive block has no proof of contraction.
+            UnsolvedBlockError: the iteration of a contractive block did not converge; it carries that block.
         """
         return self.inverse(y, condition), Report()
 
 
 class PreparedBijection(Bijection):
-    """A bijection with residual blocks, which takes what was prepared for them together (`acf.flows.prepared`)."""
+    """A bijection with contractive blocks, which takes what was prepared for them together (`acf.flows.prepared`)."""
 
     @override
     def as_part(self, x: Tensor, prepared: Prepared | None) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ Pair = tuple[Tensor, Tensor]
 @torch.no_grad()
 def branch_gradient(
     branch: LipschitzLayer,
-    form: Tensors,
+    structure: Tensors,
     theta: Sequence[Tensor],
     needed: Sequence[bool],
     x: Tensor,
@@ -29,7 +29,7 @@ def branch_gradient(
 
     Args:
         branch: g.
-        form: a nested tuple of the form of `branch.effective_tensors()`.
+        structure: a nested tuple of the structure of `branch.effective_tensors()`.
         theta: its tensors in the order of `flatten`.
         needed: whether the gradient is needed, for x and each tensor of theta; where it is not, None is returned.
         x: (B, ...).
@@ -43,7 +43,7 @@ def branch_gradient(
     needs_x, *needs = needed
     if dtype != x.dtype or any(t.requires_grad != need for t, need in zip(theta, needs, strict=True)):
         theta = [t.detach().to(dtype).requires_grad_(need) for t, need in zip(theta, needs, strict=True)]
-    tensors = unflatten(form, iter(theta))
+    tensors = unflatten(structure, iter(theta))
     of_x: list[Tensor] = []
     sums: list[Tensor] = []
     for here in samples_at_a_time(branch, x, dtype):

@@ -11,23 +11,22 @@ from acf.flows.conditional import ConditionalAffine
 from acf.flows.flow import Flow
 from acf.flows.logit import Logit
 from acf.flows.multiscale import MultiScale
-from acf.flows.residual import ResidualBlock
 from acf.flows.squeeze import Squeeze
 from acf.flows.vectors import Vectors
 from acf.lipschitz.branch import Branch, Shape, attention_branch, fc_branch
-from acf.registry import BRANCHES, resolve
+from acf.registry import BLOCKS, BRANCHES, resolve
 from acf.settings.config import AttentionConfig, ModelConfig, model_config_from
 
 
 def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
     """Build the flow a configuration describes, with fresh weights from torch's global generator.
 
-    Images pass a logit, vectors become maps of one position. Then per scale: [squeeze,] ActNorm, (residual block,
+    Images pass a logit, vectors become maps of one position. Then per scale: [squeeze,] ActNorm, (contractive block,
     ActNorm) repeated; squeezes stand between scales, and before the first with `squeeze_first`; the last scale ends
-    with `fc_blocks` dense residual blocks. Attention sits in every `attention.every`-th convolutional block of a scale
-    with at most `attention.max_tokens` positions, or follows it as a block of its own. With a `condition`, affine maps
-    that depend on it stand before the first block and after each block. On vectors all kernels are 1, so that
-    convolutions are fully connected layers.
+    with `fc_blocks` fully connected blocks. Attention sits in every `attention.every`-th convolutional block of a scale
+    with at most `attention.max_tokens` positions, or in the last alone, or follows it as a block of its own. With a
+    `condition`, affine maps that depend on it stand before the first block and after each block. On vectors all kernels
+    are 1, so that convolutions are fully connected layers.
 
     Raises:
         ConfigError: unknown key, impossible value, maps too small for the number of squeezes, or attention nowhere.
@@ -55,7 +54,7 @@ def build(config: ModelConfig | Mapping[str, Any]) -> Flow:
         if config.factor_out and index < len(config.blocks) - 1:
             shape = _halved(shape)
     if config.attention.kind != "none" and not any(
-        _attends(config, shape, block)
+        _attends(config, shape, block, blocks)
         for shape, blocks in zip(shapes, config.blocks, strict=True)
         for block in range(blocks)
     ):
@@ -75,22 +74,24 @@ def _branches(config: ModelConfig, shape: Shape, blocks: int, first: bool) -> li
     plain = config.model_copy(update={"attention": AttentionConfig()})
     branches: list[Branch] = []
     for block in range(blocks):
-        attends = _attends(config, shape, block)
+        attends = _attends(config, shape, block, blocks)
         branches.append(make(config if attends else plain, shape, not first or block > 0))
         if attends and config.attention.join == "block":
             branches.append(attention_branch(config, shape))
     return branches
 
 
-def _attends(config: ModelConfig, shape: Shape, block: int) -> bool:
-    """Whether there is attention in block number `block` (from 0) of a scale with maps of this shape."""
+def _attends(config: ModelConfig, shape: Shape, block: int, blocks: int) -> bool:
+    """Whether there is attention in block number `block` (from 0) of `blocks` on a scale with maps of this shape."""
     _, height, width = shape
-    chosen = (block + 1) % config.attention.every == 0 and height * width <= config.attention.max_tokens
+    every = blocks if config.attention.once_per_scale else config.attention.every
+    chosen = (block + 1) % every == 0 and height * width <= config.attention.max_tokens
     return chosen and config.attention.kind != "none"
 
 
 def _block(config: ModelConfig, branch: Branch, shape: Shape, per_value: bool = False) -> list[Bijection]:
-    block = ResidualBlock(branch, shape, config.training_log_det, config.evaluation_log_det)
+    make = resolve(BLOCKS, config.block, "block")
+    block = make(branch, shape, config.training_log_det, config.evaluation_log_det)
     norms = [ActNorm(shape, per_value)] if config.actnorm else []
     return [block, *norms, *_conditional(config, shape)]
 

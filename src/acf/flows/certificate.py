@@ -1,4 +1,4 @@
-"""The proof of contraction of each residual block, computed from the stored weights."""
+"""The proof of contraction of each block, computed from the stored weights."""
 
 import math
 import warnings
@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 import torch
 
 from acf.errors import NotContractiveError
-from acf.flows.residual import ResidualBlock
+from acf.flows.contractive import ContractiveBlock
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 
-Blocks: TypeAlias = Mapping[str, ResidualBlock]
-"""Residual blocks by their names, as `Flow.residual_blocks` returns them."""
+Blocks: TypeAlias = Mapping[str, ContractiveBlock]
+"""Contractive blocks by their names, as `Flow.contractive_blocks` returns them."""
 
 # The bound that `tighten_blocks` aims at: the inverse converges, and its errors are at most 1 / (1 - 0.99) residuals.
 TARGET = 0.99
@@ -32,13 +32,13 @@ class BlockCertificate:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Certificates of all residual blocks, in the order of the flow."""
+    """Certificates of all contractive blocks, in the order of the flow."""
 
     blocks: tuple[BlockCertificate, ...]
 
     @property
     def worst(self) -> float:
-        """Largest of the bounds; 0 for a flow without residual blocks."""
+        """Largest of the bounds; 0 for a flow without such blocks."""
         return max((block.upper for block in self.blocks), default=0.0)
 
     @property
@@ -133,14 +133,14 @@ def tighten_blocks(blocks: Blocks, target: float = TARGET, max_factor: float = 1
     return certify_blocks(blocks)
 
 
-def _require_finite(name: str, block: ResidualBlock) -> None:
+def _require_finite(name: str, block: ContractiveBlock) -> None:
     for key, tensor in block.branch.state_dict().items():
         if not tensor.isfinite().all():
             raise NotContractiveError(f"block {name}: {key} has values that are not finite")
 
 
 def _tighten_block(
-    name: str, block: ResidualBlock, maps: dict[str, Normalised], target: float, max_factor: float
+    name: str, block: ContractiveBlock, maps: dict[str, Normalised], target: float, max_factor: float
 ) -> None:
     start = block.lipschitz_bound()
     if start <= target:
@@ -170,7 +170,7 @@ def _tighten_block(
         )
 
 
-def _worst_layer(block: ResidualBlock) -> str:
+def _worst_layer(block: ContractiveBlock) -> str:
     tokens = block.shape[1] * block.shape[2]
     bounds = {
         f"{key} ({type(layer).__name__})": layer.lipschitz_bound(tokens)
@@ -187,7 +187,7 @@ def _gap(layer: Normalised) -> float:
     return max(1.0, layer.stored_norm_bound() / max(estimate, torch.finfo(layer.weight.dtype).tiny))
 
 
-def _bound_at(share: float, block: ResidualBlock, maps: dict[str, Normalised], gaps: dict[str, float]) -> float:
+def _bound_at(share: float, block: ContractiveBlock, maps: dict[str, Normalised], gaps: dict[str, float]) -> float:
     for key, layer in maps.items():
         layer.slack.fill_(gaps[key] ** share)
     return block.lipschitz_bound()

@@ -19,7 +19,7 @@ LARGEST_LOG_SCALE = 2.0
 class ConditionFeatures(nn.Module):
     """c -> features (B, width): an embedding of labels, or a network of two layers for vectors.
 
-    They are not Lipschitz in c, and need not be, as no residual block sees them.
+    They are not Lipschitz in c, and need not be, as no contractive block sees them.
 
     Args:
         config: gives the kind of c, which must be given, and the width.

@@ -1,7 +1,7 @@
 """Sequences of CUDA kernels that are recorded once and started again by one call: CUDA graphs.
 
 Starting a kernel costs the host some microseconds, more than the kernel takes on small maps. The computation of a
-residual block always starts the same kernels for the same number of terms of its series, so these are recorded.
+contractive block always starts the same kernels for the same number of terms of its series, so these are recorded.
 """
 
 from collections.abc import Callable, Hashable, Sequence

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from typing_extensions import override
 
+from acf.errors import InputError
 from acf.flows.flow import Flow
+from acf.flows.monotone import MonotoneBlock
 from acf.lipschitz.precision import first_parameter
 
 
@@ -35,7 +37,15 @@ def exported_transform(flow: Flow) -> ExportedProgram:
 
     Args:
         flow: left as it is.
+
+    Raises:
+        InputError: it has monotone blocks, whose forward map iterates until a residual is small.
     """
+    if any(isinstance(m, MonotoneBlock) for m in flow.modules()):
+        raise InputError(
+            "a flow of monotone blocks cannot be exported, as its forward map iterates until a residual is small; "
+            "flows of residual blocks can (model.block: residual)"
+        )
     flow = copy.deepcopy(flow).eval()
     like, batch = cast(Tensor, first_parameter(flow)), 3
     arguments = [like.new_full((batch, *flow.shape), 0.5)]

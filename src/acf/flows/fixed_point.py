@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -28,6 +29,52 @@ class Solution:
 
     x: Tensor
     bound: Tensor
+    evaluations: Tensor
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """When a sample of an iteration for x + g(x) = y stops.
+
+    Attributes:
+        residual: largest |y - x - g(x)| asked for, relative to max(1, |y|).
+        rate: proven bound L of Lip(g), by which every plain step must shrink the residual; 1 where nothing is proven.
+    """
+
+    residual: float
+    rate: float = 1.0
+
+    @classmethod
+    def proven(cls, lipschitz: float, dtype: torch.dtype, tolerance: float | None = None) -> Self:
+        """Return the rule that makes errors at most `tolerance` max(1, |y|), by Lip(g) <= L < 1.
+
+        Args:
+            lipschitz: proven bound L of g.
+            dtype: type of the computation.
+            tolerance: relative l2 error asked for; by default 1e-12 in float64 and 1e-5 otherwise.
+
+        Raises:
+            NotContractiveError: L >= 1.
+        """
+        if not lipschitz < 1:
+            raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
+        if tolerance is None:
+            tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+        return cls(tolerance * (1 - lipschitz), lipschitz)
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """What an iteration for x + g(x) = y ended with.
+
+    Attributes:
+        x: last point (B, ...).
+        residual: upper bound (B,) of |y - x - g(x)| for the g that was computed.
+        evaluations: number of evaluations of g per sample, (B,), integers.
+    """
+
+    x: Tensor
+    residual: Tensor
     evaluations: Tensor
 
 
@@ -84,16 +131,30 @@ def invert_each(
         y: as for `invert`, and so are the other arguments.
         lipschitz: proven bound of every g_i.
     """
-    if not lipschitz < 1:
-        raise NotContractiveError(f"cannot invert: the proven Lipschitz bound is {lipschitz:.4f}, not below 1")
-    if tolerance is None:
-        tolerance = 1e-12 if y.dtype == torch.float64 else 1e-5
-    iteration = _Iteration(g, y, lipschitz, tolerance, memory)
+    rule = StoppingRule.proven(lipschitz, y.dtype, tolerance)
+    found = iterate_each(g, y, rule, memory, max_evaluations)
+    return Solution(found.x, found.residual / (1 - lipschitz), found.evaluations)
+
+
+@torch.no_grad()
+def iterate_each(
+    g: Callable[[Tensor, Tensor], Tensor],
+    y: Tensor,
+    rule: StoppingRule,
+    memory: int = MEMORY,
+    max_evaluations: int = 5000,
+) -> Iterate:
+    """Iterate as `invert_each` does, until `rule` says that a sample has arrived.
+
+    Raises:
+        ConvergenceError: as `invert`.
+    """
+    iteration = _Iteration(g, y, rule, memory)
     for _ in range(max_evaluations):
         if not len(iteration.active):
             break
         iteration.evaluate()
-    return iteration.solution()
+    return iteration.result()
 
 
 class _Iteration:
@@ -106,30 +167,29 @@ class _Iteration:
         x, r, norm, unit: per sample the iterate, its residual, the residual's norm and one rounding error of it.
     """
 
-    def __init__(
-        self, g: Callable[[Tensor, Tensor], Tensor], y: Tensor, lipschitz: float, tolerance: float, memory: int
-    ) -> None:
+    def __init__(self, g: Callable[[Tensor, Tensor], Tensor], y: Tensor, rule: StoppingRule, memory: int) -> None:
         self.g, self.shape, self.y = g, y.shape, y.flatten(1)
-        self.lipschitz = max(lipschitz, torch.finfo(y.dtype).tiny)
+        self.rate = max(rule.rate, torch.finfo(y.dtype).tiny)
         self.size = self.y.norm(dim=1).clamp_min(1.0)
-        self.goal = tolerance * self.size * (1 - lipschitz)
+        self.goal = rule.residual * self.size
         self.x, self.r = self.y.clone(), torch.zeros_like(self.y)
         self.norm, self.unit = torch.full_like(self.size, torch.inf), torch.zeros_like(self.size)
         self.evaluations = torch.zeros(len(y), dtype=torch.long, device=y.device)
         self.settled = torch.zeros(len(y), dtype=torch.bool, device=y.device)
         self.active = torch.arange(len(y), device=y.device)
-        self.point, self.plain = self.y, torch.ones_like(self.settled)
+        self.point, self.plain = self.x, torch.ones_like(self.settled)
         self.anderson, self.started = Anderson(self.y, memory), False
 
     def evaluate(self) -> None:
         """Evaluate g once for every active sample, accept or reject the points, and choose the next ones."""
-        rows, point = self.active, self.point
-        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:]), rows).flatten(1)
+        point = self.point
+        rows = slice(None) if len(self.active) == len(self.y) else self.active  # a slice of all copies nothing
+        residual = self.y[rows] - point - self.g(point.reshape(-1, *self.shape[1:]), self.active).flatten(1)
         norm, before = residual.norm(dim=1), self.norm[rows]
         # x may be much longer than y, and the residual is a difference of numbers of x's size.
         unit = torch.finfo(point.dtype).eps * torch.maximum(self.size[rows], point.norm(dim=1))
         finite = norm.isfinite() & unit.isfinite()
-        promised = self.lipschitz * before
+        promised = self.rate * before
         falls = finite & (norm <= promised)
         low = before <= ROUNDING * self.unit[rows]
         within_rounding = finite & (norm <= promised + ROUNDING * unit)
@@ -141,11 +201,14 @@ class _Iteration:
         self.evaluations[rows] += 1
         if self.started:
             self.anderson.remember(point - self.x[rows], residual - self.r[rows])
-        new = rows[taken]
-        self.x[new], self.r[new], self.norm[new], self.unit[new] = (
-            value[taken] for value in (point, residual, norm, unit)
-        )
-        self.norm[rows[refused]] = norm[refused]
+        if len(self.active) == len(self.y) and bool(taken.all()):
+            self.x, self.r, self.norm, self.unit = point, residual, norm, unit
+        else:
+            new = self.active[taken]
+            self.x[new], self.r[new], self.norm[new], self.unit[new] = (
+                value[taken] for value in (point, residual, norm, unit)
+            )
+            self.norm[self.active[refused]] = norm[refused]
         self.settled[rows], self.started = done, True
         self._advance(~(done | refused), taken)
 
@@ -153,20 +216,20 @@ class _Iteration:
         if not stays.all():
             self.active, taken = self.active[stays], taken[stays]
             self.anderson.keep(stays)
-        x, r = self.x[self.active], self.r[self.active]
+        rows = slice(None) if len(self.active) == len(self.y) else self.active
+        x, r = self.x[rows], self.r[rows]
         self.plain = ~taken | self.anderson.empty
         self.point = torch.where(self.plain[:, None], x + r, self.anderson.accelerated(x, r))
 
-    def solution(self) -> Solution:
-        """Return the solutions and their bounds.
+    def result(self) -> Iterate:
+        """Return the solutions and the bounds of their residuals.
 
         Raises:
             ConvergenceError: a sample is not settled.
         """
         if not self.settled.all():
             raise ConvergenceError(f"cannot invert: {self._failures()}")
-        bound = (self.norm + ALLOWANCE * self.unit) / (1 - self.lipschitz)
-        return Solution(self.x.view(self.shape), bound, self.evaluations)
+        return Iterate(self.x.view(self.shape), self.norm + ALLOWANCE * self.unit, self.evaluations)
 
     def _failures(self) -> str:
         unfinished = torch.zeros_like(self.settled)
@@ -175,7 +238,7 @@ class _Iteration:
         refuted = ~self.settled & ~unfinished & ~broken
         reasons = {
             "have a residual that is not finite (NaN or infinity in the input or the weights)": broken,
-            f"refute the Lipschitz bound {self.lipschitz:.4f}, as their residual falls more slowly than it "
+            f"refute the Lipschitz bound {self.rate:.4f}, as their residual falls more slowly than it "
             f"promises; the map is no contraction or its bound is wrong": refuted,
             f"did not converge within {int(self.evaluations.max())} evaluations": unfinished,
         }

@@ -1,6 +1,8 @@
 """The flow: a bijection of images to standard normal noise, and the density it defines."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +12,7 @@ from acf.errors import ConvergenceError, InputError
 from acf.flows.actnorm import ActNorm, prepared_scales
 from acf.flows.certificate import TARGET, Certificate, certify_blocks, require_proven, tighten_blocks
 from acf.flows.conditional import ConditionFeatures
+from acf.flows.contractive import ContractiveBlock, UnsolvedBlockError, prepared_blocks
 from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.implicit import INVERSE_ONCE
 from acf.flows.inputs import require_form
@@ -20,7 +23,6 @@ from acf.flows.prepared import Prepared
 from acf.flows.preprocessing import Preprocessing
 from acf.flows.publishing.hub import HubMethods
 from acf.flows.record import Origin
-from acf.flows.residual import ResidualBlock, UnsolvedBlockError, prepared_blocks
 from acf.lipschitz.first_batch import StartedByFirstBatch
 from acf.lipschitz.normalised import Normalised, renormalise
 from acf.lipschitz.not_compiled import not_compiled
@@ -91,7 +93,7 @@ class Flow(HubMethods, nn.Module):
 
     def _with_features(self, x: Tensor, condition: Tensor | None, noise: Noise) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return (z, log_abs_det, features), the latter (B, C, H, W) at the end of every scale."""
-        with autocast_off(x.device.type):
+        with autocast_off(x.device.type), self._blocks_by_name():
             x, start = self.preprocessing.as_part(x, None)
             z, log_abs_det, features = self.bijection.forward_with_features(x, self._prepared(x, condition, noise))
         refuse_backward_in_autocast(z)
@@ -99,7 +101,7 @@ class Flow(HubMethods, nn.Module):
         return z, start + log_abs_det, features
 
     def _prepared(self, x: Tensor, condition: Tensor | None, noise: Noise) -> Prepared:
-        blocks = [m for m in self.bijection.modules() if isinstance(m, ResidualBlock)]
+        blocks = [m for m in self.bijection.modules() if isinstance(m, ContractiveBlock)]
         norms = (m for m in self.bijection.modules() if isinstance(m, ActNorm))
         return Prepared(prepared_blocks(blocks, x, noise), prepared_scales(norms), self._features(condition))
 
@@ -148,7 +150,7 @@ class Flow(HubMethods, nn.Module):
         self._check(x)
         condition = self.checked_condition(condition, x.shape[0])
         self._require_no_bypass()
-        with autocast_off(x.device.type):
+        with autocast_off(x.device.type), self._blocks_by_name():
             z = self.bijection.transform(self.preprocessing.transform(x), self._features(condition))
         refuse_backward_in_autocast(z)
         return z
@@ -218,7 +220,7 @@ class Flow(HubMethods, nn.Module):
 
     @torch.no_grad()
     def invert(self, z: Tensor, condition: Tensor | None = None) -> Inversion:
-        """Return x (B, ...) with f(x) = z for z (B, D), and error bound and cost of each residual block.
+        """Return x (B, ...) with f(x) = z for z (B, D), and error bound and cost of each contractive block.
 
         Nothing of it has a gradient; `inverse` may have one.
 
@@ -237,19 +239,25 @@ class Flow(HubMethods, nn.Module):
             raise InputError(f"expected z of shape (B, {values}), got {tuple(z.shape)}")
         require_full_precision(z, first_parameter(self), "flow")
         features = self._features(self.checked_condition(condition, len(z)))
-        blocks = self.residual_blocks()
+        blocks = self.contractive_blocks()
         require_proven(blocks)
-        try:
+        with self._blocks_by_name():
             y, report = self.bijection.inverse_with_report(z, features)
-        except UnsolvedBlockError as error:
-            name = next(name for name, block in blocks.items() if block is error.block)
-            raise ConvergenceError(f"block {name}: {error}") from None
         solutions = {name: report.solutions[block] for name, block in blocks.items()}
         return Inversion(
             self.preprocessing.inverse(y),
             {name: solution.bound for name, solution in solutions.items()},
             {name: solution.evaluations for name, solution in solutions.items()},
         )
+
+    @contextmanager
+    def _blocks_by_name(self) -> Iterator[None]:
+        """Name the block whose iteration did not converge."""
+        try:
+            yield
+        except UnsolvedBlockError as error:
+            name = next(name for name, block in self.contractive_blocks().items() if block is error.block)
+            raise ConvergenceError(f"block {name}: {error}") from None
 
     def _require_scales(self) -> None:
         if not all(m.is_started() for m in self.bijection.modules() if isinstance(m, StartedByFirstBatch)):
@@ -300,31 +308,31 @@ class Flow(HubMethods, nn.Module):
         renormalise((m for m in self.modules() if isinstance(m, Normalised)), self.config.power_iterations)
 
     def use_cuda_graphs(self, wanted: bool = True) -> None:
-        """Set whether training on CUDA records the kernels of each residual block and replays them.
+        """Set whether training on CUDA records the kernels of each contractive block and replays them.
 
         The results are the same. It pays where the host takes longer to start kernels than the GPU to run them, as on
         small maps and in reduced precision; recordings take some seconds at first and memory for results of kernels.
         """
         graphs = CudaGraphs() if wanted else None
-        for block in self.residual_blocks().values():
+        for block in self.contractive_blocks().values():
             block.cuda_graphs = graphs
 
     def use_evaluation_estimator(self, config: LogDetConfig) -> None:
         """Set how log-determinants are estimated in evaluation mode."""
-        for block in self.residual_blocks().values():
+        for block in self.contractive_blocks().values():
             block.evaluation_log_det = config
 
-    def residual_blocks(self) -> dict[str, ResidualBlock]:
-        """Return all residual blocks in the order of the flow by their names, such as "scale 1, block 3"."""
+    def contractive_blocks(self) -> dict[str, ContractiveBlock]:
+        """Return all contractive blocks in the order of the flow by their names, such as "scale 1, block 3"."""
         return {
             f"scale {s}, block {b}": block
             for s, scale in enumerate(self.bijection.scales, start=1)
-            for b, block in enumerate((m for m in scale.modules() if isinstance(m, ResidualBlock)), start=1)
+            for b, block in enumerate((m for m in scale.modules() if isinstance(m, ContractiveBlock)), start=1)
         }
 
 
 def certify(flow: Flow) -> Certificate:
-    """Return the certificate of all residual blocks of a flow; see `acf.flows.certificate.certify_blocks`.
+    """Return the certificate of all contractive blocks of a flow; see `acf.flows.certificate.certify_blocks`.
 
     `Certificate.require` raises NotContractiveError where a bound is not below 1.
 
@@ -332,7 +340,7 @@ def certify(flow: Flow) -> Certificate:
         InputError: the weights are float16 or bfloat16, in which the flow cannot run.
     """
     require_full_weights(first_parameter(flow), "flow")
-    return certify_blocks(flow.residual_blocks())
+    return certify_blocks(flow.contractive_blocks())
 
 
 def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Certificate:
@@ -352,4 +360,4 @@ def tighten(flow: Flow, target: float = TARGET, max_factor: float = 1.3) -> Cert
         InputError: as `certify`.
     """
     require_full_weights(first_parameter(flow), "flow")
-    return tighten_blocks(flow.residual_blocks(), target, max_factor)
+    return tighten_blocks(flow.contractive_blocks(), target, max_factor)

@@ -11,10 +11,10 @@ class Inversion:
 
     Attributes:
         x: images (B, C, H, W) or vectors (B, D).
-        bounds: per residual block, by the names of `Flow.residual_blocks`, the bound (B,) of the l2 error of that
+        bounds: per contractive block, by the names of `Flow.contractive_blocks`, the bound (B,) of the l2 error of that
             block's solution, for the right-hand side y that the block received. An error of y itself, which comes from
             the blocks inverted before, is not part of it.
-        evaluations: per residual block the number of evaluations of its branch for each sample, (B,).
+        evaluations: per contractive block the number of evaluations of its branch for each sample, (B,).
     """
 
     x: Tensor

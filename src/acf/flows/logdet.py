@@ -1,8 +1,9 @@
-"""Estimators of log|det(I + J)| for the Jacobian J of a contraction g, and of its gradient.
+"""Estimators of the log-determinants of contractive blocks, with the Jacobian J of the branch, and of their gradient.
 
-With |J| < 1, log det(I + J) = sum over k >= 1 of (-1)^(k+1) / k tr(J^k). A trace is estimated by one probe v with
-E[v v^T] = I, tr(A) = E[v^T A v], and the series is cut at a random length whose tail probabilities divide the terms
-(Russian roulette), which keeps the mean exact (Residual Flows, arXiv 1906.02735, Theorem 1 and equation 6).
+With |J| < 1, log det(I + J) = sum over k >= 1 of (-1)^(k+1) / k tr(J^k), and other blocks have other coefficients
+(`acf.flows.log_det_form`). A trace is estimated by one probe v with E[v v^T] = I, tr(A) = E[v^T A v], and the series is
+cut at a random length whose tail probabilities divide the terms (Russian roulette), which keeps the mean exact
+(Residual Flows, arXiv 1906.02735, Theorem 1 and equation 6).
 
 The error is mostly the probe's, and mostly in the first term: terms fall like the k-th power of J's eigenvalues over k.
 So `RouletteEstimator.weighted_probes` uses several probes that cancel each other's errors (`acf.flows.probes`) for the
@@ -21,13 +22,14 @@ from scipy.special import gammainc
 from torch import Tensor, nn
 from typing_extensions import override
 
+from acf.flows.log_det_form import RESIDUAL, LogDetForm
 from acf.flows.probes import patterns
 from acf.lipschitz.once_differentiable import OnceDifferentiable, is_transformed, refuse_transforms
 from acf.settings.config import EvaluationLogDetConfig, LogDetConfig
 
 Function = Callable[[Tensor], Tensor]
 ONCE_IN_TRAINING = (
-    "in training mode the gradient of a residual block's log-determinant is an estimate of its own, which can be "
+    "in training mode the gradient of a block's log-determinant is an estimate of its own, which can be "
     "differentiated neither again, nor forward, nor under transforms of torch.func; for these use evaluation mode "
     "(flow.eval()), or set both neumann_gradient and memory_efficient in training_log_det to false"
 )
@@ -196,7 +198,9 @@ def inner_product(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(1)
 
 
-def value_and_series(g: Function, x: Tensor, weighted_probes: list[WeightedProbe]) -> tuple[Tensor, Tensor]:
+def value_and_series(
+    g: Function, x: Tensor, weighted_probes: list[WeightedProbe], form: LogDetForm = RESIDUAL
+) -> tuple[Tensor, Tensor]:
     """Return (g(x), mean (B,) of the probes' estimates), both with graph: every term can be differentiated again.
 
     The gradient of the estimate is unbiased too, but the graph keeps all terms in memory.
@@ -207,7 +211,7 @@ def value_and_series(g: Function, x: Tensor, weighted_probes: list[WeightedProbe
         vector = weighted_probe.probe
         for k, weight in enumerate(weighted_probe.weights, start=1):
             vector = vjp(vector)
-            estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, weighted_probe.probe)
+            estimate = estimate + form.coefficient(k) * weight * inner_product(vector, weighted_probe.probe)
     return y, estimate / len(weighted_probes)
 
 
@@ -233,21 +237,23 @@ def differentiable(x: Tensor) -> Tensor:
     return x if x.requires_grad else x.detach().requires_grad_(True)
 
 
-def value_and_neumann(g: Function, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor, Tensor]:
+def value_and_neumann(
+    g: Function, x: Tensor, weighted_probe: WeightedProbe, form: LogDetForm = RESIDUAL
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return (g(x) with graph, estimate (B,), Neumann vector (B, ...)), the last two without graph.
 
-    With r_0 = v, r_k = J^T r_(k-1) the estimate is sum_k (-1)^(k+1) c_k / k r_k . v, and the vector is
-    w = v + sum_k (-1)^k c_k r_k, so that E[w v^T] = (I + J^T)^-1 and w^T dJ v is an unbiased gradient of the
-    log-determinant (arXiv 1906.02735, equation 8). Both come from the same products: the value costs nothing extra.
-    `x` must require grad.
+    With r_0 = v, r_k = J^T r_(k-1) and the d_k of `form` the estimate is sum_k d_(k-1) c_k / k r_k . v, and the vector
+    is w = d_0 v + sum_k d_k c_k r_k, so that E[w v^T] = sum_k d_k (J^T)^k, which is (I + J^T)^-1 for a residual block,
+    and w^T dJ v is an unbiased gradient of the log-determinant (arXiv 1906.02735, equation 8). Both come from the same
+    products: the value costs nothing extra. `x` must require grad.
     """
     y = g(x)
-    estimate, vector, neumann = x.new_zeros(len(x)), weighted_probe.probe, weighted_probe.probe
+    estimate, vector, neumann = x.new_zeros(len(x)), weighted_probe.probe, form.slope(0) * weighted_probe.probe
     for k, weight in enumerate(weighted_probe.weights, start=1):
         (vector,) = torch.autograd.grad(y, x, vector, retain_graph=True)
-        estimate = estimate + (-1) ** (k + 1) / k * weight * inner_product(vector, weighted_probe.probe)
+        estimate = estimate + form.coefficient(k) * weight * inner_product(vector, weighted_probe.probe)
         factor = weight.view(-1, *[1] * (x.dim() - 1)) if isinstance(weight, Tensor) else weight
-        neumann = neumann + (-1) ** k * factor * vector
+        neumann = neumann + form.slope(k) * factor * vector
     return y, estimate.detach(), neumann
 
 
@@ -257,11 +263,13 @@ def surrogate(y: Tensor, x: Tensor, probe: Tensor, neumann: Tensor) -> Tensor:
     return inner_product(vjp, probe)
 
 
-def value_and_surrogate(branch: nn.Module, x: Tensor, weighted_probe: WeightedProbe) -> tuple[Tensor, Tensor]:
+def value_and_surrogate(
+    branch: nn.Module, x: Tensor, weighted_probe: WeightedProbe, form: LogDetForm = RESIDUAL
+) -> tuple[Tensor, Tensor]:
     """Return (g(x), estimate (B,) of the log-determinant) whose gradient, taken once, is that of `surrogate`."""
     refuse_transforms(ONCE_IN_TRAINING, x, *branch.parameters())
     x = differentiable(x)
-    y, value, neumann = value_and_neumann(branch, x, weighted_probe)
+    y, value, neumann = value_and_neumann(branch, x, weighted_probe, form)
     gradient = surrogate(y, x, weighted_probe.probe, neumann)
     return y, _WithGradientOf.apply(value, gradient, x, *branch.parameters())
 
@@ -291,7 +299,9 @@ def jacobian(g: Function, x: Tensor) -> Tensor:
     return torch.stack([vjp(e.expand_as(y)).flatten(1) for e in basis], 1)
 
 
-def exact_log_det(g: Function, x: Tensor) -> Tensor:
-    """Return log|det(I + J_g(x))| (B,) in nats from the dense Jacobian; differentiable in x and g's parameters."""
-    j = jacobian(g, x)
-    return torch.linalg.slogdet(torch.eye(j.shape[-1], dtype=j.dtype, device=j.device) + j).logabsdet
+def exact_log_det(g: Function, x: Tensor, form: LogDetForm = RESIDUAL) -> Tensor:
+    """Return the log-determinant (B,) in nats from the dense Jacobian J_g(x), log|det(I + J)| by default.
+
+    It is differentiable in x and g's parameters.
+    """
+    return form.log_abs_det(jacobian(g, x))

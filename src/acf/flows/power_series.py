@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from acf.flows.branch_gradient import Pair, branch_gradient, joined, part, samples_at_a_time
 from acf.flows.cuda_graphs import CudaGraphs
+from acf.flows.log_det_form import LogDetForm
 from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe, inner_product
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
@@ -24,6 +25,7 @@ from acf.lipschitz.once_differentiable import OnceDifferentiable
 
 def differentiable_value_and_log_det(
     branch: LipschitzLayer,
+    form: LogDetForm,
     x: Tensor,
     weighted_probe: WeightedProbe,
     neumann_gradient: bool = True,
@@ -31,13 +33,14 @@ def differentiable_value_and_log_det(
     tensors: Tensors | None = None,
     graphs: CudaGraphs | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return (x + g(x), estimate (B,) of the log-determinant), differentiable once in x (B, ...) and the parameters.
+    """Return (g(x), estimate (B,) of the log-determinant), differentiable once in x (B, ...) and the parameters.
 
-    With the Neumann gradient, that of the estimate is w^T dJ v with w = v + sum_k (-1)^k c_k (J^T)^k v (arXiv
-    1906.02735, equation 8); without, it is the derivative of the estimate itself.
+    With the Neumann gradient, that of the estimate is w^T dJ v with w = d_0 v + sum_k d_k c_k (J^T)^k v, which is that
+    of arXiv 1906.02735, equation 8, for a residual block; without, it is the derivative of the estimate itself.
 
     Args:
         branch: g.
+        form: the log-determinant as a function of J, with its d_k.
         x: input.
         weighted_probe: v and weights c_k, the same for all samples.
         neumann_gradient: which gradient.
@@ -50,34 +53,39 @@ def differentiable_value_and_log_det(
     probe, weights = weighted_probe.probe, weighted_probe.common_weights()
     if neumann_gradient:
         reduced = torch.bfloat16 if bfloat16 and branch.supports_bfloat16 else x.dtype
-        results = _ValueAndNeumann.apply(branch, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
+        results = ValueAndNeumann.apply(branch, form, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
     else:
-        results = _ValueAndSeries.apply(branch, weights, tensors, x, probe, *flatten(tensors))
+        results = _ValueAndSeries.apply(branch, form, weights, tensors, x, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def value_and_log_det(
-    branch: LipschitzLayer, x: Tensor, weighted_probes: list[WeightedProbe], tensors: Tensors | None = None
+    branch: LipschitzLayer,
+    form: LogDetForm,
+    x: Tensor,
+    weighted_probes: list[WeightedProbe],
+    tensors: Tensors | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return (x + g(x), estimate (B,) of the log-determinant) without graph; the estimate is the probes' mean.
+    """Return (g(x), estimate (B,) of the log-determinant) without graph; the estimate is the probes' mean.
 
     Samples that have series of different lengths are processed in the order of their lengths, so that each costs the
     terms of its own series only.
 
     Args:
         branch: g.
+        form: the log-determinant as a function of J.
         x: input (B, ...).
         weighted_probes: whose estimates are averaged.
         tensors: those of `branch.effective_tensors()`, where the caller has them.
     """
     tensors = branch.effective_tensors() if tensors is None else tensors
-    return _value_and_series(branch, tensors, x.clone() if x.is_inference() else x, weighted_probes)
+    return _value_and_series(branch, form, tensors, x.clone() if x.is_inference() else x, weighted_probes)
 
 
 def _value_and_series(
-    branch: LipschitzLayer, tensors: Tensors, x: Tensor, weighted_probes: list[WeightedProbe]
+    branch: LipschitzLayer, form: LogDetForm, tensors: Tensors, x: Tensor, weighted_probes: list[WeightedProbe]
 ) -> tuple[Tensor, Tensor]:
     y, value = torch.empty_like(x), x.new_zeros(len(x))
     order = weighted_probes[0].longest_first()
@@ -85,24 +93,26 @@ def _value_and_series(
         samples = here if order is None else order[here]
         chosen = samples.to(x.device) if isinstance(samples, Tensor) else samples
         y[chosen], vjp = branch.value_and_vjp(x[chosen], tensors, x.dtype)
-        value[chosen] = torch.stack([_series(vjp, probe.of_samples(samples)) for probe in weighted_probes]).mean(0)
-    return y.add_(x), value
+        estimates = [_series(vjp, form, probe.of_samples(samples)) for probe in weighted_probes]
+        value[chosen] = torch.stack(estimates).mean(0)
+    return y, value
 
 
-def _series(vjp: VJP, weighted_probe: WeightedProbe) -> Tensor:
+def _series(vjp: VJP, form: LogDetForm, weighted_probe: WeightedProbe) -> Tensor:
     """Estimate (b,) for samples in the order of falling lengths."""
     probe = weighted_probe.probe
     total, vector = probe.new_zeros(len(probe)), probe.clone()
     terms = zip(weighted_probe.weights, weighted_probe.samples_per_term(), strict=True)
     for k, (weight, left) in enumerate(terms, start=1):
         vector = vjp(vector[:left])
-        factor = weight[:left] if isinstance(weight, Tensor) else weight
-        total[:left] += (-1) ** (k + 1) / k * factor * inner_product(vector, probe[:left])
+        if form.coefficient(k):
+            factor = weight[:left] if isinstance(weight, Tensor) else weight
+            total[:left] += form.coefficient(k) * factor * inner_product(vector, probe[:left])
     return total
 
 
-class _ValueAndNeumann(OnceDifferentiable):
-    """x + g(x) and estimate with the Neumann gradient, that of w^T J v; keeps x, v and w."""
+class ValueAndNeumann(OnceDifferentiable):
+    """g(x) and estimate with the Neumann gradient, that of w^T J v; keeps x, v and w."""
 
     advice = ONCE_IN_TRAINING
 
@@ -111,6 +121,7 @@ class _ValueAndNeumann(OnceDifferentiable):
     def forward(
         ctx: Any,
         branch: LipschitzLayer,
+        form: LogDetForm,
         weights: Sequence[float],
         dtype: torch.dtype,
         tensors: Tensors,
@@ -120,15 +131,15 @@ class _ValueAndNeumann(OnceDifferentiable):
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
         def compute(x: Tensor, probe: Tensor, *flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return _value_and_neumann(branch, unflatten(tensors, iter(flat)), x, probe, weights, dtype)
+            return _value_and_neumann(branch, form, unflatten(tensors, iter(flat)), x, probe, weights, dtype)
 
         slices = list(samples_at_a_time(branch, x, x.dtype))
         if graphs is not None and len(slices) == 1:
-            y, value, w = graphs.call(branch, ("value", tuple(weights), dtype), compute, (x, probe, *flat))
+            y, value, w = graphs.call(branch, ("value", form, tuple(weights), dtype), compute, (x, probe, *flat))
         else:
             parts = [compute(part(x, here), part(probe, here), *flat) for here in slices]
             y, value, w = (joined(results) for results in zip(*parts, strict=True))
-        ctx.branch, ctx.form, ctx.dtype, ctx.graphs = branch, tensors, dtype, graphs
+        ctx.branch, ctx.structure, ctx.dtype, ctx.graphs = branch, tensors, dtype, graphs
         ctx.save_for_backward(x, probe, w, *flat)
         return y, value  # type: ignore[return-value]
 
@@ -136,27 +147,24 @@ class _ValueAndNeumann(OnceDifferentiable):
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         x = saved[0]
-        needs_x, _, *needs = ctx.needs_input_grad[5:]
+        needs_x, _, *needs = ctx.needs_input_grad[6:]
 
         def compute(
             x: Tensor, probe: Tensor, w: Tensor, grad_y: Tensor, grad_value: Tensor, *flat: Tensor
         ) -> tuple[Tensor | None, ...]:
-            pairs = [(probe, _per_sample(grad_value, x) * w)]
-            of_x, *of_theta = branch_gradient(
-                ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype
-            )
-            return None if of_x is None else of_x + grad_y, *of_theta
+            pairs = [(probe, per_sample(grad_value, x) * w)]
+            return branch_gradient(ctx.branch, ctx.structure, flat, (needs_x, *needs), x, grad_y, pairs, ctx.dtype)
 
         inputs = (*saved[:3], grad_y, grad_value, *saved[3:])
         if ctx.graphs is not None and len(list(samples_at_a_time(ctx.branch, x, ctx.dtype))) == 1:
             of_x, *of_theta = ctx.graphs.call(ctx.branch, ("gradient", needs_x, ctx.dtype), compute, inputs)
         else:
             of_x, *of_theta = compute(*inputs)
-        return *[None] * 5, of_x, None, *of_theta
+        return *[None] * 6, of_x, None, *of_theta
 
 
 class _ValueAndSeries(OnceDifferentiable):
-    """x + g(x) and estimate with the gradient of the estimate itself; keeps x, v and the weights."""
+    """g(x) and estimate with the gradient of the estimate itself; keeps x, v and the weights."""
 
     advice = ONCE_IN_TRAINING
 
@@ -165,61 +173,73 @@ class _ValueAndSeries(OnceDifferentiable):
     def forward(
         ctx: Any,
         branch: LipschitzLayer,
+        form: LogDetForm,
         weights: Sequence[float],
         tensors: Tensors,
         x: Tensor,
         probe: Tensor,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.branch, ctx.form, ctx.weights = branch, tensors, weights
+        ctx.branch, ctx.form, ctx.structure, ctx.weights = branch, form, tensors, weights
         ctx.save_for_backward(x, probe, *flat)
-        return _value_and_series(branch, tensors, x, [WeightedProbe(probe, weights)])
+        return _value_and_series(branch, form, tensors, x, [WeightedProbe(probe, weights)])
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         x, probe, *flat = saved
-        pairs = _pairs(ctx.branch, unflatten(ctx.form, iter(flat)), x, probe, ctx.weights)
-        pairs = [(v, _per_sample(grad_value, x) * w) for v, w in pairs]
-        needs_x, _, *needs = ctx.needs_input_grad[3:]
-        of_x, *of_theta = branch_gradient(ctx.branch, ctx.form, flat, (needs_x, *needs), x, grad_y, pairs)
-        return *[None] * 3, None if of_x is None else of_x + grad_y, None, *of_theta
+        pairs = _pairs(ctx.branch, ctx.form, unflatten(ctx.structure, iter(flat)), x, probe, ctx.weights)
+        pairs = [(v, per_sample(grad_value, x) * w) for v, w in pairs]
+        needs_x, _, *needs = ctx.needs_input_grad[4:]
+        of_x, *of_theta = branch_gradient(ctx.branch, ctx.structure, flat, (needs_x, *needs), x, grad_y, pairs)
+        return *[None] * 4, of_x, None, *of_theta
 
 
-def _per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ...), with as many dimensions as x."""
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """Return values (B,) as (B, 1, ...), with as many dimensions as x."""
     return values.view(-1, *[1] * (x.dim() - 1))
 
 
 def _value_and_neumann(
-    branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float], dtype: torch.dtype
+    branch: LipschitzLayer,
+    form: LogDetForm,
+    tensors: Tensors,
+    x: Tensor,
+    probe: Tensor,
+    weights: Sequence[float],
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x + g(x), estimate (b,) and Neumann vector, products in `dtype`.
+    """g(x), estimate (b,) and Neumann vector, products in `dtype`.
 
-    With r_k = (J^T)^k v the estimate is the inner product of v and sum_k (-1)^(k+1) c_k / k r_k, so that one inner
+    With r_k = (J^T)^k v the estimate is the inner product of v and sum_k d_(k-1) c_k / k r_k, so that one inner
     product serves all terms.
     """
     y, vjp = branch.value_and_vjp(x, tensors, dtype)
-    vector, w = probe.to(dtype, copy=True), probe
-    series: Tensor | None = None
+    vector, w = probe.to(dtype, copy=True), probe * form.slope(0)
+    series = torch.zeros_like(probe)
     for k, weight in enumerate(weights, start=1):
         vector = vjp(vector)
-        if series is None:
-            series, w = vector.to(x.dtype) * weight, torch.sub(probe, vector, alpha=weight)
-        else:
-            series.add_(vector, alpha=(-1) ** (k + 1) / k * weight)
-            w.add_(vector, alpha=(-1) ** k * weight)
-    value = x.new_zeros(x.shape[0]) if series is None else inner_product(series, probe)
-    return x + y, value, w
+        if form.coefficient(k):
+            series.add_(vector, alpha=form.coefficient(k) * weight)
+        if form.slope(k):
+            w.add_(vector, alpha=form.slope(k) * weight)
+    return y, inner_product(series, probe), w
 
 
-def _pairs(branch: LipschitzLayer, tensors: Tensors, x: Tensor, probe: Tensor, weights: Sequence[float]) -> list[Pair]:
+def _pairs(
+    branch: LipschitzLayer,
+    form: LogDetForm,
+    tensors: Tensors,
+    x: Tensor,
+    probe: Tensor,
+    weights: Sequence[float],
+) -> list[Pair]:
     """Return v_j, w_j such that the derivative of the estimate is sum_j w_j^T dJ v_j; one pair per term, at least one.
 
     With a_k the factor of v^T J^k v, and d(v^T J^k v) = sum_(i+j=k-1) ((J^T)^i v)^T dJ (J^j v): v_j = J^j v and
     w_j = sum_i a_(i+j+1) (J^T)^i v.
     """
-    factors = [(-1) ** (k + 1) / k * c for k, c in enumerate(weights, start=1)]
+    factors = [form.coefficient(k) * c for k, c in enumerate(weights, start=1)]
     count = max(1, len(factors))
     vs, ws = (torch.zeros(count, *x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     vs[0] = probe

@@ -10,7 +10,7 @@ from acf.lipschitz.layer import Tensors
 
 @dataclass(frozen=True)
 class BlockInputs:
-    """What one residual block needs.
+    """What one contractive block needs.
 
     Attributes:
         tensors: the effective tensors of its branch.
@@ -36,7 +36,7 @@ class Prepared:
     """What a pass needs.
 
     Attributes:
-        blocks: the inputs by residual block.
+        blocks: the inputs by contractive block.
         scales: the scales by ActNorm.
         condition: features (B, width) of what the density depends on; None where it depends on nothing.
     """

@@ -27,12 +27,12 @@ class ReferenceBlock(ResidualBlock):
     """A residual block that trains as published; it has the same value and gradient as any other for the same probe."""
 
     @override
-    def _value_and_log_det_in_training(
+    def _branch_and_log_det_in_training(
         self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors | None = None
     ) -> tuple[Tensor, Tensor]:
         parameters = [p for p in self.branch.parameters() if p.requires_grad]
         y, value = cast(tuple[Tensor, Tensor], _BackwardInForward.apply(self.branch, weighted_probe, x, *parameters))
-        return x + y, value
+        return y, value
 
 
 def as_reference(flow: Flow) -> Flow:

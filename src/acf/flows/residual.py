@@ -1,211 +1,38 @@
 """The residual block x + g(x) with a contraction g."""
 
-import hashlib
-import math
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from acf.errors import ConvergenceError
-from acf.flows.bijection import PreparedBijection, Report
-from acf.flows.cuda_graphs import CudaGraphs
-from acf.flows.exact import differentiable_value_and_exact_log_det, value_and_exact_log_det
-from acf.flows.fixed_point import Solution, invert
-from acf.flows.implicit import INVERSE_ONCE, differentiable_solution
-from acf.flows.logdet import RouletteEstimator, WeightedProbe, exact_log_det, value_and_series, value_and_surrogate
-from acf.flows.noise import Noise
-from acf.flows.power_series import differentiable_value_and_log_det, value_and_log_det
-from acf.flows.prepared import BlockInputs, Prepared
-from acf.lipschitz.branch import Branch
-from acf.lipschitz.effective import effective_tensors
-from acf.lipschitz.layer import Tensors
-from acf.lipschitz.once_differentiable import is_transformed, refuse_transforms
+from acf.flows.contractive import ContractiveBlock
+from acf.flows.fixed_point import Solution, StoppingRule, invert
+from acf.flows.implicit import differentiable_solution
+from acf.flows.log_det_form import RESIDUAL
+from acf.flows.prepared import Prepared
+from acf.lipschitz.first_batch import without_first_batch
 from acf.lipschitz.precision import autocast_off
-from acf.settings.config import LogDetConfig, TrainingLogDetConfig
 
 
-class UnsolvedBlockError(ConvergenceError):
-    """The inverse of a residual block did not converge.
+class ResidualBlock(ContractiveBlock):
+    """f(x) = x + g(x), Lip(g) < 1 (arXiv 1811.00995), with the roulette estimate of log|det(I + J_g)|, or exact."""
 
-    Attributes:
-        block: that block.
-    """
-
-    def __init__(self, message: str, block: "ResidualBlock") -> None:
-        super().__init__(message)
-        self.block = block
-
-
-class ResidualBlock(PreparedBijection):
-    """f(x) = x + g(x), Lip(g) < 1 (arXiv 1811.00995), with the roulette estimate of log|det(I + J_g)|, or exact.
-
-    In training mode the log-determinant follows `training` (gradient by Neumann series, activations recomputed in the
-    backward pass, where so configured); in evaluation mode it follows `evaluation`, each sample with its own length.
-
-    Args:
-        branch: g, with a proven Lipschitz bound.
-        shape: (C, H, W) of input and output.
-        training: estimator in training mode.
-        evaluation: estimator in evaluation mode.
-
-    Attributes:
-        cuda_graphs: where set, training on CUDA records the kernels of the block and replays them.
-    """
-
-    def __init__(
-        self,
-        branch: Branch,
-        shape: tuple[int, int, int],
-        training: TrainingLogDetConfig,
-        evaluation: LogDetConfig,
-    ) -> None:
-        super().__init__()
-        self.branch, self.shape = branch, shape
-        self.training_log_det, self.evaluation_log_det = training, evaluation
-        self.cuda_graphs: CudaGraphs | None = None
-        self._cached_bound: tuple[bytes, float] | None = None
+    log_det_form = RESIDUAL
 
     @override
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
         """Return (f(x), log_abs_det); the latter is an unbiased estimate in nats, and so is its gradient."""
-        inputs = prepared.blocks.get(self) if prepared is not None else None
-        tensors = None if inputs is None else inputs.tensors
-        if self.training and self._has_derivatives(x) and self.training_log_det.estimator == "series":
-            return self._value_and_log_det_in_training(x, self._training_probe(x, inputs), tensors)
-        config = self.training_log_det if self.training else self.evaluation_log_det
-        if config.estimator == "exact":
-            return self._value_and_exact_log_det(x, tensors)
-        weighted_probes = RouletteEstimator.from_config(config).weighted_probes(x, per_sample=not self.training)
-        if not self._has_derivatives(x):
-            return value_and_log_det(self.branch, x, weighted_probes, tensors)
-        y, value = value_and_series(self.branch, x, weighted_probes)
-        return x + y, value
-
-    def _value_and_exact_log_det(self, x: Tensor, tensors: Tensors | None) -> tuple[Tensor, Tensor]:
-        if not self._has_derivatives(x):
-            return value_and_exact_log_det(self.branch, x, tensors)
-        if self.training:
-            return differentiable_value_and_exact_log_det(self.branch, x, tensors)
-        return x + self.branch(x), exact_log_det(self.branch, x)
-
-    def _has_derivatives(self, x: Tensor) -> bool:
-        """Whether x or a parameter of the branch is differentiated, backward or forward."""
-        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in self.branch.parameters())):
-            return True
-        return is_transformed(x, *self.branch.parameters())
-
-    def _training_probe(self, x: Tensor, inputs: BlockInputs | None) -> WeightedProbe:
-        if inputs is not None and inputs.probe is not None and inputs.series_weights is not None:
-            return WeightedProbe(inputs.probe, inputs.series_weights)
-        return RouletteEstimator.from_config(self.training_log_det).weighted_probe(x, per_sample=False)
-
-    def _value_and_log_det_in_training(
-        self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return (f(x), estimate), differentiable as `training_log_det` says."""
-        config = self.training_log_det
-        if config.memory_efficient:
-            graphs = self.cuda_graphs if x.is_cuda else None
-            return differentiable_value_and_log_det(
-                self.branch, x, weighted_probe, config.neumann_gradient, config.bfloat16, tensors, graphs
-            )
-        if config.neumann_gradient:
-            y, value = value_and_surrogate(self.branch, x, weighted_probe)
-        else:
-            y, value = value_and_series(self.branch, x, [weighted_probe])
-        return x + y, value
+        y, log_abs_det = self.branch_and_log_det(x, prepared)
+        return x + y, log_abs_det
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return x + self.branch(x)
 
     @override
-    def inverse(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.inverse_with_report(y)[0]
+    def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
+        with without_first_batch(self.branch), autocast_off(y.device.type):
+            return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
 
     @override
-    def inverse_with_report(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Report]:
-        """Return (x, report), x with its gradient in y and the parameters (`acf.flows.implicit`)."""
-        refuse_transforms(INVERSE_ONCE, y, *self.branch.parameters())
-        try:
-            solution = self.solve(y)
-        except ConvergenceError as error:
-            raise UnsolvedBlockError(str(error), self) from None
-        x = solution.x
-        if self._has_derivatives(y):
-            x = differentiable_solution(self.branch, x, y, self.cached_lipschitz_bound())
-        return x, Report({self: solution})
-
-    def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
-        """Solve x + g(x) = y for y (B, C, H, W) by fixed-point iteration, with error bounds.
-
-        Args:
-            y: value of the block.
-            tolerance: relative l2 error asked for; by default as small as the type of y allows (`invert`).
-
-        Raises:
-            NotContractiveError: the proven bound of g is not below 1.
-            ConvergenceError: the promised accuracy was not reached.
-        """
-        training = self.branch.training
-        self.branch.eval()  # In training mode the first input sets the scales of attention, and iterates are no batch.
-        try:
-            with autocast_off(y.device.type):
-                return invert(self.branch, y, self.cached_lipschitz_bound(), tolerance)
-        finally:
-            self.branch.train(training)
-
-    def lipschitz_bound(self) -> float:
-        """Return the proven upper bound of Lip(g) for the present weights; infinite if any value is not finite."""
-        if not all(tensor.isfinite().all() for tensor in self.branch.state_dict().values()):
-            return math.inf
-        upper = self.branch.lipschitz_bound(self.shape[1] * self.shape[2])
-        return math.inf if math.isnan(upper) else upper
-
-    def cached_lipschitz_bound(self) -> float:
-        """Return `lipschitz_bound()`, computed anew only after a weight or buffer has changed.
-
-        A hash of all values finds the changes, as torch's version counters miss what is written through `.data`.
-        """
-        digest = hashlib.blake2b()
-        for tensor in self.branch.state_dict().values():
-            digest.update(str(tensor.dtype).encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        key = digest.digest()
-        if self._cached_bound is None or self._cached_bound[0] != key:
-            self._cached_bound = (key, self.lipschitz_bound())
-        return self._cached_bound[1]
-
-
-def prepared_blocks(blocks: Sequence[ResidualBlock], x: Tensor, noise: Noise) -> dict[nn.Module, BlockInputs]:
-    """Return what each block needs for one pass over as many samples as x has.
-
-    In training mode the lengths of the blocks' power series are systematic samples, so that the time of a pass hardly
-    varies; they and the probes come from `noise`.
-    """
-    tensors = effective_tensors([block.branch for block in blocks])
-    inputs = {block: BlockInputs(of_block) for block, of_block in zip(blocks, tensors, strict=True)}
-    groups: dict[RouletteEstimator, list[ResidualBlock]] = defaultdict(list)
-    for block in blocks:
-        if block.training and block.training_log_det.estimator == "series":
-            groups[RouletteEstimator.from_config(block.training_log_det)].append(block)
-    for estimator, group in groups.items():
-        lengths = dict(zip(group, noise.lengths(estimator, len(group)), strict=True))
-        for shape, alike in _by_shape(group).items():
-            probes = noise.probes(estimator, (len(alike), *shape), x)
-            for block, probe in zip(alike, probes.unbind(), strict=True):
-                inputs[block] = replace(
-                    inputs[block], series_weights=estimator.series_weights(lengths[block]), probe=probe
-                )
-    return {**inputs}  # type: ignore[dict-item]
-
-
-def _by_shape(blocks: Sequence[ResidualBlock]) -> dict[tuple[int, int, int], list[ResidualBlock]]:
-    groups: dict[tuple[int, int, int], list[ResidualBlock]] = defaultdict(list)
-    for block in blocks:
-        groups[block.shape].append(block)
-    return groups
+    def _with_gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        rule = StoppingRule.proven(self.cached_lipschitz_bound(), y.dtype)
+        return differentiable_solution(self.branch, x, y, rule)

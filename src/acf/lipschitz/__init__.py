@@ -16,11 +16,14 @@ from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised_conv import NormalisedConv2d
 from acf.lipschitz.normalised_linear import NormalisedLinear
 from acf.lipschitz.orthogonal_linear import OrthogonalLinear
+from acf.lipschitz.pila import CPila
+from acf.lipschitz.potential_layer import PotentialLayer
 
 __all__ = [
     "ELU",
     "Branch",
     "CLipSwish",
+    "CPila",
     "ChannelSplit",
     "ClippedSelfAttention",
     "Concatenation",
@@ -33,6 +36,7 @@ __all__ = [
     "NormalisedConv2d",
     "NormalisedLinear",
     "OrthogonalLinear",
+    "PotentialLayer",
     "Reshape",
     "SinkhornSelfAttention",
     "attack",

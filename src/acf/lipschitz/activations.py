@@ -1,5 +1,7 @@
 """Activations with a proven bound of the slope."""
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,28 +27,42 @@ class Activation(LipschitzLayer):
     supports_bfloat16 = True
 
 
-class Swish(Activation, Described):
-    """Base of activations outer * core(inner * x), where core is made of silu(u) = u sigmoid(u).
+class ScaledActivation(Activation, Described):
+    """Base of activations outer * core(inner * x), where inner = b = softplus(beta) is learnt.
 
-    With b = softplus(beta) learnt, inner = b and outer = 1 / (divisor * b). Both scales are 1-element tensors of their
-    own in `effective_tensors`, so that linear maps before and after can absorb them
+    With outer = 1 / (divisor * b) the slopes do not depend on b. Both scales are 1-element tensors of their own in
+    `effective_tensors`, so that linear maps before and after can absorb them
     (`acf.lipschitz.branch.Branch.described_tensors`); an empty tuple stands for a scale that was absorbed.
 
+    Args:
+        beta: its value at the start.
+
     Attributes:
-        divisor: what outer * b is the reciprocal of, at least the largest slope of the core.
+        divisor: what outer * b is the reciprocal of, at least the largest norm of the core's slopes.
     """
 
     divisor = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, beta: float) -> None:
         super().__init__()
-        self.beta = nn.Parameter(torch.tensor(0.5))
+        self.beta = nn.Parameter(torch.tensor(beta))
+
+    @abstractmethod
+    def core(self, u: Tensor) -> Tensor:
+        """Return the core of u, differentiable."""
+
+    @abstractmethod
+    def core_and_vjp(self, u: Tensor, scales: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
+        """Return the core of u, and v -> J^T v times both scales, for v of type `dtype`, which may be overwritten."""
+
+    @abstractmethod
+    def core_jvp_and_pullback(self, z: Tensor) -> tuple[Tensor, VJP]:
+        """Return [core(u); J du] for z = [u; du], which is not changed, and its pullback."""
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         inner, outer = self.effective_tensors()
-        u = inner * x
-        return self._core(F.silu(u), u) * outer
+        return self.core(inner * x) * outer
 
     @override
     def effective_tensors(self) -> Tensors:
@@ -66,42 +82,63 @@ class Swish(Activation, Described):
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         inner, outer = tensors
-        u = _scaled(x, inner)
-        y, slope = _silu_and_slope(u)
-        value = _scaled(self._core(y, u), outer)
-        if dtype != slope.dtype:
-            slope = empty_like(slope, dtype).copy_(slope)
-        return value, self._core_vjp(slope, inner, outer)
+        core, vjp = self.core_and_vjp(scaled(x, inner), (inner, outer), dtype)
+        return scaled(core, outer), vjp
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         inner, outer = tensors
-        u = _scaled(z, inner)
-        y, silu_pullback = _silu_jvp_and_pullback(u)
-        core = self._core(y, u)
+        core, core_pullback = self.core_jvp_and_pullback(scaled(z, inner))
 
         def pullback(v: Tensor) -> tuple[Tensor, Tensors]:
             of_outer = _of_scale(v, core, outer)
-            of_silu, of_input = self._core_cotangents(_scaled(v, outer))
+            of_u = core_pullback(scaled(v, outer))
+            return scaled(of_u, inner), (_of_scale(of_u, z, inner), of_outer)
+
+        return scaled(core, outer), pullback
+
+
+class Swish(ScaledActivation):
+    """Base of scaled activations whose core is linear in silu(u) = u sigmoid(u) and u."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+
+    @override
+    def core(self, u: Tensor) -> Tensor:
+        return self._of_silu(F.silu(u), u)
+
+    @override
+    def core_and_vjp(self, u: Tensor, scales: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
+        y, slope = _silu_and_slope(u)
+        if dtype != slope.dtype:
+            slope = empty_like(slope, dtype).copy_(slope)
+        return self._of_silu(y, u), self._silu_vjp(slope, *scales)
+
+    @override
+    def core_jvp_and_pullback(self, z: Tensor) -> tuple[Tensor, VJP]:
+        y, silu_pullback = _silu_jvp_and_pullback(z)
+
+        def pullback(v: Tensor) -> Tensor:
+            of_silu, of_input = self._silu_cotangents(v)
             of_u = silu_pullback(of_silu)
-            of_u = of_u if of_input is None else of_u.add_(of_input)
-            return _scaled(of_u, inner), (_of_scale(of_u, z, inner), of_outer)
+            return of_u if of_input is None else of_u.add_(of_input)
 
-        return _scaled(core, outer), pullback
+        return self._of_silu(y, z), pullback
 
-    def _core(self, y: Tensor, u: Tensor) -> Tensor:
+    def _of_silu(self, y: Tensor, u: Tensor) -> Tensor:
         """The core, linear in y = silu(u) and u."""
         return y
 
-    def _core_cotangents(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _silu_cotangents(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
         """The cotangents of y and u, for a cotangent v of the core; None for zeros."""
         return v, None
 
-    def _core_vjp(self, slope: Tensor, *scales: Tensor | tuple[()]) -> VJP:
+    def _silu_vjp(self, slope: Tensor, *scales: Tensor | tuple[()]) -> VJP:
         """v -> the adjoint of du -> core(slope * du, du) applied to v, times the scales; may overwrite the slope."""
         for scale in scales:
-            slope = _scaled(slope, scale)
-        return lambda v: v.mul_(_first(slope, v))
+            slope = scaled(slope, scale)
+        return lambda v: v.mul_(first_samples(slope, v))
 
 
 def _bounded_softplus(beta: Tensor) -> Tensor:
@@ -109,12 +146,13 @@ def _bounded_softplus(beta: Tensor) -> Tensor:
     return F.softplus(beta).clamp(1e-6, 1e6)
 
 
-def _scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
+def scaled(x: Tensor, scale: Tensor | tuple[()]) -> Tensor:
+    """Return scale * x, or x for an absorbed scale."""
     return x * scale if isinstance(scale, Tensor) else x
 
 
-def _first(slope: Tensor, v: Tensor) -> Tensor:
-    """The slopes of the samples of v, which are the first ones."""
+def first_samples(slope: Tensor, v: Tensor) -> Tensor:
+    """Return the slopes of the samples of v, which are the first ones."""
     return slope if slope.shape[0] == v.shape[0] else slope[: v.shape[0]]
 
 
@@ -198,7 +236,7 @@ class ELU(Activation):
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         y = F.elu(x)
         slope = (y.clamp_max(0) + 1).to(dtype)
-        return y, lambda v: v.mul_(_first(slope, v))
+        return y, lambda v: v.mul_(first_samples(slope, v))
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
@@ -233,22 +271,22 @@ class CLipSwish(Swish):
     divisor = 1.1 * 1.004
 
     @override
-    def _core(self, y: Tensor, u: Tensor) -> Tensor:
+    def _of_silu(self, y: Tensor, u: Tensor) -> Tensor:
         """silu(-u) = silu(u) - u saves the second exponential."""
         return torch.cat([y, y - u], 1)
 
     @override
-    def _core_cotangents(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _silu_cotangents(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
         a, b = v.chunk(2, 1)
         return a + b, -b
 
     @override
-    def _core_vjp(self, slope: Tensor, *scales: Tensor | tuple[()]) -> VJP:
+    def _silu_vjp(self, slope: Tensor, *scales: Tensor | tuple[()]) -> VJP:
         inner, outer = scales
 
         def vjp(v: Tensor) -> Tensor:
             a, b = v.chunk(2, 1)
-            return _scaled(_scaled(torch.add(a, b).mul_(_first(slope, v)).sub_(b), inner), outer)
+            return scaled(scaled(torch.add(a, b).mul_(first_samples(slope, v)).sub_(b), inner), outer)
 
         return vjp
 

@@ -1,4 +1,4 @@
-"""Branches g of a residual block x + g(x), built from 1-Lipschitz pieces."""
+"""Branches g of contractive blocks, built from 1-Lipschitz pieces."""
 
 import itertools
 from functools import partial
@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from acf.lipschitz.activations import Activation, Swish
+from acf.errors import ConfigError
+from acf.lipschitz.activations import Activation, ScaledActivation
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.effective import Described, Description, ScaledMap
+from acf.lipschitz.either_layout import EitherLayout
 from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.layer import VJP, LipschitzLayer, Pullback, Tensors
 from acf.lipschitz.normalised_conv import NormalisedConv2d
@@ -55,7 +58,7 @@ class Branch(nn.Sequential, Described):
         layers = self.layers()
         described = [layer.described_tensors() for layer in layers]
         for here, layer in enumerate(layers):
-            if isinstance(layer, Swish):
+            if isinstance(layer, ScaledActivation):
                 inner, outer = described[here]
                 if here > 0 and isinstance(described[here - 1], ScaledMap):
                     described[here - 1].output_scale, inner = inner, ()
@@ -68,12 +71,12 @@ class Branch(nn.Sequential, Described):
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         """Return g(x), and the products J_1^T ... J_n^T v of the layers' Jacobians J_1, ..., J_n.
 
-        Between convolutions features stay in the layout in which the convolutions give them.
+        Between layers that take either layout features stay in the one in which these give them.
         """
         vjps: list[VJP] = []
         rows, size = False, x.shape[2:]
         for layer, own in zip(self.layers(), tensors, strict=True):
-            if isinstance(layer, NormalisedConv2d):
+            if isinstance(layer, EitherLayout):
                 x, rows, layer_vjp = layer.value_and_vjp_in(x, rows, size, own, dtype)
             else:
                 if rows and not isinstance(layer, Activation):
@@ -97,7 +100,7 @@ class Branch(nn.Sequential, Described):
         pullbacks: list[tuple[Pullback, bool, bool]] = []  # with the layouts of output and result
         rows, size = False, z.shape[2:]
         for layer, own in zip(self.layers(), tensors, strict=True):
-            if isinstance(layer, NormalisedConv2d):
+            if isinstance(layer, EitherLayout):
                 z, gives_rows, layer_pullback = layer.jvp_and_pullback_in(z, rows, size, own)
                 pullbacks.append((layer_pullback, gives_rows, rows))
                 rows = gives_rows
@@ -175,7 +178,7 @@ def conv_branch(config: ModelConfig, shape: Shape, leading_activation: bool) -> 
             layers.append(activation())
             width *= activation.widening
         if index == last:
-            layers += joined_attention(config, width)
+            layers += joined_attention(config, width, (size[0], size[1]))
             width *= join_widening(config)
         out = channels if index == last else config.idim
         layers.append(NormalisedConv2d(width, out, kernel, (size[0], size[1]), config.coefficient))
@@ -188,8 +191,8 @@ def attention_branch(config: ModelConfig, shape: Shape) -> Branch:
 
     Wider heads could not compute more, as the product of two projections has rank C at most.
     """
-    channels = shape[0]
-    return Branch(attention(config, channels, head_width=channels))
+    channels, height, width = shape
+    return Branch(attention(config, channels, (height, width), head_width=channels))
 
 
 def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
@@ -207,12 +210,18 @@ def fc_branch(config: ModelConfig, shape: Shape) -> Branch:
     return Branch(*layers, Reshape(*shape))
 
 
-def joined_attention(config: ModelConfig, channels: int) -> list[LipschitzLayer]:
-    """Return a list of the layer that joins attention to `channels` features; empty where none is configured."""
+def joined_attention(config: ModelConfig, channels: int, size: tuple[int, int]) -> list[LipschitzLayer]:
+    """Return a list of the layer that joins attention to `channels` features; empty where none is configured.
+
+    Args:
+        config: attention and its join.
+        channels: of the maps.
+        size: (H, W) of the maps.
+    """
     if not _is_joined(config):
         return []
     join = resolve(JOINS, config.attention.join, "way of joining")
-    return [join.for_channels(partial(attention, config), channels, config.attention.share)]
+    return [join.for_channels(partial(attention, config, size=size), channels, config.attention.share)]
 
 
 def join_widening(config: ModelConfig) -> int:
@@ -220,10 +229,26 @@ def join_widening(config: ModelConfig) -> int:
     return int(resolve(JOINS, config.attention.join, "way of joining").widening) if _is_joined(config) else 1
 
 
-def attention(config: ModelConfig, channels: int, head_width: int | None = None) -> LipschitzLayer:
-    """Return the configured attention layer for maps of `channels` channels."""
-    made = resolve(ATTENTIONS, config.attention.kind, "attention")
-    return made(channels, config.attention.heads, config.coefficient, head_width)
+def attention(
+    config: ModelConfig, channels: int, size: tuple[int, int], head_width: int | None = None
+) -> LipschitzLayer:
+    """Return the configured attention layer for maps of `channels` channels and a size (H, W).
+
+    Raises:
+        ConfigError: the maps cannot be cut into windows.
+    """
+    settings, (height, width) = config.attention, size
+    made = resolve(ATTENTIONS, settings.kind, "attention")
+    around = size if settings.window is None else (min(settings.window, height), min(settings.window, width))
+    if height % around[0] or width % around[1]:
+        raise ConfigError(
+            f"attention.window ({settings.window}) does not divide maps of {height} x {width}; choose a divisor of "
+            "their sides, or leave these maps without attention by attention.max_tokens"
+        )
+    options = made.options(settings, around)
+    layer: SelfAttention = made(channels, settings.heads, config.coefficient, head_width, **options)
+    layer.window = settings.window
+    return layer
 
 
 def _is_joined(config: ModelConfig) -> bool:

@@ -61,5 +61,5 @@ def dense_branch(config: ModelConfig, shape: Shape, leading_activation: bool) ->
     for _ in range(config.dense.depth):
         layers.append(DenseLayer(NormalisedConv2d(width, new, kernel, place, config.coefficient), activation()))
         width += config.dense.growth
-    layers += joined_attention(config, width)
+    layers += joined_attention(config, width, place)
     return Branch(*layers, NormalisedConv2d(width * join_widening(config), channels, 1, place, config.coefficient))

@@ -6,6 +6,8 @@ all ranks must make the first call in training mode together, as they do under D
 may be empty.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +52,24 @@ class StartedByFirstBatch(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._is_started = False
+
+
+@contextmanager
+def without_first_batch(module: nn.Module) -> Iterator[None]:
+    """Keep a module in evaluation mode for a while: the points of an iteration are no batch that sets values."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+@torch.no_grad()
+def start(module: nn.Module, x: Tensor) -> None:
+    """Let a batch set the starting values of all modules within that have none, by one call with it."""
+    if not all(m.is_started() for m in module.modules() if isinstance(m, StartedByFirstBatch)):
+        module(x)
 
 
 def samples_of_all_ranks(x: Tensor) -> int:

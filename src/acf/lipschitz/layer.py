@@ -26,7 +26,7 @@ class LipschitzLayer(nn.Module, ABC):
     - `forward(x)`: g(x) for x (B, ...). For the default derivatives it must be differentiable twice by autograd.
     - `lipschitz_bound(n_tokens)`: an upper bound of Lip(g), proven for the weights that the layer has now.
 
-    The log-determinant of a residual block also needs theta, J(x)^T u and J(x) dx. The base class has them from
+    The log-determinant of a contractive block also needs theta, J(x)^T u and J(x) dx. The base class has them from
     automatic differentiation. A layer that knows its derivatives in closed form MAY implement them faster, then all
     three together, because they share the meaning of `tensors`:
 

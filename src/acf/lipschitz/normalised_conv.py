@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from acf.lipschitz.bounds.norms import conv_norm_bound, torus_norm_bound
+from acf.lipschitz.either_layout import EitherLayout
 from acf.lipschitz.kernels.convolution import arranged
 from acf.lipschitz.kernels.layout import in_layout
 from acf.lipschitz.kernels.power_iteration import (
@@ -22,7 +23,7 @@ from acf.lipschitz.normalised import Normalised, unit_vector
 from acf.lipschitz.once_differentiable import is_transformed
 
 
-class NormalisedConv2d(Normalised):
+class NormalisedConv2d(EitherLayout, Normalised):
     """Convolution (B, in, H, W) -> (B, out, H, W), stride 1, zero padding, odd kernel, norm at most `coefficient`.
 
     Args:
@@ -64,32 +65,9 @@ class NormalisedConv2d(Normalised):
         return in_layout(y, convolution.gives_rows, False, size)
 
     @override
-    def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
-        size = x.shape[2:]
-        y, rows, vjp = self.value_and_vjp_in(x, False, size, tensors, dtype)
-        return in_layout(y, rows, False, size), lambda v: vjp(in_layout(v, False, rows, size))
-
-    @override
-    def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
-        size = z.shape[2:]
-        y, rows, pullback = self.jvp_and_pullback_in(z, False, size, tensors)
-        return in_layout(y, rows, False, size), lambda u: pullback(in_layout(u, False, rows, size))
-
     def value_and_vjp_in(
         self, x: Tensor, rows: bool, size: Sequence[int], tensors: Tensors, dtype: torch.dtype
     ) -> tuple[Tensor, bool, VJP]:
-        """Return `value_and_vjp` for x in either layout (`acf.lipschitz.kernels.layout`), without changing it.
-
-        Args:
-            x: maps, or rows.
-            rows: whether x is rows.
-            size: (H, W) of the maps.
-            tensors: as for `value_and_vjp`.
-            dtype: as for `value_and_vjp`.
-
-        Returns:
-            The value, whether it is rows, and the vjp, from cotangents in the value's layout to those in x's.
-        """
         weight, *bias = tensors
         convolution = arranged(weight, *size)
         y = convolution.apply(in_layout(x, rows, convolution.takes_rows, size), *bias)
@@ -100,10 +78,10 @@ class NormalisedConv2d(Normalised):
             return y, convolution.gives_rows, convolution.adjoint
         return y, convolution.gives_rows, lambda v: in_layout(convolution.adjoint(v), takes_rows, rows, size)
 
+    @override
     def jvp_and_pullback_in(
         self, z: Tensor, rows: bool, size: Sequence[int], tensors: Tensors
     ) -> tuple[Tensor, bool, Pullback]:
-        """Return `jvp_and_pullback` for z in either layout, as `value_and_vjp_in` does."""
         weight, *bias = tensors
         convolution = arranged(weight, *size)
         z = in_layout(z, rows, convolution.takes_rows, size)

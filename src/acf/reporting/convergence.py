@@ -7,7 +7,7 @@ noise of a validation, on few images, moves it further. The first crossing count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -72,7 +72,7 @@ class Reached:
     Attributes:
         target: validation bits/dim.
         variant: the variant.
-        base: its base; None where it has none, as the base itself.
+        base: its base; None where it has none, and where the target is what it ends with itself.
         mean: crossing of the mean curve over seeds; None if it is not reached.
         seeds: crossing of each seed.
         of_base: crossing of the mean curve of the base; None without one, or if it is not reached.
@@ -122,17 +122,29 @@ def curves_of(results: Results) -> dict[str, list[Curve]]:
 
 
 def convergence(results: Results, targets: Sequence[float] = ()) -> list[Reached]:
-    """Return when each variant reaches what its base ends with, and each of `targets`.
+    """Return when each variant reaches what its base ends with, and each of `targets`; as `convergence_of`.
 
     Args:
         results: of an experiment; what is not trained may be missing.
+        targets: validation bits/dim.
+    """
+    return convergence_of(curves_of(results), results.bases, targets)
+
+
+def convergence_of(
+    curves: Mapping[str, Sequence[Curve]], bases: Mapping[str, str | None], targets: Sequence[float] = ()
+) -> list[Reached]:
+    """Return when each variant reaches what its base ends with, and each of `targets`.
+
+    Args:
+        curves: of the trainings of each variant; what is not trained may be missing.
+        bases: of each variant, None where it has none.
         targets: validation bits/dim.
 
     Returns:
         By base, in the order of params.yaml: the last value of its mean curve, reached by the base and by the variants
         that have it as base; then by target: all variants that have validations.
     """
-    curves = curves_of(results)
     means = {variant: mean for variant, each in curves.items() if (mean := mean_curve(each))}
 
     def reached(target: float, variant: str, base: str | None) -> Reached:
@@ -141,8 +153,8 @@ def convergence(results: Results, targets: Sequence[float] = ()) -> list[Reached
         return Reached(target, variant, base, means[variant].crossing(target), seeds, of_base)
 
     found = []
-    for base in dict.fromkeys(base for base in results.bases.values() if base in means):
-        compared = [variant for variant in means if variant == base or results.bases.get(variant) == base]
+    for base in dict.fromkeys(base for base in bases.values() if base in means):
         target = float(means[str(base)].bits[-1])
+        compared = [variant for variant in means if variant == base or bases.get(variant) == base]
         found += [reached(target, variant, None if variant == base else base) for variant in compared]
-    return found + [reached(target, variant, results.bases.get(variant)) for target in targets for variant in means]
+    return found + [reached(target, variant, bases.get(variant)) for target in targets for variant in means]

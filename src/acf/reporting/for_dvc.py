@@ -1,10 +1,15 @@
 """What DVC compares between versions of the study: few numbers per model, and the curves of all models in one table."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
+from acf.errors import AcfError, shown
+from acf.reporting.convergence import Curve, curve_of
+from acf.reporting.result_files import read_table
 from acf.reporting.results import Results
+from acf.reporting.row_schemas import CurveRow
 from acf.reporting.schemas import Metrics
 
 NUMBERS = ("bits_per_dim", "bits_per_dim_se", "certificate", "train_seconds")
@@ -35,6 +40,28 @@ def curves_table(results: Results) -> bytes:
     columns = ["experiment", "variant", "seed", *CURVES]
     table = pd.concat(tables).astype({"step": int})[columns] if tables else pd.DataFrame(columns=columns)
     return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def read_curves(path: Path, experiment: str) -> dict[str, list[Curve]]:
+    """Return the validations of each training, by variant; their standard errors, which the table lacks, are NaN.
+
+    Raises:
+        AcfError: the file is missing or is not such a table, or is of another experiment; names file and command.
+    """
+    command = f"acf report --experiment {experiment}"
+    rows: dict[tuple[str, int], list[CurveRow]] = {}
+    for row in read_table(path, CurveRow, command):
+        if row.experiment != experiment:
+            raise AcfError(
+                f"{path} is of the experiment {shown(row.experiment)} instead of {experiment}; run: {command}"
+            )
+        rows.setdefault((row.variant, row.seed), []).append(row)
+    curves: dict[str, list[Curve]] = {}
+    for (variant, _), each in rows.items():
+        history = pd.DataFrame([row.model_dump() for row in each]).assign(validation_se=float("nan"))
+        if curve := curve_of(history):
+            curves.setdefault(variant, []).append(curve)
+    return curves
 
 
 def _numbers(metrics: Metrics) -> tuple[float, ...]:

@@ -72,7 +72,7 @@ def _surely(variant: pd.Series, base: pd.Series, unit: str) -> str:
     """Return the interval of a gain, and over what it is."""
     ends = interval(variant["base_gain_low"], variant["base_gain_high"], variant["base_gain_se"])
     number = variant["comparisons"]
-    together = f", for {number} comparisons at once" if number > 1 else ""
+    together = f", one of {number} that hold at once" if number > 1 else ""
     images = f"{count(variant['test_images'])} test {unit}"
     own, other = int(variant["seeds"]), int(base["seeds"])
     if variant["base_gain_over"] == "images":
@@ -81,7 +81,7 @@ def _surely(variant: pd.Series, base: pd.Series, unit: str) -> str:
         over = f"over {images} and {own} seed{'s' * (own > 1)} each"
     else:
         over = f"over {images} and seeds, {own} of {variant['row']} and {other} of {base['row']}"
-    return f"gain {ends} with {PERCENT}{together}, {over}"
+    return f"{PERCENT} interval of the gain {ends}{together}, {over}"
 
 
 def _cost(variant: pd.Series, base: pd.Series) -> str:

@@ -144,6 +144,7 @@ def _measured(metrics: Metrics, config: ModelConfig) -> Rows:
         *of_labels,
         ("certificate: largest proven bound", bound(metrics.certificate.worst)),
         ("reconstruction error", scientific(metrics.reconstruction_error)),
+        *([("error of the forward map, bits/dim", scientific(metrics.forward_error))] if metrics.forward_error else []),
         ("parameters", count(metrics.parameters)),
     ]
 

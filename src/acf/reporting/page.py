@@ -148,5 +148,7 @@ def _compared(results: Results, seeds: Sequence[int]) -> str:
         f"Data set {results.dataset}.{on_data} "
         f"{', '.join(results.metrics)} ({trainings}) against densities fitted without a "
         f"network ({', '.join(results.baselines.baselines)}); {count(results.baselines.test_images)} test "
-        f"{results.unit}."
+        f"{results.unit}. Bits/dim are the bits that a perfect code built on a density needs for a value: lower is "
+        "better. The base of a variant is the flow to which it adds attention or something else, and its gain the "
+        "bits/dim of the base minus its own."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from acf.reporting.findings_file import PairFinding
 from acf.settings.params import Run
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Section:
         tables: shown before the figures.
         figures: shown side by side where there is room.
         notes: how it was measured and how to read it.
+        pairs: every variant against its base, in numbers, for other documents.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
+    pairs: Sequence[PairFinding] = ()
 
 
 @dataclass(frozen=True)

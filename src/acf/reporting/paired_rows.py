@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from acf.errors import AcfError
+from acf.reporting.findings_file import PairFinding
 from acf.reporting.page_parts import Analysed, AnalysedModel, Form
 from acf.reporting.paired_differences import PERCENT, Difference, Row, TrainingSpread, difference, training_spread
 from acf.reporting.wording import with_error
@@ -44,6 +45,37 @@ class PairedRows:
     def over_bases(self) -> dict[str, Difference]:
         """Return for each variant with a base its mean minus that of its base."""
         return {variant: self.between(variant, base) for variant, base in self.bases.items()}
+
+    def findings(self, quantity: str, items: str, at: str = "") -> list[PairFinding]:
+        """Return each variant against its base, for other documents; of the quantity, less is better.
+
+        Args:
+            quantity: its name.
+            items: what is paired, such as "297 test images".
+            at: where on its scale it was measured.
+        """
+        return [self._finding(quantity, at, items, variant, base) for variant, base in self.bases.items()]
+
+    def _finding(self, quantity: str, at: str, items: str, variant: str, base: str) -> PairFinding:
+        own, other, gain = self.mean(variant), self.mean(base), self.between(base, variant)
+        low, high = gain.interval(self.comparisons)
+        return PairFinding(
+            quantity=quantity,
+            at=at,
+            variant=variant,
+            base=base,
+            value=own.mean,
+            value_se=own.se,
+            of_base=other.mean,
+            of_base_se=other.se,
+            gain=gain.mean,
+            gain_se=gain.se,
+            low=low,
+            high=high,
+            over=items,
+            seeds=len(self.rows[variant].bits),
+            base_seeds=len(self.rows[base].bits),
+        )
 
 
 def paired_rows(

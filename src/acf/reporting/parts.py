@@ -40,8 +40,8 @@ def training(results: Results, looks: Looks) -> Section:
 def certificates(results: Results, looks: Looks) -> Section:
     """Return the proven bounds of all blocks."""
     sentence = (
-        "Each residual block is x + g(x); it is invertible if the Lipschitz constant of g is below 1. Shown are proven "
-        "upper bounds."
+        "Each block of the flow is made of a map g; it is invertible if the Lipschitz constant of g is below 1. Shown "
+        "are proven upper bounds."
     )
     if not results.runs:
         return Section("certificates", "Certificates", [sentence, "No flow is evaluated yet."])

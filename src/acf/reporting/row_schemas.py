@@ -100,6 +100,20 @@ class Row(BaseModel):
         return self
 
 
+class CurveRow(BaseModel):
+    """A row of `curves/<experiment>.csv`; the columns of a validation are empty where none took place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experiment: Name
+    variant: Name
+    seed: int
+    step: PositiveInt
+    seconds: NotNegative
+    train_bits_per_dim: OrEmpty[Number]
+    validation_bits_per_dim: OrEmpty[Number]
+
+
 class HistoryRow(BaseModel):
     """The columns of `history.csv` that a report shows.
 

@@ -32,7 +32,7 @@ class Stored(BaseModel):
 
 
 class Block(Stored):
-    """One residual block and the proven bound of its branch's Lipschitz constant."""
+    """One contractive block and the proven bound of its branch's Lipschitz constant."""
 
     name: str
     upper: Bound
@@ -123,6 +123,8 @@ class Metrics(OfModel):
     certificate: StoredCertificate
     reconstruction_error: NotNegative
     reconstruction_images: PositiveInt
+    forward_error: NotNegative = 0.0
+    """Of files of earlier versions, which knew no blocks with one: 0."""
     test_images: PositiveInt
     draws: PositiveInt
     estimator: dict[str, str | bool | int | Number | None]

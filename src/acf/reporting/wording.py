@@ -120,6 +120,13 @@ def join(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def trainings(own: int, other: int) -> str:
+    """Return how many trainings two compared variants have."""
+    if own == other:
+        return "one training each" if own == 1 else f"{own} trainings each"
+    return f"{own} and {other} trainings"
+
+
 def _minus(number: str) -> str:
     return number.replace("-", "−")
 
@@ -190,7 +197,7 @@ def markdown(table: pd.DataFrame, columns: list[Column]) -> str:
     return markdown_table(headings(columns), cells(table, columns))
 
 
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return texts as a table in markdown, all columns but the first to the right."""
-    rule = ["---", *["---:"] * (len(heads) - 1)]
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return texts as a table in markdown, all columns but the first ones, `left` of them, to the right."""
+    rule = [*["---"] * left, *["---:"] * (len(heads) - left)]
     return "".join(f"| {' | '.join(line)} |\n" for line in [heads, rule, *rows])

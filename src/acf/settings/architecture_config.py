@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from acf.registry import ACTIVATIONS, ATTENTIONS, BRANCHES, JOINS
+from acf.registry import ACTIVATIONS, ATTENTIONS, BIASED_ATTENTIONS, BLOCKS, BRANCHES, JOINS
 from acf.settings.section import (
     INTEGRAL,
     MOST_BLOCKS,
@@ -16,6 +16,8 @@ from acf.settings.section import (
     Section,
     one_of,
 )
+
+MAX_SHARPNESS, MAX_SHARPNESS_WITH_POSITION = 6.0, 3.0
 
 
 class AttentionConfig(Section):
@@ -36,7 +38,7 @@ class AttentionConfig(Section):
     )
     join: str = Field(
         default="block",
-        description="How attention is joined to the flow. `block` makes it a residual block of its own after the "
+        description="How attention is joined to the flow. `block` makes it a block of its own after the "
         "convolutional block. The others put it before the last convolution of the branch, where arXiv 2109.12135 has "
         "it: `convex` mixes features and attention with a learnt weight, `concatenate` stacks both along the channels "
         "with a learnt angle, and `split` applies attention to a part of the channels. All four are this project's, "
@@ -56,10 +58,43 @@ class AttentionConfig(Section):
         description="Distance, in blocks, between the convolutional (or dense) blocks of a scale that get attention: "
         "with 3, every third has it, with 1 all of them, as in arXiv 2109.12135.",
     )
+    once_per_scale: bool = Field(
+        default=False,
+        description="Whether the last block of each scale alone gets attention, instead of every `every`-th. This "
+        "project's addition.",
+    )
     max_tokens: Positive = Field(
         default=4096,
         description="Largest number of positions (height times width) of a map that gets attention; scales with larger "
         "maps have none, because cost grows with the square of that number. The default is this project's choice.",
+    )
+    window: Positive | None = Field(
+        default=None,
+        description="Height and width of the windows that maps are cut into for attention, each of which attends to "
+        "itself alone; it must divide the sides of the maps, unless they are shorter. `null` for attention over the "
+        "whole map. This project's addition; every form keeps its bound, that for the positions of a window "
+        "(docs/mathematics.md, Proposition 5b).",
+    )
+    position: Literal["none", "relative"] = Field(
+        default="none",
+        description="What attention knows of where positions are: nothing, or, for `relative`, a learnt bias of the "
+        "logits for each head and each displacement between two positions of a map or window. Only `sinkhorn` allows "
+        "it (docs/mathematics.md, Theorem 4c). The default is this project's choice.",
+    )
+    position_start: Literal["zero", "local", "shifts"] = Field(
+        default="zero",
+        description="How the bias of `relative` starts: at `zero`; `local`, largest for near positions, within about "
+        "1, 2, 4 ... of them from head to head; or `shifts`, largest for a neighbouring position, another one for each "
+        "head. Without effect where `position` is `none`. The default is this project's choice.",
+    )
+    max_sharpness: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=MAX_SHARPNESS,
+        description="Upper end of the range in which `sinkhorn` and `clip` learn the sharpness t of their logits, at "
+        "the start half of it (for `clip` a quarter). Values may be as long as 1 / t, so that sharper weights go with "
+        "smaller values. At most 6, with a bias of position at most 3. Without effect on the other forms. The default "
+        "is this project's choice.",
     )
 
     @field_validator("kind")
@@ -72,6 +107,22 @@ class AttentionConfig(Section):
     def _known_join(cls, value: str) -> str:
         return one_of("way of joining", value, ("block", *JOINS))
 
+    @model_validator(mode="after")
+    def _allows_a_bias(self) -> Self:
+        if self.position == "none" or self.kind == "none":
+            return self
+        if self.kind not in BIASED_ATTENTIONS:
+            raise ValueError(
+                f"position {self.position} adds a bias to the logits, for which {self.kind} has no proven bound (its "
+                f"weights are a softmax): use {' or '.join(BIASED_ATTENTIONS)}, or set position to none"
+            )
+        if self.max_sharpness > MAX_SHARPNESS_WITH_POSITION:
+            raise ValueError(
+                f"max_sharpness is at most {MAX_SHARPNESS_WITH_POSITION:g} with position {self.position} (got "
+                f"{self.max_sharpness:g}): beyond, the weights cannot be computed in float32"
+            )
+        return self
+
 
 class DenseConfig(Section):
     """The densely connected branch of an i-DenseNet; used where `model.branch` is `dense`."""
@@ -83,8 +134,8 @@ class DenseConfig(Section):
     )
     growth: Positive = Field(
         default=172,
-        description="Number of channels that each dense layer adds; with `clipswish`, which doubles channels, it must "
-        "be even. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
+        description="Number of channels that each dense layer adds; with `clipswish` or `cpila`, which double "
+        "channels, it must be even. The default is that of arXiv 2102.02694 for CIFAR-10 and ImageNet 32x32.",
     )
 
 
@@ -95,7 +146,7 @@ class ModelParams(Section):
         default=[16, 16, 16],
         strict=False,
         min_length=1,
-        description="Number of convolutional (or dense) residual blocks of each scale, one entry per scale; between "
+        description="Number of convolutional (or dense) blocks of each scale, one entry per scale; between "
         "scales maps are halved in height and width. The default is that of arXiv 1906.02735, appendix E, for MNIST "
         "and CIFAR-10.",
     )
@@ -109,19 +160,29 @@ class ModelParams(Section):
         strict=False,
         min_length=1,
         description="Height and width of each convolution's kernel in a branch, in pixels and odd, one entry per "
-        "convolution; without effect on dense branches. The default is that of arXiv 1906.02735, appendix E.",
+        "convolution; on potential branches one per potential layer between the first and the last; without effect on "
+        "dense branches. The default is that of arXiv 1906.02735, appendix E.",
+    )
+    block: str = Field(
+        default="residual",
+        description="How a contraction g makes a bijection. `residual` is x + g(x) (arXiv 1811.00995). `monotone` is "
+        "sqrt(2) (I + g)^-1(sqrt(2) x) - x (arXiv 2210.08176), which may stretch distances by up to (1 + L) / (1 - L) "
+        "where g has the Lipschitz bound L, instead of 1 + L, and solves an equation in the forward direction too.",
+        json_schema_extra={"enum": [*BLOCKS]},
     )
     branch: str = Field(
         default="conv",
-        description="Form of the branch g of a residual block x + g(x): `conv` alternates activations and convolutions "
-        "(arXiv 1906.02735), `dense` is densely connected (arXiv 2102.02694).",
+        description="Form of the branch g of a block: `conv` alternates activations and convolutions "
+        "(arXiv 1906.02735), `dense` is densely connected (arXiv 2102.02694), `potential` has convex potential layers "
+        "(arXiv 2110.12690) between its first and its last convolution, an arrangement of this project.",
         json_schema_extra={"enum": [*BRANCHES]},
     )
     activation: str = Field(
         default="lipswish",
         description="Activation function in all branches: `lipswish` (arXiv 1906.02735, section 3.3), `elu`, which "
-        "the CelebA-HQ 256 model of that paper's code uses, or `clipswish` (arXiv 2102.02694), which doubles the "
-        "number of channels.",
+        "the CelebA-HQ 256 model of that paper's code uses, or one of `clipswish` (arXiv 2102.02694) and `cpila` "
+        "(arXiv 2210.08176), which double the number of channels; without effect on potential branches, whose layers "
+        "have one of their own.",
         json_schema_extra={"enum": [*ACTIVATIONS]},
     )
     coefficient: Fraction = Field(
@@ -138,11 +199,11 @@ class ModelParams(Section):
     actnorm: bool = Field(
         default=True,
         description="Whether activation normalisation (arXiv 1807.03039, section 3.1) stands at the start of a scale "
-        "and after each residual block, as in the image models of arXiv 1906.02735.",
+        "and after each block, as in the image models of arXiv 1906.02735.",
     )
     fc_blocks: Annotated[int, Field(ge=0, le=MOST_BLOCKS), INTEGRAL] = Field(
         default=4,
-        description="Number of residual blocks with fully connected layers at the end of the last scale. The default "
+        description="Number of blocks with fully connected layers at the end of the last scale. The default "
         "is that of arXiv 1906.02735, appendix E.",
     )
     fc_width: Positive = Field(
@@ -180,6 +241,11 @@ class ModelParams(Section):
         description="Self-attention in the convolutional or dense blocks (arXiv 2109.12135).",
     )
     dense: DenseConfig = Field(default=DenseConfig(), description="Size of dense branches (arXiv 2102.02694).")
+
+    @field_validator("block")
+    @classmethod
+    def _known_block(cls, value: str) -> str:
+        return one_of("block", value, BLOCKS)
 
     @field_validator("branch")
     @classmethod

@@ -66,7 +66,7 @@ class TrainingLogDetConfig(LogDetConfig):
     )
     memory_efficient: bool = Field(
         default=True,
-        description="Whether a residual block keeps little more than its input for the backward pass and computes its "
+        description="Whether a block keeps little more than its input for the backward pass and computes its "
         "branch again there, instead of keeping all intermediate results. This project's way to the memory that "
         "arXiv 1906.02735, section 3.2, saves by computing gradients in the forward pass.",
     )
@@ -75,6 +75,15 @@ class TrainingLogDetConfig(LogDetConfig):
         description="Whether products with Jacobians, and the gradient through branches without attention, are "
         "computed in bfloat16. It needs `neumann_gradient` and `memory_efficient`. This project's addition, measured "
         "in docs/performance.md.",
+    )
+
+    solve_residual: float = Field(
+        default=1e-3,
+        gt=0,
+        le=0.1,
+        description="Largest residual at which the iteration of a monotone block stops in training, forward and "
+        "backward, relative to max(1, l2 norm of the right-hand side); without effect on residual blocks. This "
+        "project's choice, by its measured bias (docs/tables/monotone.md).",
     )
 
     @model_validator(mode="after")

@@ -17,8 +17,8 @@ from acf.settings.section import MOST_EXACT, Levels, Positive, Section, Several
 class ConditionConfig(Section):
     """What a conditional density p(x | c) depends on: one of `classes` labels, or a vector of `size` values.
 
-    Between residual blocks values are scaled and shifted by functions of c. The blocks themselves do not see c, so that
-    the proof of contraction holds for every c.
+    Between contractive blocks values are scaled and shifted by functions of c. The blocks themselves do not see c, so
+    that the proof of contraction holds for every c.
     """
 
     classes: Positive | None = Field(default=None, description="Number of labels, where c is a label from 0 on.")

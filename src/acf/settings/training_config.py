@@ -91,6 +91,13 @@ class TrainingConfig(Section):
         description="Learning rate of Adam after the warm-up, for a loss in bits/dim. The default is that of the code "
         "published with arXiv 1906.02735.",
     )
+    attention_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e3,
+        description="Factor by which the learning rates of attention's parameters, under Adam and Muon, differ from "
+        "those of all others. This project's addition.",
+    )
     schedule: Literal["constant", "cosine"] = Field(
         default="constant",
         description="Course of the learning rate after the warm-up: constant, as in the code published with "

@@ -44,7 +44,8 @@ def largest_map(model: ModelParams, shape: Sequence[int]) -> int:
         tokens = height * width
         widest = channels + model.dense.depth * model.dense.growth if model.branch == "dense" else model.idim
         if model.attention.kind != "none" and tokens <= model.attention.max_tokens:
-            widest = max(widest, model.attention.heads * tokens)
+            together = min(tokens, (model.attention.window or tokens) ** 2)
+            widest = max(widest, model.attention.heads * together)
         sizes.append(tokens * widest)
         if model.factor_out:
             channels //= 2

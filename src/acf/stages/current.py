@@ -24,7 +24,7 @@ from acf.stages.project import HISTORY, Project
 from acf.stages.recorded import recorded_recipe
 from acf.stages.report import report_recipe
 
-REPORT_FILES = ("index.html", "table.csv", "table.md", "table.tex", "figures")
+REPORT_FILES = ("index.html", "table.csv", "table.md", "table.tex", "findings.json", "figures")
 
 
 class Task(NamedTuple):

@@ -122,6 +122,8 @@ def _summary(measured: Mapping[str, Any]) -> str:
         f"worst Lipschitz bound {measured['certificate']['worst']:.4f}",
         f"reconstruction error {measured['reconstruction_error']:.1e}",
     ]
+    if measured["forward_error"]:
+        parts.append(f"error of the forward map {measured['forward_error']:.1e} bits/dim")
     if found := measured.get("classification"):
         parts += [
             f"accuracy {found['accuracy']:.4f} ± {found['accuracy_se']:.4f}",

@@ -18,12 +18,11 @@ from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
+from acf.stages.bases import bases
 from acf.stages.measured_files import read_measured
 from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
-SIZES = ("blocks", "idim", "fc_blocks", "fc_width", "dense", "head_width")
-"""Settings of a model in which a variant may differ from its base, beside its attention."""
 
 
 def read_results(project: Project, experiment: str) -> Results:
@@ -77,23 +76,6 @@ def read_results(project: Project, experiment: str) -> Results:
         made=params.seen(experiment).made,
         remark=dataset_source(params.prepared(experiment)).remark,
     )
-
-
-def bases(params: Params, experiment: str) -> dict[str, str | None]:
-    """Per variant the one it is compared with, which has its task; None where there is none.
-
-    Of a variant with attention it is the one without that else differs in size alone, and of others without attention
-    the first one of the experiment.
-    """
-    runs = {variant: params.resolve(experiment, variant) for variant in params.variants(experiment)}
-    tasks = {variant: run.training.task.kind for variant, run in runs.items()}
-    kinds = {v: (run.model.model_dump_json(exclude={"attention", *SIZES}), tasks[v]) for v, run in runs.items()}
-    attentive = {variant for variant, run in runs.items() if run.model.attention.kind != "none"}
-    plain = [variant for variant in runs if variant not in attentive]
-    alike = {kinds[variant]: variant for variant in reversed(plain)}
-    first = {tasks[variant]: variant for variant in reversed(plain)}
-    found = {v: alike.get(kinds[v]) if v in attentive else first[tasks[v]] for v in runs}
-    return {variant: None if base == variant else base for variant, base in found.items()}
 
 
 def tasks(params: Params, experiment: str) -> dict[str, str]:

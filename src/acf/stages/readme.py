@@ -1,70 +1,132 @@
-"""README's results tables, generated from `reports/<experiment>/table.csv` between two comments."""
+"""The parts of README.md and docs/results.md that are written from the reports, each between two comments.
+
+`<!-- results:E -->` to `<!-- /results -->` holds the table of an experiment, `<!-- findings:T -->` to
+`<!-- /findings -->` a topic of `acf.reporting.findings.topics`, over all experiments. The rest is written by hand.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from acf.errors import AcfError
+from acf.errors import AcfError, shown
 from acf.reporting.comparison import read_comparison
+from acf.reporting.findings.study import Experiment
+from acf.reporting.findings.topics import TOPICS
+from acf.reporting.findings_file import FINDINGS, read_findings
+from acf.reporting.for_dvc import read_curves
 from acf.reporting.wording import README, markdown
 from acf.runs.files import write_atomically
+from acf.stages.bases import attentive, bases
+from acf.stages.experiment_results import tasks
+from acf.stages.index import TABLE
 from acf.stages.project import Project
 
-SECTION = re.compile(r"(<!-- results:(?P<experiment>[\w-]+) -->\n)(?P<table>.*?)(<!-- /results -->)", re.DOTALL)
-MARKER = re.compile(r"<!-- (?:results:.*?|/results) -->")
-
-
-def tables(text: str) -> dict[str, str]:
-    """Return the tables that `text` holds between markers, by experiment."""
-    return {section["experiment"]: section["table"] for section in SECTION.finditer(text)}
+PAGE, OTHER_PAGES = "README.md", ("docs/results.md",)
+"""The page that every project has, and those that it may have."""
+SECTION = re.compile(
+    r"(<!-- (?P<kind>results|findings):(?P<name>[\w-]+) -->\n)(?P<text>.*?)(<!-- /(?P=kind) -->)", re.DOTALL
+)
+MARKER = re.compile(r"<!-- (?:(?:results|findings):.*?|/(?:results|findings)) -->")
 
 
 def readme_table(table: pd.DataFrame) -> str:
-    """Return README's markdown table from the comparison table of a report."""
+    """Return the table of an experiment from the comparison table of its report."""
     return f"\n{markdown(table, README)}\n"
 
 
 def write_readme(root: Path = Path(".")) -> None:
-    """Rewrite all tables of `README.md`.
+    """Rewrite all generated parts of `README.md` and, where there is one, of `docs/results.md`.
+
+    All are made before the first page is written.
 
     Raises:
-        AcfError: README has no markers or some without a partner, the report of an experiment it names is missing or
-            its table damaged, or README cannot be written, in which case it is as it was.
+        AcfError: README has no markers, or a page some without a partner or of an unknown topic; the report of an
+            experiment that README names is missing or damaged; or a page cannot be written, which then is as it was.
     """
-    path, text = _readme(Path(root))
-    written = {name: readme_table(_table(Path(root), name)) for name in tables(text)}
-    new = SECTION.sub(lambda section: section[1] + written[section["experiment"]] + section[4], text)
-    if new != text:
-        write_atomically(path.resolve(), new.encode())
-    print(f"{path}: {'rewritten' if new != text else 'up to date'}")
+    for path, text, new in _pages(Path(root)):
+        if new != text:
+            write_atomically(path.resolve(), new.encode())
+        print(f"{path}: {'rewritten' if new != text else 'up to date'}")
 
 
 def check_readme(root: Path = Path(".")) -> None:
-    """Check that all tables of `README.md` are what `write_readme` would write.
+    """Check that all generated parts are what `write_readme` would write.
 
     Raises:
-        AcfError: a table is stale (the message names the experiment), or as for `write_readme`.
+        AcfError: one is stale (the message names it), or as for `write_readme`.
     """
-    path, text = _readme(Path(root))
-    stale = [
-        section["experiment"]
-        for section in SECTION.finditer(text)
-        if section["table"] != readme_table(_table(Path(root), section["experiment"]))
-    ]
-    if stale:
-        raise AcfError(f"{path}: the results of {', '.join(stale)} are not those of the reports; run: acf readme")
-    print(f"{path}: up to date")
+    pages = _pages(Path(root))
+    for path, text, new in pages:
+        written = zip(SECTION.finditer(text), SECTION.finditer(new), strict=True)
+        if stale := [old["name"] for old, section in written if old["text"] != section["text"]]:
+            names = ", ".join(dict.fromkeys(stale))
+            raise AcfError(f"{path}: the results of {names} are not those of the reports; run: acf readme")
+    for path, *_ in pages:
+        print(f"{path}: up to date")
 
 
-def _table(root: Path, experiment: str) -> pd.DataFrame:
-    return read_comparison(Project(root).report(experiment) / "table.csv", experiment)
+def read_study(project: Project) -> list[Experiment]:
+    """Return what is stored of all experiments in params.yaml; those without a report have no results.
+
+    Raises:
+        AcfError: a file of a report is damaged; names it, and what writes it again.
+    """
+    return [_experiment(project, name) for name in project.params.experiments]
 
 
-def _readme(root: Path) -> tuple[Path, str]:
-    path = root / "README.md"
+def _experiment(project: Project, name: str) -> Experiment:
+    params, report = project.params, project.report(name)
+    known = Experiment(
+        name=name,
+        dataset=params.dataset(name),
+        seeds=params.seeds(name),
+        bases=bases(params, name),
+        attentive=attentive(params, name),
+        tasks=tasks(params, name),
+    )
+    if not (report / TABLE).exists():
+        return known
+    with_report = replace(known, table=read_comparison(report / TABLE, name))
+    if (report / FINDINGS).exists():
+        with_report = replace(with_report, findings=read_findings(report / FINDINGS, name))
+    if with_report.flows.empty or not project.curves(name).exists():
+        return with_report
+    return replace(with_report, curves=read_curves(project.curves(name), name))
+
+
+def _pages(root: Path) -> list[tuple[Path, str, str]]:
+    """Return each page, its text, and what the text is to be."""
+    project = Project(root)
+    study = cache(lambda: read_study(project))
+    texts = {path: _text(path) for name in (PAGE, *OTHER_PAGES) if (path := root / name).exists() or name == PAGE}
+    return [(path, text, _written(path, text, project, study)) for path, text in texts.items()]
+
+
+def _written(path: Path, text: str, project: Project, study: Callable[[], list[Experiment]]) -> str:
+    """Return the text of a page with all its generated parts written anew."""
+    return SECTION.sub(lambda section: _whole(section, path, project, study), text)
+
+
+def _whole(section: re.Match[str], path: Path, project: Project, study: Callable[[], list[Experiment]]) -> str:
+    """Return a generated part with its markers."""
+    name = section["name"]
+    if section["kind"] == "results":
+        text = readme_table(read_comparison(project.report(name) / TABLE, name))
+    elif name in TOPICS:
+        text = f"\n{TOPICS[name](study())}\n"
+    else:
+        raise AcfError(f"{path}: no topic {shown(name)} of findings; there are: {', '.join(TOPICS)}")
+    return section[1] + text + section[5]
+
+
+def _text(path: Path) -> str:
+    """Return the text of a page, whose markers go together."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -74,12 +136,16 @@ def _readme(root: Path) -> tuple[Path, str]:
     except UnicodeDecodeError as error:
         raise AcfError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from None
     sections = list(SECTION.finditer(text))
-    if not sections:
+    if not sections and path.name == PAGE:
         raise AcfError(f"{path} has no results table: write <!-- results:digits --> and <!-- /results --> on two lines")
     # Two markers to a section: one without a partner would have the text up to the next one replaced by a table.
     for section in sections:
-        if MARKER.search(section["table"]):
-            raise AcfError(f"{path}: the results of {section['experiment']} do not end: write <!-- /results --> there")
+        if MARKER.search(section["text"]):
+            end = f"<!-- /{section['kind']} -->"
+            raise AcfError(f"{path}: the {section['kind']} of {section['name']} do not end: write {end} there")
     if len(MARKER.findall(text)) != 2 * len(sections):
-        raise AcfError(f"{path} has a marker of results without a partner: each <!-- results:... --> needs its own end")
-    return path, text
+        raise AcfError(
+            f"{path} has a marker of results without a partner: each <!-- results:... --> needs its own end, and each "
+            "<!-- findings:... -->, too"
+        )
+    return text

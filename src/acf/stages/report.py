@@ -12,8 +12,10 @@ from rich.table import Table
 from acf.data.sources.registered import dataset_source
 from acf.reporting.comparison import comparison
 from acf.reporting.figures import ranking
+from acf.reporting.findings_file import FINDINGS, findings_file
 from acf.reporting.for_dvc import curves_table, summary
 from acf.reporting.latex import tabular
+from acf.reporting.matched_seconds import matched_seconds
 from acf.reporting.origins import commands
 from acf.reporting.page import Content, report_page
 from acf.reporting.page_parts import Section
@@ -31,8 +33,9 @@ from acf.runs.files import write_atomically
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
 from acf.stages.analysis_sections import analysis_sections
+from acf.stages.bases import bases, plain
 from acf.stages.code_notes import note_code
-from acf.stages.experiment_results import bases, needed_files, read_results, tasks
+from acf.stages.experiment_results import needed_files, read_results, tasks
 from acf.stages.project import Project
 from acf.stages.sample_sections import sampled_sections
 
@@ -40,7 +43,7 @@ PLAIN_WIDTH = 120
 
 
 def report(experiment: str, root: Path = Path(".")) -> None:
-    """Write reports/<experiment>/{index.html,table.csv,table.md,table.tex,figures/} and print the table.
+    """Write reports/<experiment>/{index.html,table.csv,table.md,table.tex,findings.json,figures/} and print the table.
 
     What DVC shows goes to summaries/<experiment>.json and curves/<experiment>.csv.
 
@@ -85,6 +88,9 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         files |= {f"figures/{figure.name}.png": figure.png}
         files |= {f"figures/{figure.name}.svg": figure.svg} if figure.svg is not None else {}
     files["index.html"] = report_page(content).encode()
+    pairs = [*matched_seconds(results, plain(project.params, experiment))]
+    pairs += [pair for section in shown for pair in section.pairs]
+    files[FINDINGS] = findings_file(experiment, pairs, {section.name: section.sentences for section in shown})
     folder = project.report(experiment)
     for_dvc = {project.summary(experiment): summary(results), project.curves(experiment): curves_table(results)}
     replace_folder(folder, files, project.lock(f"report-{experiment}"))
@@ -112,6 +118,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "remark": dataset_source(params.prepared(experiment)).remark,
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
+        "plain": plain(params, experiment),
         "tasks": tasks(params, experiment),
         "variants": list(params.raw["variants"]),
         "reporting": params.reporting(experiment).model_dump(mode="json"),

@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
             is 1 the step changes neither weights nor momentum, whatever the gradients are. None stands for 0.
 
     Args:
-        params: parameters with at least two dimensions.
+        params: parameters with at least two dimensions, or groups of them.
         lr: learning rate, the size of a step in the spectral norm.
         momentum: decay rate m of the moving average of gradients, in [0, 1).
 
@@ -43,7 +43,9 @@ class Muon(torch.optim.Optimizer):
         ValueError: a parameter is not a matrix or kernel.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, momentum: float = 0.95
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
         self.found_inf: Tensor | None = None
         for parameter in (p for group in self.param_groups for p in group["params"]):

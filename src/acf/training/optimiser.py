@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from acf.lipschitz.attention.self_attention import SelfAttention
 from acf.lipschitz.kernels.power_iteration import groups_of_equal_shapes, stacked_estimates
 from acf.lipschitz.normalised import ABOVE, Normalised
 from acf.registry import OPTIMISERS, resolve
@@ -81,7 +82,7 @@ def build_optimiser(module: nn.Module, config: TrainingConfig) -> Optimiser:
 
 def adamw(module: nn.Module, config: TrainingConfig) -> Optimiser:
     """Return Adam (arXiv 1412.6980) for all parameters, with decoupled weight decay (arXiv 1711.05101)."""
-    return _adamw(module.parameters(), config)
+    return _adamw(grouped(module, module.parameters(), config), config)
 
 
 def muon(module: nn.Module, config: TrainingConfig) -> Optimiser:
@@ -92,11 +93,30 @@ def muon(module: nn.Module, config: TrainingConfig) -> Optimiser:
     """
     layers = [layer for layer in module.modules() if isinstance(layer, Normalised)]
     weights = {layer.weight for layer in layers}
-    first = Muon([p for p in module.parameters() if p in weights], config.muon.learning_rate, config.muon.momentum)
-    first.param_groups[0]["relative_rate"] = config.muon.learning_rate / config.learning_rate
+    moved = grouped(module, [p for p in module.parameters() if p in weights], config)
+    first = Muon(moved, config.muon.learning_rate, config.muon.momentum)
+    for group in first.param_groups:
+        group["relative_rate"] = group.get("relative_rate", 1.0) * config.muon.learning_rate / config.learning_rate
     first.register_step_post_hook(lambda *_: scale_down(layers, first.found_inf))
     others = [p for p in module.parameters() if p not in weights]
-    return JointOptimiser(first, _adamw(others, config))
+    return JointOptimiser(first, _adamw(grouped(module, others, config), config))
+
+
+def grouped(module: nn.Module, parameters: Iterable[nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
+    """Return the parameter groups of an optimiser of some of a module's parameters.
+
+    It is one group, unless attention has a learning rate of its own: then its parameters are another, of the
+    `relative_rate` that `config.attention_rate` says.
+    """
+    parameters = list(parameters)
+    if config.attention_rate == 1:
+        return [{"params": parameters}]
+    within = {p for layer in module.modules() if isinstance(layer, SelfAttention) for p in layer.parameters()}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p not in within]},
+        {"params": [p for p in parameters if p in within], "relative_rate": config.attention_rate},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 @torch.no_grad()
@@ -117,9 +137,9 @@ def scale_down(layers: Sequence[Normalised], found_inf: Tensor | None = None) ->
             torch._foreach_mul_(weights, list(factors.unbind()))
 
 
-def _adamw(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
+def _adamw(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
-        parameters,
+        groups,
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,

@@ -46,8 +46,8 @@ ROUNDING = 1 + 1e-9
 
 every_layer = pytest.mark.parametrize("name", LAYERS)
 # The proof of these bounds is that of another layer: the same attention of 2 heads on a map of (3, 2, 3), in the branch
-# `conv`, or its core on 5 tokens.
-ALIKE = ("(1, 1, 2)", "(4, 1, 1)", "(4, 2, 2)", "(4, 3, 3)", "as a block", " 2 tokens")
+# `conv`, its core on 5 tokens, or without windows.
+ALIKE = ("(1, 1, 2)", "(4, 1, 1)", "(4, 2, 2)", "(4, 3, 3)", "as a block", " 2 tokens", "position in windows")
 
 
 def slow_if(slow: bool, name: str) -> Any:
@@ -57,7 +57,9 @@ def slow_if(slow: bool, name: str) -> Any:
 def is_alike(name: str) -> bool:
     """Whether another layer that is attacked has the same proof; the L2 attention attains its bound at the smallest."""
     return name != "l2, 1 heads, (1, 1, 2)" and (
-        name.endswith(ALIKE) or name in {f"dense, {kind}" for kind in ATTENTIONS}
+        name.endswith(ALIKE)
+        or name in {f"{branch}, {kind}" for branch in ("dense", "potential") for kind in ATTENTIONS}
+        or name.endswith(", cpila")  # that activation in branches, as clipswish
     )
 
 

@@ -167,7 +167,7 @@ def test_the_rate_is_attained():
 @pytest.fixture(params=["inverses", "conjugate gradients"])
 def fixed_steps(request, monkeypatch):
     monkeypatch.setattr(balance, "_known_without_waiting", lambda x: False)
-    monkeypatch.setattr(balance, "_largest_inverted", lambda device: 1000 if request.param == "inverses" else 0)
+    monkeypatch.setattr(balance, "_largest_inverted", lambda device, limit: 1000 if request.param == "inverses" else 0)
 
 
 def hard_logits(dtype: torch.dtype) -> list[Tensor]:
@@ -233,7 +233,7 @@ def test_conjugate_gradients_converge_as_fast_as_proven():
         for logits in hard_logits(torch.float64):
             p = doubly_stochastic(t / 2 * logits)
             assert torch.linalg.svdvals(p)[..., 1].max() <= math.tanh(t) + 1e-12
-    assert pytest.approx((math.cosh(2) - 1) / (math.cosh(2) + 1)) == balance.RATE
+    assert pytest.approx((math.cosh(2) - 1) / (math.cosh(2) + 1)) == balance.rate(2.0)
 
 
 def test_no_value_of_the_device_is_read():

@@ -61,9 +61,9 @@ def attention(flow: Flow, analysed: Analysed, config: AttentionMapsConfig) -> Fo
 
 
 def attentions(flow: Flow) -> dict[str, SelfAttention]:
-    """Return the attention of each residual block that has one, by the block's name."""
+    """Return the attention of each contractive block that has one, by the block's name."""
     found: dict[str, SelfAttention] = {}
-    for name, block in flow.residual_blocks().items():
+    for name, block in flow.contractive_blocks().items():
         within = [module for module in block.branch.modules() if isinstance(module, SelfAttention)]
         for number, layer in enumerate(within, 1):
             found[name if len(within) == 1 else f"{name}, attention {number}"] = layer

@@ -1,4 +1,4 @@
-"""Checks of a flow's certificate, and measures of what its attention does, for each residual block.
+"""Checks of a flow's certificate, and measures of what its attention does, for each contractive block.
 
 The proven bound of a block's Lipschitz constant is set against the largest norms of its Jacobian that a search finds.
 """
@@ -40,10 +40,10 @@ ALL_TOKENS, SOME_TOKENS = 64, 16
 
 @dataclass(frozen=True)
 class BlockAudit:
-    """The audit of one residual block x + g(x), with l2 norms.
+    """The audit of one contractive block with the branch g, with l2 norms.
 
     Attributes:
-        name: as in `Flow.residual_blocks`.
+        name: as in `Flow.contractive_blocks`.
         tokens: number of positions H W of the block's maps.
         upper: proven upper bound of Lip(g).
         local: largest norm of g's Jacobian at the activations of the given images.
@@ -88,7 +88,7 @@ def audit(flow: Flow, analysed: Analysed, config: AuditConfig) -> Found:
 
 
 def audit_blocks(flow: Flow, images: Tensor, *, steps: int, seed: int = 0) -> list[BlockAudit]:
-    """Audit every residual block of `flow`, in float64 on a copy, in the order of the flow.
+    """Audit every contractive block of `flow`, in float64 on a copy, in the order of the flow.
 
     Args:
         flow: in any mode, on a device that has float64; it is not changed.
@@ -107,7 +107,7 @@ def audit_blocks(flow: Flow, images: Tensor, *, steps: int, seed: int = 0) -> li
     certificate = certify(flow)
     certificate.require()
     copied = copy.deepcopy(flow).double().eval().requires_grad_(False)
-    branches = {name: block.branch for name, block in copied.residual_blocks().items()}
+    branches = {name: block.branch for name, block in copied.contractive_blocks().items()}
     watched = [m for branch in branches.values() for m in (branch, *_within(branch, (SelfAttention, Join)))]
     x = dequantise(images.cpu(), flow.config.grey_levels, torch.Generator("cpu").manual_seed(seed), torch.float64)
     activations = _inputs(copied, x, watched)

@@ -56,7 +56,7 @@ def summary(config: ModelConfig) -> str:
         data = f"{data}, given {c}"
     return (
         f"A contractive normalizing flow{attention}: a density of {data}, by an invertible map to standard normal "
-        "noise. Every residual block x + g(x) has a proof that g is a contraction."
+        "noise. Every block has a proof that its branch g is a contraction."
     )
 
 

@@ -1,4 +1,4 @@
-"""Attention P V with P a normalised exp(Q K^T), whose derivatives are known in closed form."""
+"""Attention P V with P a normalised exp(Q K^T + B), whose derivatives are known in closed form."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,13 +27,15 @@ FeaturesVJP: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 
 
 class KernelSelfAttention(SelfAttention, Described):
-    """The core of a head is P V with P the normalised exp(Q K^T), for Q, K, V that `features` makes of the projections.
+    """The core of a head is P V with P the normalised exp(Q K^T + B).
+
+    `features` makes Q, K, V of the projections, and `bias` is B, zero by default.
 
     Attributes:
-        balanced: whether P is doubly stochastic; otherwise its rows are a softmax.
+        limit: None where the rows of P are a softmax; where P is doubly stochastic, a bound of |Q K^T + B|.
     """
 
-    balanced = False
+    limit: float | None = None
 
     @abstractmethod
     def features(self, projected: Sequence[Tensor], scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,14 +83,20 @@ class KernelSelfAttention(SelfAttention, Described):
             qkv, qkv_tangents = zip(*(forward_ad.unpack_dual(f) for f in features), strict=True)
         return qkv, qkv_tangents
 
+    def bias(self, scales: Sequence[Tensor]) -> Tensor | None:
+        """Return B (heads, N, N), the same for all inputs, or None for zero; differentiable in the `scales`."""
+        return None
+
     def scales(self) -> tuple[Tensor, ...]:
         """Return the learnt parameters of the core, in the order in which the class defines them."""
         return tuple(self.parameters(recurse=False))
 
     @override
     def weights_and_values(self, *projected: Tensor, heads: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        q, k, v = (feature[:, heads] for feature in self.features(projected, self.scales()))
-        return mixing_weights(q, k, self.balanced), v
+        scales = self.scales()
+        q, k, v = (feature[:, heads] for feature in self.features(projected, scales))
+        bias = self.bias(scales)
+        return mixing_weights(q, k, self.limit, None if bias is None else bias[heads]), v
 
     @override
     def described_tensors(self) -> Description:
@@ -98,24 +106,26 @@ class KernelSelfAttention(SelfAttention, Described):
     @override
     def value_and_vjp(self, x: Tensor, tensors: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
         project_tensors, scales, output_tensors = tensors
-        flat, project_vjp = self.project.value_and_vjp(to_tokens(x), project_tensors, dtype)
+        window = self.window_of(x)
+        flat, project_vjp = self.project.value_and_vjp(self.tokens_of(x), project_tensors, dtype)
         projected = split_projections(flat, self.projections, self.heads)
         self._match_scales_once(projected)
         features, features_vjp = self.features_and_vjp(projected, scales)
-        y, core_vjp = mix_value_and_vjp(self.balanced, *features)
+        y, core_vjp = mix_value_and_vjp(self.limit, self.bias(scales), *features)
         value, output_vjp = self.output.value_and_vjp(merge_heads(y), output_tensors, dtype)
 
         def vjp(v: Tensor) -> Tensor:
             shape = v.shape
-            cotangents = core_vjp(split_heads(output_vjp(to_tokens(v)), self.heads))
-            return to_maps(project_vjp(merge_projections(features_vjp(cotangents))), shape)
+            cotangents = core_vjp(split_heads(output_vjp(to_tokens(v, window)), self.heads))
+            return to_maps(project_vjp(merge_projections(features_vjp(cotangents))), shape, window)
 
-        return to_maps(value, x.shape), vjp
+        return to_maps(value, x.shape, window), vjp
 
     @override
     def jvp_and_pullback(self, z: Tensor, tensors: Tensors) -> tuple[Tensor, Pullback]:
         project_tensors, scales, output_tensors = tensors
-        flat, project_pullback = self.project.jvp_and_pullback(to_tokens(z), project_tensors)
+        window = self.window_of(z)
+        flat, project_pullback = self.project.jvp_and_pullback(self.tokens_of(z), project_tensors)
         halves = (split_projections(half, self.projections, self.heads) for half in flat.chunk(2))
         projected, tangents = (half.detach().requires_grad_(True) for half in halves)
         self._match_scales_once(projected)
@@ -123,20 +133,22 @@ class KernelSelfAttention(SelfAttention, Described):
         wanted = [projected, tangents, *(scale for scale in scales if scale.requires_grad)]
         with torch.enable_grad():
             qkv, qkv_tangents = self.features_and_jvp(projected, tangents, scales)
-            mixed = merge_heads(torch.cat(mix_value_and_jvp(self.balanced, *qkv, *qkv_tangents)))
+            bias = self.bias(scales)
+            mixed = merge_heads(torch.cat(mix_value_and_jvp(self.limit, bias, *qkv, *qkv_tangents)))
         output, output_pullback = self.output.jvp_and_pullback(mixed.detach(), output_tensors)
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
-            of_mixed, of_output = output_pullback(to_tokens(u))
+            of_mixed, of_output = output_pullback(to_tokens(u, window))
             halves = torch.autograd.grad(mixed, wanted, of_mixed, materialize_grads=True)
             of_scales = iter(halves[2:])
             of_tokens, of_project = project_pullback(merge_projections(torch.cat(halves[:2], 1)))
             of_core = tuple(next(of_scales) if scale.requires_grad else None for scale in scales)
-            return to_maps(of_tokens, z.shape), (of_project, of_core, of_output)
+            return to_maps(of_tokens, z.shape, window), (of_project, of_core, of_output)
 
-        return to_maps(output, z.shape), pullback
+        return to_maps(output, z.shape, window), pullback
 
     @override
     def intermediate_values(self, positions: int) -> int:
         """Return the number of values of P in all heads, or of all projections if these are more."""
-        return self.heads * max(positions**2, self.projections * self.head_width * positions)
+        together = positions if self.window is None else min(positions, self.window**2)
+        return self.heads * positions * max(together, self.projections * self.head_width)

@@ -1,10 +1,11 @@
-"""Y = P V with P a normalised exp(Q K^T): value, vector-Jacobian and Jacobian-vector product in closed form.
+"""Y = P V with P a normalised exp(Q K^T + B): value, vector-Jacobian and Jacobian-vector product in closed form.
 
-All arguments are (..., N, d). P is a softmax along rows or doubly stochastic. Either way dP = P * (dS - a 1^T - 1 b^T),
-where the potentials a, b (b = 0 for the softmax) make the sums of dP over rows (and columns) vanish, and
-P * (. - a - b) is its own adjoint. So one description serves both: with cotangent G of P the cotangent of the logits is
-P * (G - a - b), and for tangents dS' = dS - a - b, G' = G - a - b the second derivative is P * (G' * dS') less its own
-potentials.
+Q, K, V are (..., heads, N, d); B (heads, N, N), one for all samples, may be left out. P is a softmax along rows where
+`limit` is None, and otherwise doubly stochastic, for logits of at most `limit` in size. Either way
+dP = P * (dS - a 1^T - 1 b^T), where the potentials a, b (b = 0 for the softmax) make the sums of dP over rows (and
+columns) vanish, and P * (. - a - b) is its own adjoint. So one description serves both: with cotangent G of P the
+cotangent of the logits is P * (G - a - b), and for tangents dS' = dS - a - b, G' = G - a - b the second derivative is
+P * (G' * dS') less its own potentials. B has no tangent; its cotangent is that of the logits, summed over samples.
 Sums of P * (X Y^T) over rows and columns are products with P itself: no N x N matrix is made for them.
 
 Matrices N x N are computed for a few heads at a time, so that they stay in the cache of a CPU.
@@ -25,31 +26,36 @@ from acf.lipschitz.once_differentiable import OnceDifferentiable
 Potentials = tuple[Tensor, Tensor | None]
 
 
-def mixing_weights(q: Tensor, k: Tensor, balanced: bool) -> Tensor:
+def mixing_weights(q: Tensor, k: Tensor, limit: float | None, bias: Tensor | None = None) -> Tensor:
     """Return P (..., N, N), differentiable any number of times by automatic differentiation."""
-    logits = q @ k.mT
-    return doubly_stochastic(logits) if balanced else torch.softmax(logits, -1)
+    logits = q @ k.mT if bias is None else q @ k.mT + bias
+    return torch.softmax(logits, -1) if limit is None else doubly_stochastic(logits, limit)
 
 
-def mix_value_and_vjp(balanced: bool, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, "MixVJP"]:
+def mix_value_and_vjp(
+    limit: float | None, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, "MixVJP"]:
     """Return P V and the function g -> cotangents of q, k and v, for a cotangent g of the first len(g) samples."""
     heads = q.shape[:-2]
     q, k, v = (x.flatten(0, -3) for x in (q, k, v))
     weights, y = [], torch.empty_like(v)
     for here in _head_slices(q):
-        weights.append(Weights(q[here], k[here], balanced))
+        weights.append(Weights(q[here], k[here], limit, bias, here))
         y[here] = _times(weights[-1].p, v[here])
     return y.unflatten(0, heads), MixVJP(q, k, v, y, weights)
 
 
 class Weights:
-    """P (heads, N, N), the softmax of Q K^T along rows or its doubly stochastic scaling, and the potentials for it."""
+    """P (n, N, N) of the n heads `here` of all samples' heads, and the potentials for it."""
 
-    def __init__(self, q: Tensor, k: Tensor, balanced: bool) -> None:
+    def __init__(self, q: Tensor, k: Tensor, limit: float | None, bias: Tensor | None, here: slice) -> None:
         shape = (*q.shape[:2], k.shape[1])
         logits = torch.bmm(q, k.mT, out=empty(shape, q))
-        self.p = balance(logits) if balanced else torch.softmax(logits, -1, out=empty(shape, q))
-        self.system = System(self.p) if balanced else None
+        if bias is not None:
+            for of_samples, of_head in _by_head(logits, bias, here):
+                of_samples.add_(of_head)
+        self.p = torch.softmax(logits, -1, out=empty(shape, q)) if limit is None else balance(logits, limit)
+        self.system = None if limit is None else System(self.p, limit)
 
     def potentials(self, rows: Tensor, columns: Tensor) -> Potentials:
         """Return a, b (heads, N) such that P * (a 1^T + 1 b^T) has these sums of rows (and columns)."""
@@ -95,11 +101,11 @@ class MixVJP:
 
 
 def mix_value_and_jvp(
-    balanced: bool, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
+    limit: float | None, bias: Tensor | None, q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return P V and its derivative along dq, dk, dv, both differentiable once."""
+    """Return P V and its derivative along dq, dk, dv, both differentiable once, in the bias as well."""
     heads = q.shape[:-2]
-    y, dy = _MixValueAndJVP.apply(balanced, *(x.flatten(0, -3) for x in (q, k, v, dq, dk, dv)))
+    y, dy = _MixValueAndJVP.apply(limit, bias, *(x.flatten(0, -3) for x in (q, k, v, dq, dk, dv)))
     return y.unflatten(0, heads), dy.unflatten(0, heads)
 
 
@@ -111,27 +117,32 @@ class _MixValueAndJVP(OnceDifferentiable):
 
     @staticmethod
     @override
-    def forward(ctx: Any, balanced: bool, *factors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, limit: float | None, bias: Tensor | None, *factors: Tensor) -> tuple[Tensor, Tensor]:
         ys, dys, weights, kept = [], [], [], []
         for here in _head_slices(factors[0]):
-            weights.append(Weights(factors[0][here], factors[1][here], balanced))
+            weights.append(Weights(factors[0][here], factors[1][here], limit, bias, here))
             y, dy, more = _value_and_jvp_of_slice(weights[-1], *(x[here] for x in factors))
             ys.append(y)
             dys.append(dy)
             kept += more
         ctx.weights, ctx.kept_per_slice = weights, len(kept) // len(ys)
-        ctx.save_for_backward(*factors, *kept)
+        ctx.save_for_backward(*factors, *kept, *(() if bias is None else (bias,)))
         return torch.cat(ys), torch.cat(dys)
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_dy: Tensor) -> tuple[Tensor | None, ...]:
         factors, kept, n = saved[:6], saved[6:], ctx.kept_per_slice
+        of_bias = torch.zeros_like(saved[-1]) if ctx.needs_input_grad[1] else None
         results: list[tuple[Tensor, ...]] = []
         for i, here in enumerate(_head_slices(factors[0])):
             inputs = (x[here] for x in (*factors, grad_y, grad_dy))
-            results.append(_adjoint_of_slice(ctx.weights[i], kept[n * i : n * (i + 1)], *inputs))
-        return None, *(torch.cat(slices) for slices in zip(*results, strict=True))
+            logits, *of_factors = _adjoint_of_slice(ctx.weights[i], kept[n * i : n * (i + 1)], *inputs)
+            results.append(tuple(of_factors))
+            if of_bias is not None:
+                for of_samples, of_head in _by_head(logits, of_bias, here):
+                    of_head.add_(of_samples.sum(0))
+        return None, of_bias, *(torch.cat(slices) for slices in zip(*results, strict=True))
 
 
 def _value_and_jvp_of_slice(
@@ -160,7 +171,7 @@ def _adjoint_of_slice(
     grad_y: Tensor,
     grad_dy: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Return the cotangents of q, k, v, dq, dk, dv of some heads."""
+    """Return the cotangents of the logits and of q, k, v, dq, dk, dv of some heads."""
     p, balanced, (y, moved, *left) = weights.p, weights.system is not None, kept
     tangent: Potentials = (left[0], left[1] if balanced else None)
     vjp_y, vjp_dy = _times(p.mT, torch.cat([grad_y, grad_dy], -1)).split(v.shape[-1], -1)
@@ -178,7 +189,14 @@ def _adjoint_of_slice(
     more_q, grad_dq = _times(outer, torch.cat([dk, k], -1)).chunk(2, -1)
     more_k, grad_dk = _times(outer.mT, torch.cat([dq, q], -1)).chunk(2, -1)
     grad_q, grad_k = _times(logits, k) + more_q, _times(logits.mT, q) + more_k
-    return grad_q, grad_k, grad_v, grad_dq, grad_dk, vjp_dy
+    return logits, grad_q, grad_k, grad_v, grad_dq, grad_dk, vjp_dy
+
+
+def _by_head(x: Tensor, of_heads: Tensor, here: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield for each head its part of x, which lies at the places `here` of all samples' heads, and of `of_heads`."""
+    heads = len(of_heads)
+    for head, of_head in enumerate(of_heads):
+        yield x[(head - here.start) % heads :: heads], of_head
 
 
 def _head_slices(q: Tensor) -> Iterator[slice]:

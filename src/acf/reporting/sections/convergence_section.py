@@ -32,7 +32,7 @@ def convergence_section(results: Results, targets: Sequence[float] = ()) -> Sect
         name="convergence",
         title="Convergence",
         sentences=sentences,
-        tables=[Table(HEADINGS, [_row(one) for one in found], caption)],
+        tables=[Table(HEADINGS, [row_of(one) for one in found], caption)],
         notes=_notes(results),
     )
 
@@ -51,7 +51,8 @@ def _sentence(one: Reached, results: Results) -> str:
     return f"{one.variant} reaches {what} after {ratio} times the steps and {seconds} times the seconds of {one.base}."
 
 
-def _row(one: Reached) -> list[str]:
+def row_of(one: Reached) -> list[str]:
+    """Return the cells of one variant and target under `HEADINGS`."""
     reached = f"{len(one.reached)} of {len(one.seeds)} seeds" if len(one.seeds) > 1 else "yes" if one.reached else "no"
     cells = [one.variant, decimal(one.target, DIGITS), reached]
     for value, write in ((lambda c: c.steps, count), (lambda c: c.seconds, duration)):

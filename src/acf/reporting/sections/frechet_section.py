@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from acf.reporting.findings_file import PairFinding
 from acf.reporting.page_parts import Analysed, AnalysedModel, AnalysisPart, Section, Table
 from acf.reporting.schemas import NotNegative, Number, Stored
 from acf.reporting.style import Looks
@@ -52,13 +53,10 @@ def section_of(analysed: Analysed[Frechet], bases: Mapping[str, str | None], loo
         return Section("frechet", "Fréchet distance")
     first = next(iter(models.values()))[0].found
     distances = {variant: over_seeds(found) for variant, found in models.items()}
+    compared = {v: b for v, b in bases.items() if b is not None and {v, b} <= distances.keys()}
     sentences = [
         _against_floor(distances, first),
-        *(
-            _against_base(variant, base, distances[variant], distances[base])
-            for variant, base in bases.items()
-            if base in distances and variant in distances
-        ),
+        *(_against_base(variant, base, distances[variant], distances[base]) for variant, base in compared.items()),
         *_fid(models),
     ]
     return Section(
@@ -67,6 +65,7 @@ def section_of(analysed: Analysed[Frechet], bases: Mapping[str, str | None], loo
         sentences,
         [_table(models, distances, first)],
         notes=_notes(first),
+        pairs=[_pair(variant, base, models, distances) for variant, base in compared.items()],
     )
 
 
@@ -82,6 +81,31 @@ def over_seeds(models: Sequence[Model]) -> tuple[float, float]:
         return mean, images
     between = stdev(model.found.distance for model in models) / math.sqrt(len(models))
     return mean, max(between, images)
+
+
+def _pair(
+    variant: str, base: str, models: Mapping[str, Sequence[Model]], distances: Mapping[str, tuple[float, float]]
+) -> PairFinding:
+    """Return a variant against its base, for other documents; samples of two models have nothing to be paired by."""
+    (value, value_se), (of_base, of_base_se) = distances[variant], distances[base]
+    gain, error = of_base - value, math.hypot(value_se, of_base_se)
+    return PairFinding(
+        quantity="frechet",
+        at="",
+        variant=variant,
+        base=base,
+        value=value,
+        value_se=value_se,
+        of_base=of_base,
+        of_base_se=of_base_se,
+        gain=gain,
+        gain_se=error,
+        low=gain - THRESHOLD * error,
+        high=gain + THRESHOLD * error,
+        over=f"{count(models[variant][0].found.samples)} samples",
+        seeds=len(models[variant]),
+        base_seeds=len(models[base]),
+    )
 
 
 def _against_floor(distances: Mapping[str, tuple[float, float]], first: Frechet) -> str:

@@ -107,6 +107,11 @@ def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None
         tables=[_table(present, bases, middles, pairs)],
         figures=[*(_curve(analysed, way, looks) for way in WAYS), *shown],
         notes=notes,
+        pairs=[
+            pair
+            for way, rows in middles.items()
+            for pair in rows.findings("interpolation", f"{pairs} pairs of test images", WAYS[way])
+        ],
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from acf.reporting.findings_file import PairFinding
 from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
 from acf.reporting.paired_rows import (
     PairedRows,
@@ -90,7 +91,25 @@ def section_of(analysed: Analysed[Noise], bases: Mapping[str, str | None], looks
         tables.append(_accuracy_table(spaces, first))
         figures.append(_accuracy_figure(looks, spaces, first))
     sentences.append(on_errors(analysed, f"{first.images} test images", rises[0].comparisons))
-    return Section("noise", "Noise", sentences, tables, figures, _notes(analysed, first))
+    pairs = _pairs(rises, analysed, bases, first)
+    return Section("noise", "Noise", sentences, tables, figures, _notes(analysed, first), pairs)
+
+
+def _pairs(
+    rises: list[PairedRows], analysed: Analysed[Noise], bases: Mapping[str, str | None], first: Noise
+) -> list[PairFinding]:
+    """Return each variant against its base, for other documents: rises, and the error rate of nearest neighbours."""
+    items = f"{first.images} test images"
+    pairs = [
+        pair
+        for sigma, rise in zip(first.sigmas[1:], rises, strict=True)
+        for pair in rise.findings("noise", items, f"{sigma:g}")
+    ]
+    if first.neighbours is None:
+        return pairs
+    last = len(first.sigmas) - 1
+    misses = paired_rows(analysed, bases, lambda found: 1 - found.hits("latent", last), last)
+    return [*pairs, *misses.findings("noise-neighbours", items, f"{first.sigmas[-1]:g}")]
 
 
 def _hits(analysed: Analysed[Noise], bases: Mapping[str, str | None], space: str, first: Noise) -> list[PairedRows]:

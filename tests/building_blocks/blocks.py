@@ -1,4 +1,4 @@
-"""Small residual blocks of every kind."""
+"""Small contractive blocks of every kind."""
 
 from functools import cache
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from acf.flows.contractive import ContractiveBlock
 from acf.flows.residual import ResidualBlock
 from acf.lipschitz.branch import Shape, attention_branch, fc_branch
-from acf.registry import ATTENTIONS, BRANCHES, JOINS, resolve
+from acf.registry import ATTENTIONS, BLOCKS, BRANCHES, JOINS, resolve
 from tests.building_blocks.noise import noise
 from tests.building_blocks.settings import model_config, with_attention
 from tests.building_blocks.weights import bring_norms_to_limits, train_for_large_trace
@@ -22,10 +23,17 @@ BLOCK_KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_residual_block(
+def make_residual_block(shape: Shape, **settings: Any) -> ResidualBlock:
+    """Make x + g(x) as `make_block` does."""
+    made = make_block(shape, **settings)
+    assert isinstance(made, ResidualBlock)
+    return made
+
+
+def make_block(
     shape: Shape, branch: str = "conv", leading_activation: bool = True, **settings: Any
-) -> ResidualBlock:
-    """Make x + g(x) in float64, with fresh weights from torch's global generator.
+) -> ContractiveBlock:
+    """Make a block in float64, with fresh weights from torch's global generator; a residual one by default.
 
     Args:
         shape: (C, H, W) of input and output.
@@ -41,7 +49,9 @@ def make_residual_block(
         made = attention_branch(config, shape)
     else:
         made = resolve(BRANCHES, branch, "branch")(config, shape, leading_activation)
-    return ResidualBlock(made, shape, config.training_log_det, config.evaluation_log_det).double()
+    kind = resolve(BLOCKS, config.block, "block")
+    block: ContractiveBlock = kind(made, shape, config.training_log_det, config.evaluation_log_det)
+    return block.double()
 
 
 @cache

@@ -1,0 +1,1 @@
+"""What was found for the claims of the paper, over all experiments: parts of documents, written from the reports."""

@@ -1,0 +1,129 @@
+"""Gains of variants over their bases from several experiments, in one sentence or one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from acf.reporting.wording import ABSENT, decimal, interval, join, markdown_table, with_error
+
+DECIMALS = 4
+"""Of a gain whose error is not known."""
+LOWER, HIGHER, SAME, UNKNOWN = "lower", "higher", "within error", "not known"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower the value of a variant is than that of its base, of a quantity of which less is better.
+
+    Attributes:
+        experiment: both are of it.
+        variant: the variant.
+        base: its base.
+        gain: the base's value minus the variant's.
+        se: standard error; None where it is not known.
+        ends: of the interval; None where it is not known.
+        cells: what a table says beside it, by heading.
+        caveats: in what else than the one thing the two differ, or the comparison is weak.
+    """
+
+    experiment: str
+    variant: str
+    base: str
+    gain: float
+    se: float | None
+    ends: tuple[float, float] | None
+    cells: Mapping[str, str] = field(default_factory=dict)
+    caveats: Sequence[str] = ()
+
+    @property
+    def text(self) -> str:
+        """The gain with its standard error."""
+        return f"{decimal(self.gain, DECIMALS)} ± {ABSENT}" if self.se is None else with_error(self.gain, self.se)
+
+    @property
+    def found(self) -> str:
+        """Whether the variant's value is lower than the base's or higher: on which side of 0 the interval lies."""
+        if self.ends is None:
+            return UNKNOWN
+        low, high = self.ends
+        return LOWER if low > 0 else HIGHER if high < 0 else SAME
+
+
+def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False) -> str:
+    """Return how many variants have lower values than their bases, and from where to where gains go.
+
+    Args:
+        gains: of all variants, of one quantity.
+        what: the quantity.
+        among: what the variants are called, in the plural.
+        within: whether all are of one experiment, which is not named again.
+    """
+    if not gains:
+        return "Not available: no pair is measured yet."
+    what = f"{what[0].upper()}{what[1:]}"
+    if len(gains) == 1:
+        return _single(gains[0], what, within)
+    of_kind = {kind: [one for one in gains if one.found == kind] for kind in (LOWER, HIGHER, SAME, UNKNOWN)}
+    parts = [
+        f"lower than the base's in {_number(of_kind[LOWER])} of {len(gains)} {among}{_named(of_kind[LOWER], within)}",
+        f"higher in {_number(of_kind[HIGHER])}{_named(of_kind[HIGHER], within)}",
+    ]
+    if same := of_kind[SAME]:
+        parts.append(f"within the error of it in {len(same)}")
+    if unknown := of_kind[UNKNOWN]:
+        parts.append(f"with an error that is not known in {len(unknown)}")
+    least, most = (pick(gains, key=lambda one: one.gain) for pick in (min, max))
+    ends = [f"{one.text} ({_name(one, within)})" for one in (least, most)]
+    return f"{what} came out {join(parts)}; gains go from {' to '.join(ends)}."
+
+
+def gains_table(gains: Sequence[Gain], unit: str) -> str:
+    """Return the gains as a table in markdown.
+
+    Args:
+        gains: at least one; what one of them has no cell for is a dash.
+        unit: of a gain.
+    """
+    more = list(dict.fromkeys(heading for one in gains for heading in one.cells))
+    heads = ["experiment", "variant", "base", f"gain, {unit}", "interval", "found", *more]
+    rows = [
+        [
+            *(f"`{one.experiment}`", one.variant, one.base, one.text),
+            ABSENT if one.ends is None or one.se is None else interval(*one.ends, one.se),
+            *(one.found, *(one.cells.get(heading, ABSENT) for heading in more)),
+        ]
+        for one in gains
+    ]
+    return markdown_table(heads, rows, left=3)
+
+
+def _single(one: Gain, what: str, within: bool) -> str:
+    came = {
+        LOWER: f"lower than that of its base {one.base}",
+        HIGHER: f"higher than that of its base {one.base}",
+        SAME: f"within the error of that of its base {one.base}",
+        UNKNOWN: f"with an error against its base {one.base} that is not known",
+    }
+    gain = ", ".join([f"gain {one.text}", *one.caveats])
+    return f"{what} of {_name(one, within)} came out {came[one.found]}: {gain}."
+
+
+def _name(one: Gain, within: bool) -> str:
+    return one.variant if within else f"{one.variant} in `{one.experiment}`"
+
+
+def _number(found: Sequence[Gain]) -> str:
+    return str(len(found) or "none")
+
+
+def _named(found: Sequence[Gain], within: bool) -> str:
+    """Return the names in brackets, those of one experiment and of the same caveats together."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for one in found:
+        together.setdefault((one.experiment, *one.caveats), []).append(one.variant)
+    texts = [
+        ", ".join([join(variants) + ("" if within else f" in `{experiment}`"), *caveats])
+        for (experiment, *caveats), variants in together.items()
+    ]
+    return f" ({'; '.join(texts)})" if texts else ""

@@ -1,0 +1,59 @@
+"""What the documents on all experiments are written from: what is stored of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from acf.reporting.convergence import Curve
+from acf.reporting.findings_file import Findings
+
+Kind = Literal["attention", "base"]
+"""Of a pair: a variant with attention and the one without, or two variants without attention."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment, with or without results.
+
+    Attributes:
+        name: key under `experiments` in params.yaml.
+        dataset: what it is on.
+        seeds: those that it trains.
+        bases: the base of each variant, None where it has none.
+        attentive: the variants with attention.
+        tasks: what each variant is trained for.
+        table: the comparison table of its report; None without a report.
+        findings: those of its report; None without them.
+        curves: validations of the trainings of each variant that has any.
+    """
+
+    name: str
+    dataset: str
+    seeds: Sequence[int]
+    bases: Mapping[str, str | None]
+    attentive: Set[str]
+    tasks: Mapping[str, str]
+    table: pd.DataFrame | None = None
+    findings: Findings | None = None
+    curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
+
+    @property
+    def flows(self) -> pd.DataFrame:
+        """Rows of the table that are of flows, by variant; none without a report."""
+        if self.table is None:
+            return pd.DataFrame()
+        return self.table[self.table["kind"] == "flow"].set_index("row", drop=False)
+
+    def pairs(self, kind: Kind) -> dict[str, str]:
+        """Return the variants of a kind that have a base, and their bases, as far as they are trained for bits/dim."""
+        return {
+            variant: base
+            for variant, base in self.bases.items()
+            if base is not None
+            and (variant in self.attentive) == (kind == "attention")
+            and self.tasks[variant] != "classification"
+        }

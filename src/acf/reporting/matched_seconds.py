@@ -1,0 +1,75 @@
+"""Test bits/dim of variants with attention against those without that were trained for as many seconds.
+
+Other than the values that `equal_seconds.py` reads off validations, those of both are of whole trainings, each with a
+learning rate that falls to its own end. An experiment needs a variant without attention of more steps for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from acf.reporting.findings_file import PairFinding
+from acf.reporting.pairing import Pairing
+from acf.reporting.results import Results
+from acf.reporting.wording import count, duration
+
+MATCHED = "bits_per_dim, equal seconds"
+"""Name of the quantity."""
+TOLERANCE = 0.1
+"""Seconds that differ by no larger share count as equal: as much as those of one training do from run to run."""
+
+
+def matched_seconds(results: Results, plain: Mapping[str, Sequence[str]]) -> list[PairFinding]:
+    """Return each variant with attention against the one whose seconds of training are nearest to its own.
+
+    Args:
+        results: of the experiment; what is not measured yet may be missing.
+        plain: for each variant with attention those without that it is compared with.
+
+    Returns:
+        One for each variant that has such a partner within `TOLERANCE`, measured on the same images.
+    """
+    seconds = {variant: fmean(one.train_seconds for one in runs) for variant, runs in results.metrics.items() if runs}
+    partners = {}
+    for variant, others in plain.items():
+        near = [
+            other
+            for other in others
+            if {variant, other} <= seconds.keys() and abs(seconds[other] / seconds[variant] - 1) <= TOLERANCE
+        ]
+        if near:
+            partners[variant] = min(near, key=lambda other: abs(seconds[other] - seconds[variant]))
+    pairing = Pairing(results)
+    gains = {variant: gain for variant, other in partners.items() if (gain := pairing.gain(other, variant)) is not None}
+    found = []
+    for variant, gain in gains.items():
+        other = partners[variant]
+        (value, value_se), (of_base, of_base_se) = (_mean(results, name) for name in (variant, other))
+        low, high = gain.interval(len(gains))
+        found.append(
+            PairFinding(
+                quantity=MATCHED,
+                at=f"{duration(seconds[variant])} and {duration(seconds[other])}",
+                variant=variant,
+                base=other,
+                value=value,
+                value_se=value_se,
+                of_base=of_base,
+                of_base_se=of_base_se,
+                gain=gain.mean,
+                gain_se=gain.se,
+                low=low,
+                high=high,
+                over=f"{count(gain.images)} test {results.unit}",
+                seeds=len(results.metrics[variant]),
+                base_seeds=len(results.metrics[other]),
+            )
+        )
+    return found
+
+
+def _mean(results: Results, variant: str) -> tuple[float, float]:
+    """Return mean bits/dim over seeds, and the standard error over test images."""
+    runs = results.metrics[variant]
+    return fmean(one.bits_per_dim for one in runs), fmean(one.bits_per_dim_se for one in runs)

@@ -1,0 +1,183 @@
+"""What is said of variants and their bases over all experiments, and bits/dim after equal seconds, of known numbers."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from acf.errors import AcfError
+from acf.reporting.convergence import Curve, convergence_of
+from acf.reporting.equal_seconds import equal_seconds
+from acf.reporting.findings.gains import Gain, gains_table, tally
+from acf.reporting.findings.study import Experiment
+from acf.reporting.findings_file import PairFinding, findings_file, read_findings
+from acf.reporting.matched_seconds import matched_seconds
+from acf.stages.experiment_results import read_results
+from acf.stages.project import Project
+
+BASES = {"base": None, "own": "base"}
+T_2 = 4.302652729911275
+"""0.975 quantile of Student's distribution with 2 degrees of freedom."""
+
+
+def gain(variant, value, half=0.1, experiment="digits", **more):
+    known = half is not None
+    se, ends = (half / 2, (value - half, value + half)) if known else (None, None)
+    return Gain(experiment, variant, "base", value, se, ends, **more)
+
+
+def line(slope, seconds=1.0, steps=4, start=4.0):
+    """Validations every 100 steps on a straight line, each step taking `seconds`."""
+    step = np.arange(100.0, 100 * steps + 1, 100)
+    return Curve(step, seconds * step, start - slope * step, np.full(steps, np.nan))
+
+
+def test_the_tally_counts_on_which_side_of_0_intervals_lie():
+    found = [
+        gain("a", 0.3),
+        gain("b", 0.2, caveats=["one training each"]),
+        gain("c", -0.05),
+        gain("d", -0.4, experiment="mnist"),
+        gain("e", -0.2),
+        gain("f", 0.0, None),
+    ]
+    assert tally(found, "the rise", "attentive variants") == (
+        "The rise came out lower than the base's in 2 of 6 attentive variants (a in `digits`; b in `digits`, one "
+        "training each), higher in 2 (d in `mnist`; e in `digits`), within the error of it in 1 and with an error that "
+        "is not known in 1; gains go from −0.400 ± 0.050 (d in `mnist`) to 0.300 ± 0.050 (a in `digits`)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (gain("a", 0.3), "The rise of a came out lower than that of its base base: gain 0.300 ± 0.050."),
+        (gain("a", -0.3), "The rise of a came out higher than that of its base base: gain −0.300 ± 0.050."),
+        (gain("a", 0.1), "The rise of a came out within the error of that of its base base: gain 0.100 ± 0.050."),
+        (
+            gain("a", 0.1, None, caveats=["task hybrid"]),
+            "The rise of a came out with an error against its base base that is not known: gain 0.1000 ± —, "
+            "task hybrid.",
+        ),
+    ],
+)
+def test_one_variant_is_named(one, said):
+    assert tally([one], "the rise", "variants", within=True) == said
+
+
+def test_without_pairs_nothing_is_said_of_them():
+    assert tally([], "the rise", "variants") == "Not available: no pair is measured yet."
+
+
+def test_a_table_has_the_cells_of_all_and_dashes_for_those_that_one_lacks():
+    table = gains_table([gain("a", 0.3, cells={"0.1": "x"}), gain("b", 0.0, None, cells={"0.2": "y"})], "bits/dim")
+    assert table.splitlines()[2:] == [
+        "| `digits` | a | base | 0.300 ± 0.050 | 0.200 to 0.400 | lower | x | — |",
+        "| `digits` | b | base | 0.0000 ± — | — | not known | — | y |",
+    ]
+
+
+def test_after_equal_seconds_each_has_made_the_steps_that_its_seconds_allow():
+    """The variant falls twice as fast per step at 1.6 times the seconds: after the base's 400 s it is at step 250."""
+    (found,) = equal_seconds({"base": [line(0.001)], "own": [line(0.002, 1.6)]}, BASES)
+    assert (found.seconds, found.own.steps, found.own.of_all) == pytest.approx((400, 250, 400))
+    assert (found.of_base.steps, found.of_base.of_all) == (400, 400)
+    assert found.gain == pytest.approx((4 - 0.4) - (4 - 0.5))
+    assert (found.gain_se, found.interval()) == (None, None)
+
+
+def test_the_shorter_training_ends_the_comparison_whichever_it_is():
+    (found,) = equal_seconds({"base": [line(0.001, 2.0)], "own": [line(0.001)]}, BASES)
+    assert (found.seconds, found.of_base.steps, found.own.steps) == (400, 200, 400)
+    assert found.gain == pytest.approx(0.2)
+
+
+def test_the_error_is_that_of_trainings_and_not_of_a_busy_machine():
+    """After 400 steps two seeds are 0.04 apart and two are equal: V = 2 * 0.02^2 / 2, and k = 1/2 + 1/2."""
+    own = [line(0.00195), line(0.00205)]
+    curves = {"base": [line(0.002)] * 2, "own": own}
+    (even,) = equal_seconds(curves, BASES)
+    assert even.gain_se == pytest.approx(0.02)
+    assert even.df == 2
+    low, high = even.interval()
+    assert (low, high) == pytest.approx((-T_2 * even.gain_se, T_2 * even.gain_se))
+    wider = even.interval(5)
+    assert wider[0] < low < high < wider[1]
+    busy = [replace(own[0], seconds=own[0].seconds * 0.5), replace(own[1], seconds=own[1].seconds * 1.5)]
+    (same,) = equal_seconds(curves | {"own": busy}, BASES)
+    assert (same.seconds, same.gain_se) == (even.seconds, pytest.approx(even.gain_se))
+
+
+def test_what_is_not_there_or_validated_too_late_is_left_out():
+    assert equal_seconds({"own": [line(0.001)]}, BASES) == []
+    assert equal_seconds({"base": [line(0.001)], "own": []}, BASES) == []
+    assert equal_seconds({"base": [line(0.001)], "own": [line(0.001, 5.0)]}, BASES) == []
+
+
+def test_a_base_that_has_one_itself_is_the_target_of_its_own_variants():
+    curves = {"resflow": [line(0.001)], "monotone": [line(0.002)], "attentive": [line(0.004)]}
+    found = convergence_of(curves, {"resflow": None, "monotone": "resflow", "attentive": "monotone"})
+    assert [(one.variant, one.base, one.mean.steps) for one in found] == [
+        ("resflow", None, pytest.approx(400)),
+        ("monotone", "resflow", pytest.approx(200)),
+        ("monotone", None, pytest.approx(400)),
+        ("attentive", "monotone", pytest.approx(200)),
+    ]
+
+
+def timed(results, seconds):
+    """The results of one seed, with other training seconds."""
+    metrics = {
+        variant: [one.model_copy(update={"train_seconds": seconds[variant]}) for one in runs]
+        for variant, runs in results.metrics.items()
+    }
+    return replace(results, metrics=metrics)
+
+
+def test_trainings_of_as_many_seconds_are_compared_on_the_same_images(project):
+    results = timed(read_results(Project(project), "digits"), {"resflow": 100, "acf-dot": 148, "acf-l2": 150})
+    (found,) = matched_seconds(results, {"acf-l2": ["resflow", "acf-dot"]})
+    assert (found.variant, found.base, found.at) == ("acf-l2", "acf-dot", "2.5 min and 2.5 min")
+    assert found.gain == pytest.approx(2.03 - 1.93)
+    difference = results.images["acf-dot", 0] - results.images["acf-l2", 0]
+    assert found.gain_se == pytest.approx(difference.std(ddof=1) / math.sqrt(297))
+    assert found.low < found.gain < found.high
+    assert matched_seconds(results, {"acf-l2": ["resflow"]}) == []
+    assert matched_seconds(results, {"acf-l2": ["not-trained"]}) == []
+
+
+def test_pairs_are_of_one_kind_and_trained_for_bits_per_dim():
+    bases = {"resflow": None, "monotone": "resflow", "acf": "resflow", "monotone-acf": "monotone", "labels": "resflow"}
+    tasks = dict.fromkeys(bases, "density") | {"labels": "classification", "acf": "hybrid"}
+    experiment = Experiment("digits", "digits", [0], bases, {"acf", "monotone-acf", "labels"}, tasks)
+    assert experiment.pairs("attention") == {"acf": "resflow", "monotone-acf": "monotone"}
+    assert experiment.pairs("base") == {"monotone": "resflow"}
+    assert experiment.flows.empty
+
+
+PAIR = PairFinding(
+    **{"quantity": "noise", "at": "0.1", "variant": "own", "base": "base", "value": 1.0, "value_se": 0.1},
+    **{"of_base": 1.5, "of_base_se": 0.2, "gain": 0.5, "gain_se": 0.05, "low": 0.4, "high": 0.6},
+    **{"over": "297 test images", "seeds": 2, "base_seeds": 2},
+)
+
+
+def test_findings_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / "findings.json"
+    path.write_bytes(findings_file("digits", [PAIR], {"noise": ["A − sentence."]}))
+    found = read_findings(path, "digits")
+    assert (found.pairs, found.sentences) == ([PAIR], {"noise": ["A − sentence."]})
+    with pytest.raises(AcfError, match=r"findings\.json is of experiment 'digits' instead of 'mnist'; run: acf report"):
+        read_findings(path, "mnist")
+
+
+@pytest.mark.parametrize("wrong", [{"gain": 0.7}, {"gain_se": -1.0}, {"low": math.nan}, {"seeds": 0}, {"over": None}])
+def test_impossible_findings_are_refused(tmp_path, wrong):
+    path = tmp_path / "findings.json"
+    content = json.loads(findings_file("digits", [PAIR], {}))
+    content["pairs"][0] |= wrong
+    path.write_text(json.dumps(content))
+    with pytest.raises(AcfError, match=r"findings\.json: pairs\.0.*; run: acf report --experiment digits"):
+        read_findings(path, "digits")
