@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,14 @@ def dvc_graph(root: Path) -> dict[str, Stage]:
     with Repo(root) as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd]
         produced = {out.def_path for stage in stages for out in stage.outs}
+        study = yaml.safe_load((root / "params.yaml").read_text())  # once: DVC would read it for every stage
         graph = {}
         for stage in stages:
             files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
             params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
-            values = {key: value for dep in params for key, value in dep.read_params().items()}
+            values = {
+                key: reduce(lambda part, name: part[name], key.split("."), study) for d in params for key in d.params
+            }
             graph[stage.cmd] = Stage(
                 frozenset(f for dep in files for f in _files(root, dep.def_path, produced)),
                 json.dumps(values, sort_keys=True),

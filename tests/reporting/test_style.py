@@ -9,6 +9,7 @@ import pytest
 
 from acf.reporting.style import DASHES, MARKERS, PALETTE, draw_figure, looks
 from acf.settings.params import Params
+from tests.two_cores import SMALL
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +53,15 @@ def test_variants_can_be_told_apart_in_grey():
     variants = list(Params(ROOT / "params.yaml").raw["variants"])
     assert len({(look.marker, look.dashes) for look in looks(variants).values()}) == len(variants) > 10
     assert len({look.marker for look in looks(variants).values()}) == 10
+
+
+@pytest.mark.parametrize("experiment", SMALL)
+def test_variants_that_are_drawn_together_have_colours_of_their_own(experiment):
+    """There are fewer colours than variants, whose order in params.yaml decides which of them share one."""
+    params = Params(ROOT / "params.yaml")
+    drawn = looks(list(params.raw["variants"]))
+    colours = [drawn[variant].colour for variant in params.variants(experiment)]
+    assert len(set(colours)) == len(colours)
 
 
 def test_many_variants_have_a_look_each():
