@@ -24,7 +24,8 @@ class PotentialLayer(EitherLayout, Described):
     s(y) = softplus(b y) / b with b = softplus(beta) learnt; its slopes lie in (0, 1). The layer is a step down the
     gradient of the convex potential 2 sum_i S(w_i x + a_i), S' = s, whose Hessian lies between 0 and 2. Directions that
     W does not see pass unchanged, so that a sequence of such layers loses nothing of their length. Published is
-    x - 2 W^T relu(W x + a) / |W|^2; this project takes a smooth s and, as in all of its layers, a W that is normalised.
+    x - 2 W^T relu(W x + a) / |W|^2; this project takes a smooth s, with b = 5 at the start, and a W that is
+    normalised, as in all of its layers.
 
     Args:
         channels: channels of x and of the result.
@@ -41,7 +42,7 @@ class PotentialLayer(EitherLayout, Described):
     ) -> None:
         super().__init__()
         self.linear = NormalisedConv2d(channels, hidden, kernel, size, coefficient)
-        self.beta = nn.Parameter(torch.tensor(0.5))
+        self.beta = nn.Parameter(torch.tensor(4.993239250550511))  # softplus of it is 5
 
     @override
     def forward(self, x: Tensor) -> Tensor:
