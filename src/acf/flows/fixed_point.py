@@ -190,8 +190,9 @@ class _Iteration:
         unit = torch.finfo(point.dtype).eps * torch.maximum(self.size[rows], point.norm(dim=1))
         finite = norm.isfinite() & unit.isfinite()
         promised = self.rate * before
-        falls = finite & (norm <= promised)
         low = before <= ROUNDING * self.unit[rows]
+        # At the size of rounding a residual that stays as it is has arrived; with a rate of 1 it would go on for ever.
+        falls = finite & (norm <= promised) & (~low | (norm < before))
         within_rounding = finite & (norm <= promised + ROUNDING * unit)
         taken = falls | (self.plain & within_rounding & (~low | (norm < before)))
         within_goal = norm <= torch.maximum(self.goal[rows] - ALLOWANCE * unit, self.goal[rows] / 2)

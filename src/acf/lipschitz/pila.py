@@ -1,6 +1,7 @@
 """CPila, the activation of Monotone Flows (Ahn, Kim, Hong, Kim, arXiv 2210.08176)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
@@ -37,7 +38,8 @@ class CPila(ScaledActivation):
     def core(self, u: Tensor) -> Tensor:
         t = torch.cat([1 - u, 1 + u], 1)
         s = t.clamp(0, FARTHEST)
-        return (-t).clamp_min(0) - s * (1 + s + s * s / 2) * torch.exp(-s)
+        # relu has the derivative 0 at 0, where clamp has 1 and would count that of the other part twice.
+        return F.relu(-t) - s * (1 + s + s * s / 2) * torch.exp(-s)
 
     @override
     def core_and_vjp(self, u: Tensor, scales: Tensors, dtype: torch.dtype) -> tuple[Tensor, VJP]:
