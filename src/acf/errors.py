@@ -57,7 +57,7 @@ class NotContractiveError(AcfError):
 
 
 class ConvergenceError(AcfError):
-    """A fixed-point inverse did not reach the error it promised."""
+    """A fixed-point iteration did not reach the accuracy it promised."""
 
 
 class DerivativeError(AcfError):

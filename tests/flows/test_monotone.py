@@ -11,7 +11,8 @@ from acf.errors import ConvergenceError, DerivativeError, InputError, NotContrac
 from acf.flows.exported import exported_transform
 from acf.flows.forward_error import log_prob_error
 from acf.flows.logdet import exact_log_det
-from acf.flows.monotone import RESIDUALS, SQRT2, MonotoneBlock
+from acf.flows.monotone import EVALUATION_RESIDUAL, SQRT2, MonotoneBlock
+from acf.lipschitz.branch import Branch
 from acf.lipschitz.layer import LipschitzLayer
 from acf.lipschitz.normalised import Normalised
 from tests.building_blocks.bijections import make_flow, make_moved_flow
@@ -49,6 +50,20 @@ class Scaled(LipschitzLayer):
         return abs(float(self.factor.detach()))
 
 
+class Affine(LipschitzLayer):
+    """x -> A x + bias on maps of one position."""
+
+    def __init__(self, matrix: Tensor, bias: float) -> None:
+        super().__init__()
+        self.matrix, self.bias = nn.Parameter(matrix), bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("ij,bjhw->bihw", self.matrix, x) + self.bias
+
+    def lipschitz_bound(self, n_tokens: int) -> float:
+        return float(torch.linalg.matrix_norm(self.matrix.detach(), 2))
+
+
 def scaled(factor: float) -> MonotoneBlock:
     config = make_flow((1, 2, 2)).config
     return MonotoneBlock(Scaled(factor), (1, 2, 2), config.training_log_det, config.evaluation_log_det)  # type: ignore[arg-type]
@@ -60,6 +75,22 @@ def test_both_ends_of_the_range_of_gains_are_attained(factor: float) -> None:
     gain = (1 - factor) / (1 + factor)
     assert torch.allclose(block.transform(x), gain * x, atol=1e-9)
     assert torch.allclose(block.solve(gain * x).x, x, atol=1e-9)
+
+
+@pytest.mark.parametrize("values", [2, 8, 64])
+@pytest.mark.parametrize("bias", [0.0, 10.0])
+def test_iterations_end_at_the_size_of_rounding(values: int, bias: float) -> None:
+    config = make_flow((1, 2, 2)).config
+    shape, factor = (values, 1, 1), 0.98
+    rotation = torch.linalg.qr(torch.randn(values, values, generator=torch.Generator().manual_seed(0)))[0]
+    signs = torch.ones(values)
+    signs[::2] = -1
+    for matrix in (-factor * torch.eye(values), factor * rotation * signs @ rotation.T):
+        branch = Branch(Affine(matrix, bias))
+        block = MonotoneBlock(branch, shape, config.training_log_det, config.evaluation_log_det).eval()
+        found = block.centre(torch.randn(200, *shape, generator=torch.Generator().manual_seed(1)))
+        assert found.evaluations.max() < 500
+        assert found.x.isfinite().all()
 
 
 @every_kind
@@ -174,12 +205,43 @@ def test_samples_do_not_see_each_other() -> None:
     assert torch.allclose(spoilt[others], together[others], atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("bad", [torch.nan, 1e200])
+def test_a_sample_without_a_solution_spoils_no_gradient_of_others(training: bool, bad: float) -> None:
+    block, x = made("conv").train(training), noise(4, *SHAPE)
+    x[1] = bad
+    x.requires_grad_()
+    torch.manual_seed(0)
+    y, log_abs_det = block(x)
+    others = [0, 2, 3]
+    assert y[others].isfinite().all()
+    assert y[1].isnan().all()
+    (gradient,) = torch.autograd.grad(y[others].sum() + log_abs_det[others].sum(), x)
+    assert gradient[others].isfinite().all()
+
+
+def test_modes_of_single_layers_stay_as_they_are() -> None:
+    block = made("sinkhorn").train()
+    layers = list(block.branch)
+    layers[0].eval()
+    block(noise(2, *SHAPE))
+    assert [layer.training for layer in layers] == [False] + [True] * (len(layers) - 1)
+
+
+@pytest.mark.parametrize("quantity", [0, 1])
+def test_second_derivatives_are_refused_with_frozen_parameters(quantity: int) -> None:
+    block, x = made("conv").train().requires_grad_(False), noise(2, *SHAPE).requires_grad_()
+    (gradient,) = torch.autograd.grad(block(x)[quantity].sum(), x, create_graph=True)
+    with pytest.raises(DerivativeError, match="monotone block solves an equation"):
+        torch.autograd.grad((gradient * x).sum(), x)
+
+
 def test_a_branch_that_is_no_contraction_is_named() -> None:
     flow = make_moved_flow((1, 2, 2), block="monotone", actnorm=False)
     layer = next(m for m in flow.modules() if isinstance(m, Normalised))
     layer.weight.data *= 1e3
     layer.left.zero_()  # so that the estimated norm is 0, and nothing is scaled down
-    with pytest.raises(ConvergenceError, match=r"block scale 1, block 1: "):
+    with pytest.raises(ConvergenceError, match=r"block scale 1, block 1: its forward map .* grows|did not converge"):
         flow.log_prob(noise(3, 1, 2, 2).sigmoid())
     with pytest.raises(NotContractiveError, match=r"block scale 1, block 1 is not proven contractive"):
         flow.inverse(noise(3, 4))
@@ -206,6 +268,10 @@ def test_what_cannot_be_done_is_refused_in_words() -> None:
     (gradient,) = torch.autograd.grad(flow.log_prob(x).sum(), x, create_graph=True)
     with pytest.raises(DerivativeError, match="monotone block solves an equation"):
         torch.autograd.grad(gradient.sum(), x)
+    z = flow.transform(x).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(flow.inverse(z, differentiable=True).sum(), z, create_graph=True)
+    with pytest.raises(DerivativeError, match="monotone block solves an equation"):
+        torch.autograd.grad(gradient.sum(), z)
     with pytest.raises(InputError, match="monotone blocks"):
         exported_transform(flow)
 
@@ -237,7 +303,7 @@ def test_the_error_of_log_prob_is_covered(settings: dict[str, Any], monkeypatch:
     condition = torch.arange(20) % 3 if settings else None
     with torch.no_grad():
         truth = flow.log_prob(x, condition)
-        monkeypatch.setitem(RESIDUALS, torch.float64, 1e-4)
+        monkeypatch.setitem(EVALUATION_RESIDUAL, torch.float64, 1e-4)
         error = (flow.log_prob(x, condition) - truth).abs()
     covered = log_prob_error(flow, x, condition)
     assert (error > 1e-7).any()

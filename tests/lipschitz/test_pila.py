@@ -66,3 +66,11 @@ def test_second_derivatives_have_no_jump() -> None:
     bends = torch.stack([torch.autograd.grad(slopes[:, i].sum(), x, retain_graph=True)[0] for i in (0, 1)])
     assert float(bends.abs().max()) > 1
     assert float(bends.diff(dim=1).abs().max()) < 0.01
+
+
+def test_the_derivative_at_the_joint_is_that_of_the_smooth_function() -> None:
+    layer = with_scale(1.0)
+    u = torch.tensor([[-1.0], [1.0]], dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(layer.core(u).sum(), u)
+    nearby = layer.core(u + 1e-6).sum(1) - layer.core(u - 1e-6).sum(1)
+    torch.testing.assert_close(slopes.flatten(), nearby / 2e-6, rtol=0, atol=1e-5)

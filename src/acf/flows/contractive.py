@@ -59,10 +59,12 @@ class ContractiveBlock(PreparedBijection):
 
     Attributes:
         log_det_form: the log-determinant as a function of J.
+        inverse_once: what is said to whoever differentiates the inverse again.
         cuda_graphs: where set, training on CUDA records the kernels of the block and replays them.
     """
 
     log_det_form: ClassVar[LogDetForm]
+    inverse_once: ClassVar[str] = INVERSE_ONCE
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class ContractiveBlock(PreparedBijection):
     @override
     def inverse_with_report(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Report]:
         """Return (x, report), x with its gradient in y and the parameters (`acf.flows.implicit`)."""
-        refuse_transforms(INVERSE_ONCE, y, *self.branch.parameters())
+        refuse_transforms(self.inverse_once, y, *self.branch.parameters())
         try:
             solution = self.solve(y)
         except ConvergenceError as error:

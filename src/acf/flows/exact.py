@@ -50,7 +50,7 @@ def _value_and_jacobian(branch: LipschitzLayer, tensors: Tensors, x: Tensor) -> 
     values = math.prod(x.shape[1:])
     y, jacobian = torch.empty_like(x), x.new_empty(len(x), values, values)
     for here in samples_at_a_time(branch, x, x.dtype):
-        y[here], vjp = branch.value_and_vjp(x[here].clone(), tensors, x.dtype)
+        y[here], vjp = branch.value_and_vjp(x[here], tensors, x.dtype)
         for i in range(values):
             row = torch.zeros_like(x[here])
             row.flatten(1)[:, i] = 1

@@ -1,4 +1,4 @@
-"""Inverse of x -> x + g(x) for a contraction g, with an error bound."""
+"""Solutions of x + g(x) = y for a contraction g, with an error bound."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ class StoppingRule:
     """When a sample of an iteration for x + g(x) = y stops.
 
     Attributes:
-        residual: largest |y - x - g(x)| asked for, relative to max(1, |y|).
+        relative_residual: largest |y - x - g(x)| asked for, relative to max(1, |y|).
         rate: proven bound L of Lip(g), by which every plain step must shrink the residual; 1 where nothing is proven.
     """
 
-    residual: float
+    relative_residual: float
     rate: float = 1.0
 
     @classmethod
@@ -132,7 +132,15 @@ def invert_each(
         lipschitz: proven bound of every g_i.
     """
     rule = StoppingRule.proven(lipschitz, y.dtype, tolerance)
-    found = iterate_each(g, y, rule, memory, max_evaluations)
+    try:
+        found = iterate_each(g, y, rule, memory, max_evaluations)
+    except ConvergenceError as error:
+        raise ConvergenceError(f"cannot invert: {error}") from None
+    if broken := int(found.residual.isinf().sum()):
+        raise ConvergenceError(
+            f"cannot invert: {broken} of {len(y)} samples have a residual that is not finite (NaN or infinity in the "
+            "input or the weights)"
+        )
     return Solution(found.x, found.residual / (1 - lipschitz), found.evaluations)
 
 
@@ -146,8 +154,11 @@ def iterate_each(
 ) -> Iterate:
     """Iterate as `invert_each` does, until `rule` says that a sample has arrived.
 
+    A sample whose residual is not finite, as with NaN in the input or the weights, ends as NaN with an infinite
+    residual, as in any other map.
+
     Raises:
-        ConvergenceError: as `invert`.
+        ConvergenceError: a residual refutes the rate, or `max_evaluations` were not enough.
     """
     iteration = _Iteration(g, y, rule, memory)
     for _ in range(max_evaluations):
@@ -171,7 +182,7 @@ class _Iteration:
         self.g, self.shape, self.y = g, y.shape, y.flatten(1)
         self.rate = max(rule.rate, torch.finfo(y.dtype).tiny)
         self.size = self.y.norm(dim=1).clamp_min(1.0)
-        self.goal = rule.residual * self.size
+        self.goal = rule.relative_residual * self.size
         self.x, self.r = self.y.clone(), torch.zeros_like(self.y)
         self.norm, self.unit = torch.full_like(self.size, torch.inf), torch.zeros_like(self.size)
         self.evaluations = torch.zeros(len(y), dtype=torch.long, device=y.device)
@@ -226,23 +237,27 @@ class _Iteration:
         """Return the solutions and the bounds of their residuals.
 
         Raises:
-            ConvergenceError: a sample is not settled.
+            ConvergenceError: a sample is neither settled nor broken.
         """
+        x, residual = self.x, self.norm + ALLOWANCE * self.unit
         if not self.settled.all():
-            raise ConvergenceError(f"cannot invert: {self._failures()}")
-        return Iterate(self.x.view(self.shape), self.norm + ALLOWANCE * self.unit, self.evaluations)
+            unfinished = torch.zeros_like(self.settled)
+            unfinished[self.active] = True
+            broken = ~self.settled & ~self.norm.isfinite() & ~unfinished
+            if not (self.settled | broken).all():
+                raise ConvergenceError(self._failures(unfinished, ~self.settled & ~unfinished & ~broken))
+            x = torch.where(broken[:, None], torch.nan, x)
+            residual = torch.where(broken, torch.inf, residual)
+        return Iterate(x.view(self.shape), residual, self.evaluations)
 
-    def _failures(self) -> str:
-        unfinished = torch.zeros_like(self.settled)
-        unfinished[self.active] = True
-        broken = ~self.settled & ~self.norm.isfinite() & ~unfinished
-        refuted = ~self.settled & ~unfinished & ~broken
-        reasons = {
-            "have a residual that is not finite (NaN or infinity in the input or the weights)": broken,
-            f"refute the Lipschitz bound {self.rate:.4f}, as their residual falls more slowly than it "
-            f"promises; the map is no contraction or its bound is wrong": refuted,
-            f"did not converge within {int(self.evaluations.max())} evaluations": unfinished,
-        }
+    def _failures(self, unfinished: Tensor, refuted: Tensor) -> str:
+        too_slow = (
+            "have a residual that grows; the map is no contraction"
+            if self.rate >= 1
+            else f"refute the Lipschitz bound {self.rate:.4f}, as their residual falls more slowly than it promises; "
+            "the map is no contraction or its bound is wrong"
+        )
+        reasons = {too_slow: refuted, f"did not converge within {int(self.evaluations.max())} evaluations": unfinished}
         messages = [
             f"{int(which.sum())} of {len(self.y)} samples {reason}" for reason, which in reasons.items() if which.any()
         ]

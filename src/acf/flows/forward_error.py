@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from acf.flows.flow import Flow
-from acf.flows.monotone import RESIDUALS, SQRT2, MonotoneBlock
+from acf.flows.monotone import EVALUATION_RESIDUAL, SQRT2, MonotoneBlock
 
 
 def log_prob_error(flow: Flow, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -36,7 +36,7 @@ def log_prob_error(flow: Flow, x: Tensor, condition: Tensor | None = None) -> Te
         if isinstance(block, MonotoneBlock):
             block.register_forward_pre_hook(shift_input)
             # Training mode has gradients at the memory of one evaluation; here it iterates as evaluation mode does.
-            tight = {"solve_residual": RESIDUALS[x.dtype], "memory_efficient": True, "neumann_gradient": True}
+            tight = {"solve_residual": EVALUATION_RESIDUAL[x.dtype], "memory_efficient": True, "neumann_gradient": True}
             block.training_log_det = block.training_log_det.model_copy(update=tight)
     error = x.new_zeros(len(x))
     with torch.enable_grad():

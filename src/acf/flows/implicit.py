@@ -97,7 +97,7 @@ def adjoint_solution(
     """Return u (B, ...) with u + s J^T u = c as `solve_adjoint`, for J the Jacobian of the branch at x (B, ...)."""
     parts = []
     for here in samples_at_a_time(branch, x, x.dtype):
-        _, vjp = branch.value_and_vjp(x[here].clone(), tensors, x.dtype)
+        _, vjp = branch.value_and_vjp(part(x, here), tensors, x.dtype)
         parts.append(solve_adjoint(vjp, part(cotangent, here), rule, sign))
     return joined(parts)
 
@@ -105,7 +105,7 @@ def adjoint_solution(
 def solve_adjoint(vjp: VJP, cotangent: Tensor, rule: StoppingRule, sign: int = 1) -> Tensor:
     """Return u (B, ...) with u + s J^T u = c, to the relative accuracy of `rule`.
 
-    A cotangent that is not finite has no solution; its sample becomes NaN, as in any other gradient.
+    A cotangent or a Jacobian that is not finite leaves no solution; its sample becomes NaN, as in any other gradient.
 
     Args:
         vjp: u -> J^T u for cotangents of the first samples, as `value_and_vjp` returns it.
@@ -131,5 +131,5 @@ def solve_adjoint(vjp: VJP, cotangent: Tensor, rule: StoppingRule, sign: int = 1
     try:
         solution = iterate_each(of_samples, unit, rule)
     except ConvergenceError as error:
-        raise ConvergenceError(f"gradient of an inverse: {error}") from None
+        raise ConvergenceError(f"gradient of the solution of x + g(x) = y: {error}") from None
     return torch.where(finite, size * solution.x, torch.nan)

@@ -22,9 +22,9 @@ from acf.lipschitz.once_differentiable import refuse_transforms
 from acf.lipschitz.precision import autocast_off
 
 SQRT2 = math.sqrt(2)
-MEMORY = 3
+SECANTS = 3
 """Secants of the forward map's iteration; more save no evaluations (docs/tables/monotone.md)."""
-RESIDUALS = {torch.float32: 1e-6, torch.float64: 1e-12}
+EVALUATION_RESIDUAL = {torch.float32: 1e-6, torch.float64: 1e-12}
 """Largest residual of the forward map's iteration in evaluation mode, relative to max(1, sqrt(2) |x|)."""
 
 
@@ -34,7 +34,7 @@ class MonotoneBlock(ContractiveBlock):
     It is the graph of g turned by 45 degrees: x = (w + g(w)) / sqrt(2) and f(x) = (w - g(w)) / sqrt(2). So its Jacobian
     is (I - J) (I + J)^-1 with J that of g at w, its log-determinant log det(I - J) - log det(I + J), and its gain lies
     between (1 - L) / (1 + L) and (1 + L) / (1 - L), where that of a residual block lies between 1 - L and 1 + L
-    (docs/mathematics.md, section 8).
+    (docs/mathematics.md, section 15).
 
     Either direction solves an equation by iteration. The value is that of (w - g(w)) / sqrt(2) at the last point w: it
     and its log-determinant are exactly those at a point near x, at a distance of the residual / sqrt(2). In training
@@ -42,6 +42,7 @@ class MonotoneBlock(ContractiveBlock):
     """
 
     log_det_form = MONOTONE
+    inverse_once = MONOTONE_ONCE
 
     @override
     def forward(self, x: Tensor, prepared: Prepared | None = None) -> tuple[Tensor, Tensor]:
@@ -101,8 +102,6 @@ class MonotoneBlock(ContractiveBlock):
             UnsolvedBlockError: the iteration did not converge.
         """
         effective = self.branch.effective_tensors() if tensors is None else tensors
-        right_side = SQRT2 * x
-        finite = right_side.flatten(1).isfinite().all(1).view(-1, *[1] * (x.dim() - 1))
 
         def branch(w: Tensor, _: Tensor) -> Tensor:
             parts = [
@@ -113,13 +112,12 @@ class MonotoneBlock(ContractiveBlock):
 
         with without_first_batch(self.branch), autocast_off(x.device.type):
             try:
-                found = iterate_each(branch, torch.where(finite, right_side, 0), self._rule(x.dtype), memory=MEMORY)
+                return iterate_each(branch, SQRT2 * x, self._rule(x.dtype), SECANTS)
             except ConvergenceError as error:
-                raise UnsolvedBlockError(str(error), self) from None
-        return Iterate(torch.where(finite, found.x, torch.nan), found.residual, found.evaluations)
+                raise UnsolvedBlockError(f"its forward map has no solution: {error}", self) from None
 
     def _rule(self, dtype: torch.dtype) -> StoppingRule:
-        return StoppingRule(self.training_log_det.solve_residual if self.training else RESIDUALS[dtype])
+        return StoppingRule(self.training_log_det.solve_residual if self.training else EVALUATION_RESIDUAL[dtype])
 
     @override
     @torch.no_grad()
@@ -131,6 +129,8 @@ class MonotoneBlock(ContractiveBlock):
     @override
     def _with_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         rule = StoppingRule.proven(self.cached_lipschitz_bound(), y.dtype)
-        w = differentiable_solution(self.branch, ((x + y) / SQRT2).detach(), SQRT2 * y, rule, sign=-1)
+        w = differentiable_solution(
+            self.branch, ((x + y) / SQRT2).detach(), SQRT2 * y, rule, -1, SolutionOfMonotoneBlock
+        )
         differentiable = SQRT2 * w - y
         return x + (differentiable - differentiable.detach())  # which adds zeros with a gradient

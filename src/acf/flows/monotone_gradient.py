@@ -10,11 +10,12 @@ from typing_extensions import override
 from acf.flows.branch_gradient import branch_gradient
 from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.fixed_point import StoppingRule
-from acf.flows.implicit import adjoint_solution
+from acf.flows.implicit import MONOTONE_ONCE, adjoint_solution
 from acf.flows.log_det_form import MONOTONE
-from acf.flows.logdet import ONCE_IN_TRAINING, WeightedProbe
-from acf.flows.power_series import ValueAndNeumann, per_sample
+from acf.flows.logdet import WeightedProbe
+from acf.flows.power_series import per_sample, value_and_neumann
 from acf.lipschitz.layer import LipschitzLayer, Tensors, flatten, unflatten
+from acf.lipschitz.once_differentiable import OnceDifferentiable
 
 
 def differentiable_value_and_log_det_at(
@@ -43,38 +44,39 @@ def differentiable_value_and_log_det_at(
         graphs: recordings of the kernels of the value, for x on CUDA.
     """
     probe, weights = weighted_probe.probe, weighted_probe.common_weights()
-    results = _MonotoneInTraining.apply(rule, x, branch, weights, dtype, tensors, graphs, w, probe, *flatten(tensors))
+    results = _MonotoneInTraining.apply(branch, weights, rule, dtype, tensors, graphs, x, w, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
 
 
-class _MonotoneInTraining(ValueAndNeumann):
-    """Value and estimate with the Neumann gradient; keeps w, the probe and the Neumann vector n."""
+class _MonotoneInTraining(OnceDifferentiable):
+    """Value and estimate with the Neumann gradient; keeps x, w, the probe and the Neumann vector n."""
 
-    advice = ONCE_IN_TRAINING
+    advice = MONOTONE_ONCE
 
     @staticmethod
     @override
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
-        rule: StoppingRule,
-        x: Tensor,
         branch: LipschitzLayer,
         weights: Sequence[float],
+        rule: StoppingRule,
         dtype: torch.dtype,
         tensors: Tensors,
         graphs: CudaGraphs | None,
+        x: Tensor,
         w: Tensor,
         probe: Tensor,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        g, value = ValueAndNeumann.forward(ctx, branch, MONOTONE, weights, dtype, tensors, graphs, w, probe, *flat)
-        ctx.rule = rule
+        g, value, n = value_and_neumann(branch, MONOTONE, weights, dtype, tensors, graphs, w, probe, *flat)
+        ctx.branch, ctx.rule, ctx.dtype, ctx.structure = branch, rule, dtype, tensors
+        ctx.save_for_backward(x, w, probe, n, *flat)
         return (w - g) / 2**0.5, value
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        w, probe, n, *flat = saved
+        _, w, probe, n, *flat = saved
         needs = ctx.needs_input_grad[9:]
         pairs = [(probe, per_sample(grad_value, w) * n)]
 
@@ -86,4 +88,4 @@ class _MonotoneInTraining(ValueAndNeumann):
         tensors = unflatten(ctx.structure, iter(flat))
         m = adjoint_solution(ctx.branch, tensors, w, cotangent, ctx.rule)
         _, *of_theta = gradient(False, needs, -m)
-        return None, 2**0.5 * m - grad_y, *[None] * 7, *of_theta
+        return *[None] * 6, 2**0.5 * m - grad_y, None, None, *of_theta

@@ -53,7 +53,7 @@ def differentiable_value_and_log_det(
     probe, weights = weighted_probe.probe, weighted_probe.common_weights()
     if neumann_gradient:
         reduced = torch.bfloat16 if bfloat16 and branch.supports_bfloat16 else x.dtype
-        results = ValueAndNeumann.apply(branch, form, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
+        results = _ValueAndNeumann.apply(branch, form, weights, reduced, tensors, graphs, x, probe, *flatten(tensors))
     else:
         results = _ValueAndSeries.apply(branch, form, weights, tensors, x, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
@@ -111,7 +111,44 @@ def _series(vjp: VJP, form: LogDetForm, weighted_probe: WeightedProbe) -> Tensor
     return total
 
 
-class ValueAndNeumann(OnceDifferentiable):
+def value_and_neumann(
+    branch: LipschitzLayer,
+    form: LogDetForm,
+    weights: Sequence[float],
+    dtype: torch.dtype,
+    tensors: Tensors,
+    graphs: CudaGraphs | None,
+    x: Tensor,
+    probe: Tensor,
+    *flat: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (g(x), estimate (B,), Neumann vector w (B, ...)) without graph; arguments as for the gradient's function.
+
+    Args:
+        branch: g.
+        form: the log-determinant as a function of J.
+        weights: c_k.
+        dtype: type of the products with J.
+        tensors: a nested tuple of the structure of `branch.effective_tensors()`.
+        graphs: recordings of the kernels, where x lies on CUDA.
+        x: (B, ...).
+        probe: v (B, ...).
+        flat: the tensors of `tensors`.
+    """
+
+    def compute(x: Tensor, probe: Tensor, *flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _value_and_neumann(branch, form, unflatten(tensors, iter(flat)), x, probe, weights, dtype)
+
+    slices = list(samples_at_a_time(branch, x, x.dtype))
+    if graphs is not None and len(slices) == 1:
+        results = graphs.call(branch, ("value", form, tuple(weights), dtype), compute, (x, probe, *flat))
+    else:
+        parts = [compute(part(x, here), part(probe, here), *flat) for here in slices]
+        results = tuple(joined(of_slices) for of_slices in zip(*parts, strict=True))
+    return cast(tuple[Tensor, Tensor, Tensor], results)
+
+
+class _ValueAndNeumann(OnceDifferentiable):
     """g(x) and estimate with the Neumann gradient, that of w^T J v; keeps x, v and w."""
 
     advice = ONCE_IN_TRAINING
@@ -130,18 +167,10 @@ class ValueAndNeumann(OnceDifferentiable):
         probe: Tensor,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        def compute(x: Tensor, probe: Tensor, *flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return _value_and_neumann(branch, form, unflatten(tensors, iter(flat)), x, probe, weights, dtype)
-
-        slices = list(samples_at_a_time(branch, x, x.dtype))
-        if graphs is not None and len(slices) == 1:
-            y, value, w = graphs.call(branch, ("value", form, tuple(weights), dtype), compute, (x, probe, *flat))
-        else:
-            parts = [compute(part(x, here), part(probe, here), *flat) for here in slices]
-            y, value, w = (joined(results) for results in zip(*parts, strict=True))
+        y, value, w = value_and_neumann(branch, form, weights, dtype, tensors, graphs, x, probe, *flat)
         ctx.branch, ctx.structure, ctx.dtype, ctx.graphs = branch, tensors, dtype, graphs
         ctx.save_for_backward(x, probe, w, *flat)
-        return y, value  # type: ignore[return-value]
+        return y, value
 
     @staticmethod
     @override

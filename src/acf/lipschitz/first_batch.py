@@ -57,12 +57,13 @@ class StartedByFirstBatch(nn.Module):
 @contextmanager
 def without_first_batch(module: nn.Module) -> Iterator[None]:
     """Keep a module in evaluation mode for a while: the points of an iteration are no batch that sets values."""
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 @torch.no_grad()

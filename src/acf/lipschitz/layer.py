@@ -94,7 +94,7 @@ class LipschitzLayer(nn.Module, ABC):
         """Return g(x) and its vector-Jacobian product, both without graph, to be called under `torch.no_grad`.
 
         Args:
-            x: (B, ...), which may be overwritten.
+            x: (B, ...), left as it is.
             tensors: theta, as `effective_tensors` returns it.
             dtype: type of the cotangents and of the products. It differs from x's only where `supports_bfloat16`.
 

@@ -24,8 +24,8 @@ class CPila(ScaledActivation):
     with Pila(x) = P(5 x) / 5. This is b at the start; that it is learnt, as LipSwish's is, is this project's
     choice. It does not change the slopes.
 
-    Each x enters two outputs, whose slopes have together a norm of at most sqrt(1 + 19^2 exp(-8)) = 1.05883 before the
-    division by 1.06 (section 9 of docs/mathematics.md).
+    Each x enters two outputs, whose slopes have a norm of at most sqrt(1 + 19^2 exp(-8)) = 1.05883 (rounded up)
+    before the division by 1.06 (section 9 of docs/mathematics.md).
     """
 
     widening = 2
