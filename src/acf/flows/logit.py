@@ -3,6 +3,7 @@
 import math
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -65,11 +66,15 @@ class Logit(Preprocessing):
 
 @cache
 def _domain(alpha: float, dtype: torch.dtype) -> tuple[float, float]:
-    """Step inwards from the ends of exact arithmetic, -a / (1 - 2a) and 1 + a / (1 - 2a), until y is finite."""
-    edge = alpha / (1 - 2 * alpha)
-    ends = torch.tensor([[-edge, 1 + edge]], dtype=dtype, device="cpu")
-    inwards = torch.tensor([[0.5, 0.5]], dtype=dtype, device="cpu")
-    while not (finite := Logit(alpha).forward(ends)[0].isfinite()).all():
-        ends = torch.where(finite, ends, ends.nextafter(inwards))
-    low, high = ends[0].tolist()
-    return low, high
+    """Step inwards from the ends of exact arithmetic, -a / (1 - 2a) and 1 + a / (1 - 2a), until y is finite.
+
+    In numpy, which rounds alike: no operation of torch may depend on values where `torch.export` records.
+    """
+    of_type = np.dtype(str(dtype).removeprefix("torch.")).type
+    edge, span = alpha / (1 - 2 * alpha), of_type(1 - 2 * alpha)
+    ends = []
+    for end in (of_type(-edge), of_type(1 + edge)):
+        while not (of_type(alpha) + span * end > 0 and of_type(alpha) + span * (1 - end) > 0):
+            end = np.nextafter(end, of_type(0.5))
+        ends.append(float(end))
+    return ends[0], ends[1]
