@@ -13,7 +13,13 @@ from tests.building_blocks.settings import with_attention
 FLOWS: dict[str, dict[str, Any]] = {
     "sinkhorn": {"shape": (1, 4, 4), "squeeze_first": True, **with_attention("sinkhorn", join="block")},
     "l2, labels": {"shape": (1, 2, 4), "condition": {"classes": 3}, **with_attention("l2")},
-    "dense": {"logit_alpha": 0.0123, "shape": (1, 4, 4), "blocks": (1, 1), "branch": "dense", "activation": "clipswish"},
+    "dense": {
+        "shape": (1, 4, 4),
+        "blocks": (1, 1),
+        "branch": "dense",
+        "activation": "clipswish",
+        "logit_alpha": 0.0123,  # of no other test, so that nothing is known of this logit before
+    },
     "vectors, conditions": {"shape": (3,), "condition": {"size": 2}},
 }
 
