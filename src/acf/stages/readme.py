@@ -72,12 +72,14 @@ def check_readme(root: Path = Path(".")) -> None:
 
 
 def read_study(project: Project) -> list[Experiment]:
-    """Return what is stored of all experiments in params.yaml; those without a report have no results.
+    """Return what is stored of all experiments in params.yaml that count; those without a report have no results.
+
+    An experiment says itself whether it counts as evidence (`reporting.counted`).
 
     Raises:
         AcfError: a file of a report is damaged; names it, and what writes it again.
     """
-    return [_experiment(project, name) for name in project.params.experiments]
+    return [_experiment(project, name) for name in project.params.experiments if project.params.reporting(name).counted]
 
 
 def _experiment(project: Project, name: str) -> Experiment:

@@ -121,7 +121,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "plain": plain(params, experiment),
         "tasks": tasks(params, experiment),
         "variants": list(params.raw["variants"]),
-        "reporting": params.reporting(experiment).model_dump(mode="json"),
+        "reporting": params.reporting(experiment).model_dump(mode="json", exclude={"counted"}),
     }
     inputs = {
         path.relative_to(project.root).as_posix(): file_hash(path) if path.is_file() else "missing"
