@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError, shown
 from acf.reporting.comparison import read_comparison
 from acf.reporting.findings.study import Experiment
@@ -94,7 +95,8 @@ def _experiment(project: Project, name: str) -> Experiment:
     )
     if not (report / TABLE).exists():
         return known
-    with_report = replace(known, table=read_comparison(report / TABLE, name))
+    remark = dataset_source(params.prepared(name)).remark
+    with_report = replace(known, table=read_comparison(report / TABLE, name), remark=remark)
     if (report / FINDINGS).exists():
         with_report = replace(with_report, findings=read_findings(report / FINDINGS, name))
     if with_report.flows.empty or not project.curves(name).exists():
