@@ -114,7 +114,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
     settings = {
         "experiment": experiment,
         "dataset": params.dataset(experiment),
-        "made": params.seen(experiment).made,
+        "seen": params.seen(experiment).model_dump(mode="json"),
         "remark": dataset_source(params.prepared(experiment)).remark,
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
