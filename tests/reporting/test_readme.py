@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from acf.errors import AcfError, UnwritableError
 from acf.reporting.findings.topics import TOPICS
@@ -158,6 +159,18 @@ def test_an_experiment_without_results_is_not_available(with_findings):
     write_readme(with_findings)
     for topic, text in topics_of(with_findings).items():
         assert "ot available" in text, topic
+
+
+def test_an_experiment_that_does_not_count_leaves_no_trace_on_the_pages(with_findings):
+    write_readme(with_findings)
+    before = {path: (with_findings / path).read_text() for path in ("README.md", "docs/results.md")}
+    settings = yaml.safe_load((with_findings / "params.yaml").read_text())
+    trial = settings["experiments"]["digits"] | {"reporting": {"counted": False}}
+    settings["experiments"] |= {"digits-trial": trial}
+    (with_findings / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    shutil.copytree(with_findings / "reports/digits", with_findings / "reports/digits-trial")
+    write_readme(with_findings)
+    assert {path: (with_findings / path).read_text() for path in before} == before
 
 
 def test_a_report_of_earlier_code_has_no_findings_and_the_page_says_what_makes_them(with_findings):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,7 +171,7 @@ def bounds(results: Results, looks: Looks) -> Figure:
         for place, (variant, runs) in enumerate(shown.items()):
             aside = 0.5 * ((place + 0.5) / len(shown) - 0.5)
             seeds = [[block.upper for block in metrics.certificate.blocks] for metrics in runs]
-            upper = [max(of_block) for of_block in zip(*seeds, strict=True)]
+            upper = [max(of_block) for of_block in zip_longest(*seeds, fillvalue=-math.inf)]  # of models of any depth
             numbers = [block + 1 + aside for block in range(len(upper))]
             axes.plot(numbers, upper, markersize=4.5, lw=0.6, label=variant, **looks[variant].marked_line)
         axes.axhline(1, color="black", lw=1.2)

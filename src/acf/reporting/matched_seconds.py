@@ -28,7 +28,8 @@ def matched_seconds(results: Results, plain: Mapping[str, Sequence[str]]) -> lis
         plain: for each variant with attention those without that it is compared with.
 
     Returns:
-        One for each variant that has such a partner within `TOLERANCE`, measured on the same images.
+        One for each variant that has such a partner within `TOLERANCE`, trained on the same machine and measured on the
+        same images.
     """
     seconds = {variant: fmean(one.train_seconds for one in runs) for variant, runs in results.metrics.items() if runs}
     partners = {}
@@ -36,7 +37,10 @@ def matched_seconds(results: Results, plain: Mapping[str, Sequence[str]]) -> lis
         near = [
             other
             for other in others
-            if {variant, other} <= seconds.keys() and abs(seconds[other] / seconds[variant] - 1) <= TOLERANCE
+            if {variant, other} <= seconds.keys()
+            and seconds[variant] > 0
+            and abs(seconds[other] - seconds[variant]) <= TOLERANCE * seconds[variant]
+            and _machines(results, variant) == _machines(results, other)
         ]
         if near:
             partners[variant] = min(near, key=lambda other: abs(seconds[other] - seconds[variant]))
@@ -67,6 +71,11 @@ def matched_seconds(results: Results, plain: Mapping[str, Sequence[str]]) -> lis
             )
         )
     return found
+
+
+def _machines(results: Results, variant: str) -> set[str | None]:
+    """Return what the trainings of a variant ran on; seconds of different machines are not comparable."""
+    return {one.train_device for one in results.metrics[variant]}
 
 
 def _mean(results: Results, variant: str) -> tuple[float, float]:

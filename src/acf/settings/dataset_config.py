@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import Field
 
-from acf.errors import shown
-from acf.registry import DATASETS, TABLES, datasets
+from acf.errors import AcfError, shown
+from acf.registry import DATASETS, TABLES, datasets, resolve
 from acf.settings.section import INTEGRAL, Levels, Section
 
 
@@ -46,7 +47,7 @@ class DatasetConfig(Section):
             *([means] if k > 1 else []),
             *([f"reduced to {self.levels} grey levels"] if self.levels is not None else []),
         ]
-        what = ", then ".join(steps) or "under another name"
+        what = ", then ".join(steps)
         return (
             f"Images of {self.source}, {what}. Results are not comparable with results on {self.source}, published "
             "ones included."
@@ -71,6 +72,10 @@ def dataset_fault(name: str, config: DatasetConfig, listed: Iterable[str]) -> tu
             return ("source",), f"no data set of images {shown(source)}; `datasets` has: {known}"
         if not name.startswith(f"{source}-"):
             return (), f"a name of what is made of {source} begins with {source}-, so that nobody takes it for another"
+        if config.average == 1 and config.levels is None:
+            return (), f"these are the very images of {source}; give `average` or `levels`, or name {source} instead"
+        if fault := _average_fault(source, config.average):
+            return ("average",), fault
     elif name not in datasets():
         return (), f"unknown data set; known: {', '.join(sorted(datasets()))}, and what names one of them as its source"
     elif name in TABLES and config.levels is not None:
@@ -79,4 +84,16 @@ def dataset_fault(name: str, config: DatasetConfig, listed: Iterable[str]) -> tu
         return ("average",), "a table has no pixels; leave it out"
     elif config.average > 1:
         return ("average",), f"what is averaged needs a name of its own and `source: {name}`, as it is another data set"
+    return None
+
+
+def _average_fault(source: str, average: int) -> str | None:
+    """Return what is wrong with averaging the images of a registered data set; None if nothing, or if it is broken."""
+    shape = None
+    if average > 1:
+        with suppress(AcfError):  # a data set that is broken harms no other; whoever uses it is told
+            shape = getattr(resolve(datasets(), source, "data set"), "shape", None)
+    if isinstance(shape, tuple) and any(side % average for side in shape[1:]):
+        size = "x".join(map(str, shape[1:]))
+        return f"{average} does not divide height and width of the images of {source}, {size}"
     return None

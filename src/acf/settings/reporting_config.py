@@ -10,6 +10,11 @@ from acf.settings.section import Section
 class ReportingConfig(Section):
     """What the report on an experiment compares."""
 
+    counted: bool = Field(
+        default=True,
+        description="Whether the experiment counts as evidence: one that does not has a report, but README and "
+        "docs/results.md leave it out. This project's choice.",
+    )
     validation_targets: list[float] = Field(
         default=[],
         description="Validation bits/dim for which the report says how many steps and seconds each flow took to reach "

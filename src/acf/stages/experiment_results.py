@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
 from acf.stages.bases import bases
-from acf.stages.measured_files import read_measured
+from acf.stages.measured_files import absent_for, read_measured, seen_form
 from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
@@ -51,7 +52,7 @@ def read_results(project: Project, experiment: str) -> Results:
             measured, model = read_measured(project, run, "evaluate", project.metrics(run), Metrics)
             of_images, history = _images(project, run, measured), _history(project, run)
         except AcfError as error:
-            absent.append(Absent(run, f"damaged: {error}"))
+            absent.append(absent_for(run, error))
             continue
         metrics[run.variant].append(measured)
         histories[run.variant].append(history)
@@ -155,6 +156,10 @@ def _baselines(project: Project, experiment: str) -> Baselines:
         raise AcfError(f"{path} lacks {', '.join(absent)}; run: {command}")
     if unknown := [name for name in named if name not in known]:
         raise AcfError(f"{path} has unknown baselines: {', '.join(unknown)}; run: {command}")
+    form, histogram = seen_form(project, experiment), found.baselines.get("histogram")
+    # It has one number less than grey levels for every value, so that its size tells what it was fitted to.
+    if form and histogram and histogram.parameters != math.prod(form.shape) * (form.levels - 1):
+        raise AcfError(f"{path} is of other images than {project.params.path} gives {experiment}; run: {command}")
     return found
 
 

@@ -1,6 +1,5 @@
 """The folders of a project, as docs/architecture.md lists them."""
 
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -50,12 +49,19 @@ class Project:
         return Params(self.root / PARAMS_FILE)
 
     def source(self, dataset: str) -> str:
-        """Name of the data set that is prepared for `dataset`: itself, or the source that params.yaml gives it."""
-        if dataset in datasets():
+        """Name of the data set that is prepared for `dataset`: itself, or the source that params.yaml gives it.
+
+        Raises:
+            ConfigError: it is not registered, and params.yaml, which names it, is wrong.
+        """
+        if dataset in datasets():  # which needs no params.yaml that is whole
             return dataset
-        with suppress(ConfigError):  # preparing needs no params.yaml that is whole
+        try:
             return str(self.params.raw["datasets"].get(dataset, {}).get("source", dataset))
-        return dataset
+        except ConfigError:
+            if dataset in (self.root / PARAMS_FILE).read_text(encoding="utf-8", errors="replace"):
+                raise
+            return dataset
 
     def model(self, run: Run) -> Path:
         """Folder of a trained model."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError, shown
 from acf.reporting.comparison import read_comparison
 from acf.reporting.findings.study import Experiment
@@ -72,12 +73,14 @@ def check_readme(root: Path = Path(".")) -> None:
 
 
 def read_study(project: Project) -> list[Experiment]:
-    """Return what is stored of all experiments in params.yaml; those without a report have no results.
+    """Return what is stored of all experiments in params.yaml that count; those without a report have no results.
+
+    An experiment says itself whether it counts as evidence (`reporting.counted`).
 
     Raises:
         AcfError: a file of a report is damaged; names it, and what writes it again.
     """
-    return [_experiment(project, name) for name in project.params.experiments]
+    return [_experiment(project, name) for name in project.params.experiments if project.params.reporting(name).counted]
 
 
 def _experiment(project: Project, name: str) -> Experiment:
@@ -92,7 +95,8 @@ def _experiment(project: Project, name: str) -> Experiment:
     )
     if not (report / TABLE).exists():
         return known
-    with_report = replace(known, table=read_comparison(report / TABLE, name))
+    remark = dataset_source(params.prepared(name)).remark
+    with_report = replace(known, table=read_comparison(report / TABLE, name), remark=remark)
     if (report / FINDINGS).exists():
         with_report = replace(with_report, findings=read_findings(report / FINDINGS, name))
     if with_report.flows.empty or not project.curves(name).exists():

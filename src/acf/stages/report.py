@@ -114,14 +114,14 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
     settings = {
         "experiment": experiment,
         "dataset": params.dataset(experiment),
-        "made": params.seen(experiment).made,
+        "seen": params.seen(experiment).model_dump(mode="json"),
         "remark": dataset_source(params.prepared(experiment)).remark,
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
         "plain": plain(params, experiment),
         "tasks": tasks(params, experiment),
         "variants": list(params.raw["variants"]),
-        "reporting": params.reporting(experiment).model_dump(mode="json"),
+        "reporting": params.reporting(experiment).model_dump(mode="json", exclude={"counted"}),
     }
     inputs = {
         path.relative_to(project.root).as_posix(): file_hash(path) if path.is_file() else "missing"

@@ -38,8 +38,8 @@ class Gain:
 
     @property
     def text(self) -> str:
-        """The gain with its standard error."""
-        return f"{decimal(self.gain, DECIMALS)} ± {ABSENT}" if self.se is None else with_error(self.gain, self.se)
+        """The gain with its standard error, or alone where that is not known."""
+        return decimal(self.gain, DECIMALS) if self.se is None else with_error(self.gain, self.se)
 
     @property
     def found(self) -> str:
@@ -70,11 +70,11 @@ def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False) ->
         f"higher in {_number(of_kind[HIGHER])}{_named(of_kind[HIGHER], within)}",
     ]
     if same := of_kind[SAME]:
-        parts.append(f"within the error of it in {len(same)}")
+        parts.append(f"within the error of it in {len(same)}{_with_caveats(same)}")
     if unknown := of_kind[UNKNOWN]:
-        parts.append(f"with an error that is not known in {len(unknown)}")
+        parts.append(f"with an error that is not known in {len(unknown)}{_with_caveats(unknown)}")
     least, most = (pick(gains, key=lambda one: one.gain) for pick in (min, max))
-    ends = [f"{one.text} ({_name(one, within)})" for one in (least, most)]
+    ends = [f"{one.text} ({_name(one, within)}{', error not known' * (one.se is None)})" for one in (least, most)]
     return f"{what} came out {join(parts)}; gains go from {' to '.join(ends)}."
 
 
@@ -95,6 +95,9 @@ def gains_table(gains: Sequence[Gain], unit: str) -> str:
         ]
         for one in gains
     ]
+    if any(one.caveats for one in gains):
+        heads.append("caveats")
+        rows = [[*row, "; ".join(one.caveats) or ABSENT] for row, one in zip(rows, gains, strict=True)]
     return markdown_table(heads, rows, left=3)
 
 
@@ -115,6 +118,11 @@ def _name(one: Gain, within: bool) -> str:
 
 def _number(found: Sequence[Gain]) -> str:
     return str(len(found) or "none")
+
+
+def _with_caveats(found: Sequence[Gain]) -> str:
+    number = sum(bool(one.caveats) for one in found)
+    return f" ({number} with caveats)" if number else ""
 
 
 def _named(found: Sequence[Gain], within: bool) -> str:

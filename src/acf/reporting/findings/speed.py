@@ -12,19 +12,23 @@ from acf.reporting.wording import NOT_AVAILABLE, join, markdown_table
 
 def on_convergence(study: Sequence[Experiment], kind: Kind) -> str:
     """Return how many variants reach the last validation bits/dim of their base, and after how many of its steps."""
-    found = [one for _, one in _reached(study, kind)]
-    if not found:
+    reached = _reached(study, kind)
+    if not reached:
         return "Not available: no pair has validations yet."
-    known = [one for one in found if one.mean is not None and one.of_base is not None]
-    reach = f"{len(known)} reach{'es' * (len(known) == 1)} the last validation bits/dim of the base within its training"
-    if not known:
-        return f"Of {len(found)} variants, {reach}."
-    steps, seconds = (_ratios(known, value) for value in (lambda one: one.steps, lambda one: one.seconds))
-    return (
-        f"Of {len(found)} variants, {reach}, after {_range(steps)} times the base's steps and {_range(seconds)} times "
-        f"its seconds: {_fewer(steps)} in fewer steps, {_always(known)} with every seed, and {_fewer(seconds)} in "
-        "fewer seconds."
-    )
+    known = [one for _, one in reached if one.mean is not None and one.of_base is not None]
+    what = "the last validation bits/dim of the base within its training"
+    if len(reached) == 1:
+        name = _name(*reached[0])
+        said = f"{name} reaches {what}" if known else f"{name} does not reach {what}"
+    else:
+        said = f"Of {len(reached)} variants, {len(known) or 'none'} reach{'es' * (len(known) == 1)} {what}"
+    measured = [one for one in known if _has_ratios(one)]
+    if measured:
+        among = "" if len(measured) == len(known) else f" ({len(measured)} of them, the others by a first validation)"
+        said += f"{among}, {_ratios(measured, alone=len(reached) == 1)}"
+    elif known:
+        said += ", by a first validation, so that no ratio is known"
+    return f"{said}.{_caveats(reached)}"
 
 
 def convergence_part(study: Sequence[Experiment], kind: Kind) -> str:
@@ -32,30 +36,62 @@ def convergence_part(study: Sequence[Experiment], kind: Kind) -> str:
     reached = _reached(study, kind)
     if not reached:
         return f"{on_convergence(study, kind)}\n"
-    rows = [[f"`{name}`", row_of(one)[0], str(one.base), *row_of(one)[1:]] for name, one in reached]
+    rows = [[f"`{experiment.name}`", row_of(one)[0], str(one.base), *row_of(one)[1:]] for experiment, one in reached]
     table = markdown_table(["experiment", HEADINGS[0], "base", *HEADINGS[1:]], rows, left=3)
     lacking = [
         f"{variant} in `{experiment.name}`"
         for experiment in study
         if experiment.table is not None
         for variant in experiment.pairs(kind)
-        if (experiment.name, variant) not in {(name, one.variant) for name, one in reached}
+        if (experiment.name, variant) not in {(other.name, one.variant) for other, one in reached}
     ]
     missing = f"\n{join(lacking)}: {NOT_AVAILABLE}.\n" if lacking else ""
     return f"**{on_convergence(study, kind)}**\n\n{table}{missing}"
 
 
-def _reached(study: Sequence[Experiment], kind: Kind) -> list[tuple[str, Reached]]:
+def _reached(study: Sequence[Experiment], kind: Kind) -> list[tuple[Experiment, Reached]]:
     return [
-        (experiment.name, one)
+        (experiment, one)
         for experiment in study
         for one in convergence_of(experiment.curves, experiment.bases)
         if one.base is not None and one.variant in experiment.pairs(kind)
     ]
 
 
-def _ratios(known: Sequence[Reached], value: Callable[[Crossing], float]) -> list[float]:
-    return [value(one.mean) / value(one.of_base) for one in known if one.mean is not None and one.of_base is not None]
+def _name(experiment: Experiment, one: Reached) -> str:
+    return f"{one.variant} in `{experiment.name}`"
+
+
+def _caveats(reached: Sequence[tuple[Experiment, Reached]]) -> str:
+    """Return a sentence on the variants whose task, data set or machine is not that of the others; "" without any."""
+    told = []
+    for experiment, one in reached:
+        caveats = [*experiment.caveats(one.variant), *experiment.other_machine(one.variant, str(one.base))]
+        told += [f"{_name(experiment, one)}: {', '.join(caveats)}"] if caveats else []
+    return f" Caveats: {'; '.join(told)}." if told else ""
+
+
+def _has_ratios(one: Reached) -> bool:
+    """Whether steps and seconds of both are known, not only as upper bounds, and those of the base are not 0."""
+    if one.mean is None or one.of_base is None or one.mean.at_most or one.of_base.at_most:
+        return False
+    return one.of_base.steps > 0 and one.of_base.seconds > 0
+
+
+def _ratios(measured: Sequence[Reached], alone: bool) -> str:
+    """Return the ratios of steps and of seconds to those of the base, and how many of them are below 1."""
+    steps, seconds = (_each(measured, value) for value in (lambda one: one.steps, lambda one: one.seconds))
+    after = f"after {_range(steps)} times the base's steps and {_range(seconds)} times its seconds"
+    if alone:
+        return after
+    return (
+        f"{after}: {_fewer(steps)} in fewer steps, {_always(measured)} with every seed, and {_fewer(seconds)} in fewer "
+        "seconds"
+    )
+
+
+def _each(measured: Sequence[Reached], value: Callable[[Crossing], float]) -> list[float]:
+    return [value(one.mean) / value(one.of_base) for one in measured if one.mean and one.of_base]
 
 
 def _range(ratios: Sequence[float]) -> str:

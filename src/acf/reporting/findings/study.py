@@ -29,6 +29,7 @@ class Experiment:
         table: the comparison table of its report; None without a report.
         findings: those of its report; None without them.
         curves: validations of the trainings of each variant that has any.
+        remark: what a reader has to know of the data set, in sentences; "" where there is nothing.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Experiment:
     table: pd.DataFrame | None = None
     findings: Findings | None = None
     curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
+    remark: str = ""
 
     @property
     def flows(self) -> pd.DataFrame:
@@ -57,3 +59,18 @@ class Experiment:
             and (variant in self.attentive) == (kind == "attention")
             and self.tasks[variant] != "classification"
         }
+
+    def caveats(self, variant: str) -> list[str]:
+        """Return what keeps any comparison of a variant from being one of densities with errors that hold."""
+        task = self.tasks[variant]
+        return [
+            *([] if task == "density" else [f"task {task}"]),
+            *([f"see the remark on {self.dataset}"] if self.remark else []),
+        ]
+
+    def other_machine(self, variant: str, base: str) -> list[str]:
+        """Return the caveat of a comparison of seconds where the two were not trained and evaluated on one machine."""
+        flows = self.flows
+        if {variant, base} <= set(flows.index) and flows.loc[variant]["device"] != flows.loc[base]["device"]:
+            return ["on another machine"]
+        return []

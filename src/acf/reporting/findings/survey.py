@@ -11,8 +11,11 @@ HEADINGS = ["experiment", "data set", "trainings", "steps", "test samples", "dra
 
 
 def experiments_part(study: Sequence[Experiment]) -> str:
-    """Return the table of all experiments: what of them is trained, on what machine, and where the report is."""
-    return markdown_table(HEADINGS, [_row(experiment) for experiment in study], left=2)
+    """Return the table of all experiments: what of them is trained, where, the report, and remarks on data sets."""
+    remarks = {experiment.dataset: experiment.remark for experiment in study if experiment.remark}
+    said = "".join(f"- `{dataset}`: {remark}\n" for dataset, remark in remarks.items())
+    table = markdown_table(HEADINGS, [_row(experiment) for experiment in study], left=2)
+    return f"{table}\n{said}" if said else table
 
 
 def on_certificates(study: Sequence[Experiment]) -> str:
@@ -37,8 +40,8 @@ def attention_part(study: Sequence[Experiment]) -> str:
         if experiment.findings is None:
             lines.append(f"- `{experiment.name}`: {NOT_AVAILABLE}; run: `acf report --experiment {experiment.name}`\n")
             continue
-        lines.append(f"- `{experiment.name}`\n")
         said = [sentence for name in ("attention", "audit") for sentence in experiment.findings.sentences.get(name, [])]
+        lines += [f"- `{experiment.name}`\n"] if said else []
         lines += [f"    - {sentence}\n" for sentence in said]
     return "".join(lines) or f"{NOT_AVAILABLE}\n"
 

@@ -1,0 +1,146 @@
+"""The gains of all pairs of an experiment in one quantity, with what else than the one thing keeps the two apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from acf.reporting.equal_seconds import equal_seconds
+from acf.reporting.findings.gains import Gain
+from acf.reporting.findings.study import Experiment, Kind
+from acf.reporting.findings_file import PairFinding
+from acf.reporting.matched_seconds import MATCHED
+from acf.reporting.wording import ABSENT, count, decimal, duration, trainings, with_error
+
+EQUAL_PARAMETERS = 0.02
+"""Numbers of parameters that differ by no larger share count as equal."""
+SINGLE = trainings(1, 1)
+Study = Sequence[Experiment]
+
+
+def bits_gains(study: Study, kind: Kind) -> list[Gain]:
+    """Return the gains in test bits/dim of the pairs that params.yaml now has."""
+    gains: list[Gain] = []
+    for experiment in study:
+        flows = experiment.flows
+        for variant, base in experiment.pairs(kind).items():
+            if not {variant, base} <= set(flows.index) or pd.isna(flows.loc[variant]["base_gain"]):
+                continue
+            if flows.loc[variant]["base"] != base:  # the report is of other bases
+                continue
+            row, other = flows.loc[variant], flows.loc[base]
+            ends = (row["base_gain_low"], row["base_gain_high"])
+            caveats = [*experiment.caveats(variant), *_caveats(row, other)]
+            gains.append(
+                Gain(
+                    *(experiment.name, variant, base, row["base_gain"], row["base_gain_se"], ends),
+                    cells=_conditions(row, other),
+                    caveats=caveats,
+                )
+            )
+    return gains
+
+
+def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
+    """Return the gains in validation bits/dim after equal seconds of training."""
+    gains = []
+    for experiment in study:
+        compared = equal_seconds(experiment.curves, experiment.bases)
+        for one in compared:
+            if one.variant not in experiment.pairs(kind):
+                continue
+            cells = {"seconds": duration(one.seconds)} | {
+                heading: f"{count(after.steps)} of {count(after.of_all)}"
+                for heading, after in (("steps by then", one.own), ("base's steps", one.of_base))
+            }
+            ends = one.interval(len(compared))
+            caveats = [*experiment.caveats(one.variant), *experiment.other_machine(one.variant, one.base)]
+            gains.append(Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, caveats))
+    return gains
+
+
+def found_gains(study: Study, quantity: str, decisive: int = 0) -> list[Gain]:
+    """Return the gains of attentive variants in a quantity of findings.json.
+
+    Args:
+        study: all experiments.
+        quantity: its name there.
+        decisive: of several places on its scale, which one the gain is at; those at all are in the cells.
+    """
+    gains = []
+    for experiment in study:
+        pairs: dict[str, list[PairFinding]] = {}
+        for one in experiment.findings.pairs if experiment.findings else ():
+            if one.quantity == quantity and _is_pair(one, experiment):
+                pairs.setdefault(one.variant, []).append(one)
+        for places in pairs.values():
+            one = places[decisive]
+            cells = {one.at: with_error(one.gain, one.gain_se) for one in places} if len(places) > 1 else {}
+            cells |= {"variant's value": with_error(one.value, one.value_se), "over": _over(one)}
+            weak = [SINGLE] if one.seeds == one.base_seeds == 1 else []
+            caveats = [*experiment.caveats(one.variant), *weak]
+            ends = (one.low, one.high)
+            gains.append(Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, caveats))
+    return gains
+
+
+def matched_gains(study: Study) -> list[Gain]:
+    """Return the gains in test bits/dim over flows that were trained for as many seconds, with seconds and steps."""
+    gains = []
+    for experiment in study:
+        steps = {name: count(row["train_steps"]) for name, row in experiment.flows.iterrows()}
+        found = {
+            one.variant: one
+            for one in (experiment.findings.pairs if experiment.findings else ())
+            if one.quantity == MATCHED
+        }
+        for gain in found_gains([experiment], MATCHED):
+            both = f"{steps.get(gain.variant, ABSENT)} and {steps.get(gain.base, ABSENT)}"
+            gains.append(replace(gain, cells={"seconds": found[gain.variant].at, "steps": both, **gain.cells}))
+    return gains
+
+
+def _over(one: PairFinding) -> str:
+    return f"{one.over}, {trainings(one.seeds, one.base_seeds)}"
+
+
+def _is_pair(one: PairFinding, experiment: Experiment) -> bool:
+    """Whether a finding, which may be of earlier bases, is of a pair that params.yaml now has."""
+    pairs = experiment.pairs("attention")
+    if one.variant not in pairs:
+        return False
+    return one.base in experiment.bases if one.quantity == MATCHED else one.base == pairs[one.variant]
+
+
+def _more_parameters(row: pd.Series, base: pd.Series) -> float:
+    """Return by what share a variant has more parameters than its base."""
+    return float(row["parameters"] / base["parameters"] - 1) if base["parameters"] else math.nan
+
+
+def _caveats(row: pd.Series, base: pd.Series) -> list[str]:
+    """Return what keeps a comparison from being one of trainings, at equal parameters and steps."""
+    caveats = [SINGLE] if row["base_gain_over"] == "images" else []
+    more = _more_parameters(row, base)
+    if abs(more) > EQUAL_PARAMETERS:
+        caveats.append(f"{abs(more):.1%} {'more' if more > 0 else 'fewer'} parameters".replace("%", " %"))
+    if row["train_steps"] != base["train_steps"]:
+        caveats.append(f"{count(row['train_steps'])} steps against {count(base['train_steps'])}")
+    return caveats
+
+
+def _conditions(row: pd.Series, base: pd.Series) -> dict[str, str]:
+    """Return what a variant and its base have been given."""
+    steps = [count(one["train_steps"]) for one in (row, base)]
+    more = _more_parameters(row, base)
+    other = "" if row["device"] == base["device"] else ", on another machine"
+    slower = row["train_seconds"] / base["train_seconds"] if base["train_seconds"] else math.nan
+    return {
+        "bits/dim": with_error(row["bits_per_dim"], row["bits_per_dim_se"]),
+        "trainings": trainings(row["seeds"], base["seeds"]),
+        "parameters": f"{'+' * (more >= 0)}{decimal(100 * more, 1)} %",
+        "steps": steps[0] if steps[0] == steps[1] else " and ".join(steps),
+        "seconds": f"{decimal(slower, 2)} times{other}",
+    }

@@ -1,0 +1,145 @@
+"""Which pairs the pages compare, what they say keeps the two of a pair apart, and why one is not there."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from acf.reporting.convergence import Curve
+from acf.reporting.findings.pairs import bits_gains, found_gains, matched_gains, seconds_gains
+from acf.reporting.findings.speed import on_convergence
+from acf.reporting.findings.study import Experiment
+from acf.reporting.findings.survey import attention_part, experiments_part
+from acf.reporting.findings.topics import TOPICS
+from acf.reporting.findings_file import Findings, PairFinding
+from acf.reporting.matched_seconds import MATCHED
+
+BASES = {"base": None, "own": "base"}
+
+
+def curve(*bits: float, seconds: float = 1.0) -> Curve:
+    """Validations every 100 steps, each step taking `seconds`."""
+    steps = 100.0 * np.arange(1, len(bits) + 1)
+    return Curve(steps, seconds * steps, np.array(bits), np.full(len(bits), np.nan))
+
+
+def row(name: str, **other: Any) -> dict[str, Any]:
+    gained = {"base_gain": 0.2, "base_gain_se": 0.05, "base_gain_low": 0.1, "base_gain_high": 0.3}
+    return (
+        {"row": name, "kind": "flow", "base": "base", "seeds": 2, "bits_per_dim": 2.0, "bits_per_dim_se": 0.01}
+        | {"base_gain_over": "trainings", "parameters": 100, "train_steps": 300, "train_seconds": 60.0}
+        | {"test_images": 297, "draws": 4, "device": "cpu", **gained, **other}
+    )
+
+
+def experiment(own: dict[str, Any] | None = None, **other: Any) -> Experiment:
+    table = pd.DataFrame([row("base", base=None, base_gain=None), row("own", **(own or {}))], dtype=object)
+    known = {"name": "digits", "dataset": "digits", "seeds": [0, 1], "bases": BASES, "attentive": {"own"}}
+    return Experiment(**(known | {"tasks": dict.fromkeys(BASES, "density"), "table": table} | other))
+
+
+def pair(**other: Any) -> PairFinding:
+    values = {"value": 1.0, "value_se": 0.1, "of_base": 1.5, "of_base_se": 0.2, "gain": 0.5, "gain_se": 0.05}
+    names = {"quantity": "noise", "at": "0.1", "variant": "own", "base": "base", "over": "297 test images"}
+    return PairFinding(**(names | values | {"low": 0.4, "high": 0.6, "seeds": 2, "base_seeds": 2} | other))
+
+
+def with_pairs(*pairs: PairFinding, **sentences: list[str]) -> Experiment:
+    return experiment(findings=Findings(experiment="digits", pairs=list(pairs), sentences=sentences))
+
+
+def test_a_report_of_another_base_is_made_again_first() -> None:
+    assert [one.gain for one in bits_gains([experiment()], "attention")] == [0.2]
+    stale = experiment({"base": "earlier"})
+    assert bits_gains([stale], "attention") == []
+    assert "not available; run: `acf report --experiment digits`" in TOPICS["bits-per-dim"]([stale])
+
+
+def test_findings_of_another_base_are_left_out_but_for_those_by_seconds() -> None:
+    assert [one.gain for one in found_gains([with_pairs(pair())], "noise")] == [0.5]
+    assert found_gains([with_pairs(pair(base="earlier"))], "noise") == []
+    bases = {"base": None, "longer": "base", "own": "base"}
+    by_seconds = replace(
+        with_pairs(pair(quantity=MATCHED, base="longer", at="60 s and 62 s")),
+        bases=bases,
+        tasks=dict.fromkeys(bases, "density"),
+    )
+    longer = pd.DataFrame([row("longer", train_steps=450)], dtype=object)
+    (found,) = matched_gains([replace(by_seconds, table=pd.concat([by_seconds.table, longer]))])
+    assert (found.base, found.cells["seconds"], found.cells["steps"]) == ("longer", "60 s and 62 s", "300 and 450")
+    assert matched_gains([with_pairs(pair(quantity=MATCHED, base="gone"))]) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "caveats"),
+    [
+        ({}, {}, []),
+        ({}, {"tasks": {"base": "hybrid", "own": "hybrid"}}, ["task hybrid"]),
+        ({}, {"remark": "Errors are too small."}, ["see the remark on digits"]),
+        ({"device": "cuda"}, {}, ["on another machine"]),
+    ],
+)
+def test_caveats_of_seconds(own: dict[str, Any], other: dict[str, Any], caveats: list[str]) -> None:
+    curves = {"base": [curve(3, 2)], "own": [curve(3, 1, seconds=1.5)]}
+    one = experiment(own, curves=curves, **other)
+    (gain,) = seconds_gains([one], "attention")
+    assert list(gain.caveats) == caveats
+    said = on_convergence([one], "attention")
+    assert said.startswith(
+        "own in `digits` reaches the last validation bits/dim of the base within its training, after"
+    )
+    assert said.endswith(f" Caveats: own in `digits`: {caveats[0]}." if caveats else "seconds.")
+
+
+def test_the_remark_on_a_data_set_is_on_the_page_and_at_every_gain() -> None:
+    one = experiment(remark="Errors are too small.")
+    assert experiments_part([one]).endswith("|\n\n- `digits`: Errors are too small.\n")
+    assert [list(gain.caveats) for gain in bits_gains([one], "attention")] == [["see the remark on digits"]]
+
+
+def test_a_slower_training_without_a_validation_in_time_says_so() -> None:
+    late = experiment(curves={"base": [curve(3, 2)], "own": [curve(3, 2, seconds=5)]})
+    said = TOPICS["equal-seconds"]([late])
+    assert "the slower one was not validated yet when the faster training ended" in said
+    assert "dvc repro" not in said
+    assert "run: `dvc repro report@digits`" in TOPICS["equal-seconds"]([experiment()])
+
+
+def test_upper_bounds_and_trainings_of_no_seconds_make_no_ratio() -> None:
+    known = {"base": [curve(3, 2)], "own": [curve(2.5, 1)]}
+    by_first = {"base": [curve(3, 2)], "own": [curve(1, 1)]}
+    said = on_convergence([experiment(curves=by_first)], "attention")
+    assert said.endswith("within its training, by a first validation, so that no ratio is known.")
+    none = {"base": [curve(3, 2, seconds=0)], "own": [curve(2.5, 1)]}
+    assert "times" not in on_convergence([experiment(curves=none)], "attention")
+    both = [experiment(curves=known), experiment(curves=by_first, name="mnist")]
+    assert on_convergence(both, "attention") == (
+        "Of 2 variants, 2 reach the last validation bits/dim of the base within its training (1 of them, the others by "
+        "a first validation), after 0.67 times the base's steps and 0.67 times its seconds: 1 in fewer steps, 1 with "
+        "every seed, and 1 in fewer seconds."
+    )
+
+
+def test_one_variant_that_does_not_reach_it_is_named() -> None:
+    said = on_convergence([experiment(curves={"base": [curve(3, 2)], "own": [curve(4, 3)]})], "attention")
+    assert said == "own in `digits` does not reach the last validation bits/dim of the base within its training."
+
+
+def test_unequal_lengths_do_not_go_under_equal_steps() -> None:
+    bases = {"base": None, "own": "base"}
+    longer = experiment({"train_steps": 450}, bases=bases, attentive=set())
+    said = TOPICS["bases"]([longer])
+    assert "### By test bits/dim" in said
+    assert "450 steps against 300" in said
+    assert "qual steps" not in said
+
+
+def test_intervals_of_samples_are_said_to_be_each_for_itself() -> None:
+    assert "each for itself" in TOPICS["samples"]([with_pairs(pair(quantity="frechet", at=""))])
+
+
+def test_an_experiment_of_which_nothing_is_said_has_no_bullet() -> None:
+    assert attention_part([with_pairs()]) == "not available\n"
+    assert attention_part([with_pairs(attention=["Heads are local."])]) == "- `digits`\n    - Heads are local.\n"
