@@ -23,8 +23,8 @@ BITS, WHOLE, EQUAL, EXCESS, DISTANCE, RISE, ERRORS = (
 )
 AMONG: dict[Kind, str] = {"attention": "attentive variants", "base": "variants without attention"}
 EACH_FOR_ITSELF = (
-    "These intervals are three standard errors either side, each for itself: other than the intervals of the other "
-    "sections they do not hold at once, so that of many variants one may lie beyond its interval by chance."
+    "These intervals are three standard errors either side, each for itself: other than those of the other sections "
+    "they are not widened for the number of variants, so that of many one may differ by chance."
 )
 Remedy = Callable[[Experiment, str], str]
 """Why a pair is not there, and what to do: of an experiment and a variant."""
