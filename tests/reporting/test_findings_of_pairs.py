@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from acf.reporting.convergence import Curve
-from acf.reporting.findings.pairs import bits_gains, found_gains, matched_gains, seconds_gains
+from acf.reporting.findings.pair_gains import bits_gains, found_gains, matched_gains, seconds_gains
 from acf.reporting.findings.speed import on_convergence
 from acf.reporting.findings.study import Experiment
 from acf.reporting.findings.survey import attention_part, experiments_part

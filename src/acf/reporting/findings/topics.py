@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from acf.reporting.convergence import mean_curve
 from acf.reporting.findings.gains import Gain, gains_table, tally
-from acf.reporting.findings.pairs import Study, bits_gains, found_gains, matched_gains, seconds_gains
+from acf.reporting.findings.pair_gains import Study, bits_gains, found_gains, matched_gains, seconds_gains
 from acf.reporting.findings.speed import convergence_part, on_convergence
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings.survey import attention_part, experiments_part, on_certificates
