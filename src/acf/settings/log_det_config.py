@@ -83,7 +83,7 @@ class TrainingLogDetConfig(LogDetConfig):
         le=0.1,
         description="Largest residual at which the iteration of a monotone block stops in training, forward and "
         "backward, relative to max(1, l2 norm of the right-hand side); without effect on residual blocks. This "
-        "project's choice, by its measured bias (docs/tables/monotone.md).",
+        "project's choice; `benchmarks/monotone.py` measures what it changes.",
     )
 
     @model_validator(mode="after")
