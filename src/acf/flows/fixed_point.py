@@ -71,11 +71,13 @@ class Iterate:
         x: last point (B, ...).
         residual: upper bound (B,) of |y - x - g(x)| for the g that was computed.
         evaluations: number of evaluations of g per sample, (B,), integers.
+        broken: number of samples whose residual was not finite.
     """
 
     x: Tensor
     residual: Tensor
     evaluations: Tensor
+    broken: int = 0
 
 
 @torch.no_grad()
@@ -136,10 +138,10 @@ def invert_each(
         found = iterate_each(g, y, rule, memory, max_evaluations)
     except ConvergenceError as error:
         raise ConvergenceError(f"cannot invert: {error}") from None
-    if broken := int(found.residual.isinf().sum()):
+    if found.broken:
         raise ConvergenceError(
-            f"cannot invert: {broken} of {len(y)} samples have a residual that is not finite (NaN or infinity in the "
-            "input or the weights)"
+            f"cannot invert: {found.broken} of {len(y)} samples have a residual that is not finite (NaN or infinity in "
+            "the input or the weights)"
         )
     return Solution(found.x, found.residual / (1 - lipschitz), found.evaluations)
 
@@ -239,16 +241,17 @@ class _Iteration:
         Raises:
             ConvergenceError: a sample is neither settled nor broken.
         """
-        x, residual = self.x, self.norm + ALLOWANCE * self.unit
+        x, residual, count = self.x, self.norm + ALLOWANCE * self.unit, 0
         if not self.settled.all():
             unfinished = torch.zeros_like(self.settled)
             unfinished[self.active] = True
             broken = ~self.settled & ~self.norm.isfinite() & ~unfinished
             if not (self.settled | broken).all():
                 raise ConvergenceError(self._failures(unfinished, ~self.settled & ~unfinished & ~broken))
+            count = int(broken.sum())
             x = torch.where(broken[:, None], torch.nan, x)
             residual = torch.where(broken, torch.inf, residual)
-        return Iterate(x.view(self.shape), residual, self.evaluations)
+        return Iterate(x.view(self.shape), residual, self.evaluations, count)
 
     def _failures(self, unfinished: Tensor, refuted: Tensor) -> str:
         too_slow = (

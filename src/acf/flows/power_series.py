@@ -244,15 +244,18 @@ def _value_and_neumann(
     product serves all terms.
     """
     y, vjp = branch.value_and_vjp(x, tensors, dtype)
-    vector, w = probe.to(dtype, copy=True), probe * form.slope(0)
-    series = torch.zeros_like(probe)
+    vector, w = probe.to(dtype, copy=True), probe if form.slope(0) == 1 else probe * form.slope(0)
+    series: Tensor | None = None
     for k, weight in enumerate(weights, start=1):
         vector = vjp(vector)
         if form.coefficient(k):
-            series.add_(vector, alpha=form.coefficient(k) * weight)
+            factor = form.coefficient(k) * weight
+            series = vector.to(x.dtype) * factor if series is None else series.add_(vector, alpha=factor)
         if form.slope(k):
-            w.add_(vector, alpha=form.slope(k) * weight)
-    return y, inner_product(series, probe), w
+            factor = form.slope(k) * weight
+            w = torch.add(w, vector, alpha=factor) if w is probe else w.add_(vector, alpha=factor)
+    value = x.new_zeros(x.shape[0]) if series is None else inner_product(series, probe)
+    return y, value, w
 
 
 def _pairs(

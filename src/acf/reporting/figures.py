@@ -51,7 +51,8 @@ def curves(results: Results, looks: Looks, axis: str, label: str, caption: str) 
             if len(histories) > 1:
                 axes.fill_between(drawn["at"], drawn["low"], drawn["high"], color=look.colour, alpha=0.12, lw=0)
             checked = over_seeds(histories, axis, lambda h: h["validation_bits_per_dim"])
-            ends = [checked["mean"] - checked["low"], checked["high"] - checked["mean"]]
+            # Of equal values the mean may be rounded to beyond them.
+            ends = [(checked["mean"] - checked["low"]).clip(0), (checked["high"] - checked["mean"]).clip(0)]
             axes.errorbar(
                 checked["at"],
                 checked["mean"],
