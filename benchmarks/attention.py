@@ -13,7 +13,6 @@ benchmarks/results/attention.json and docs/tables/attention.md.
 import argparse
 import json
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from layers import FLOWS, ROOT, bits
 from training_step import facts, table
 
 from acf.reporting.paired_differences import difference, training_spread
-from acf.settings.config import TrainingConfig
 
 RESULT, TABLE = ROOT / "benchmarks/results/attention.json", ROOT / "docs/tables/attention.md"
 COMMAND = "python benchmarks/attention.py"
@@ -69,17 +67,7 @@ def trained(dataset: str, base: str, variant: str, seed: int, steps: int, work: 
     path = work / dataset / base.replace(", ", "-") / f"{steps}" / variant.replace(", ", "-") / f"seed{seed}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        rate = VARIANTS[variant].get("rate", 1.0)
-        original = layers.schedule
-
-        def with_rate(dataset: str, count: int) -> TrainingConfig:
-            return original(dataset, count).model_copy(update={"attention_rate": rate})
-
-        layers.schedule = with_rate
-        try:
-            row = layers.run(dataset, variant, seed, steps)
-        finally:
-            layers.schedule = original
+        row = layers.run(dataset, variant, seed, steps, VARIANTS[variant].get("rate", 1.0))
         path.write_text(json.dumps(row))
         print(f"{dataset}, {base}, {variant}, seed {seed}: {statistics.mean(row['bits_per_dim']):.4f}", flush=True)
     row: dict[str, Any] = json.loads(path.read_text())
@@ -149,22 +137,9 @@ def main() -> None:
     ]
     if options.variant:
         return
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    seeds = " ".join(map(str, options.seeds))
-    results[f"{options.dataset}, {options.base}"] = {
-        "command": f"{COMMAND} --dataset {options.dataset} --base '{options.base}' --steps {options.steps} "
-        f"--seeds {seeds}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **about,
-        "steps": options.steps,
-        "seeds": options.seeds,
-        "images": len(rows[0]["bits_per_dim"]),
-        "draws": FLOWS[options.dataset]["draws"],
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(results))
-    TABLE.write_text(markdown(results))
-    print(markdown(results))
+    arguments = f"--dataset {options.dataset} --base '{options.base}' --steps {options.steps}"
+    entry = {**about, "steps": options.steps, **layers.common_facts(f"{COMMAND} {arguments}", options, rows)}
+    layers.record(RESULT, TABLE, f"{options.dataset}, {options.base}", entry, markdown)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import json
 import statistics
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -167,9 +168,10 @@ def seconds_of_a_step(dataset: str, model: ModelConfig) -> float:
     return statistics.mean(trained(model, schedule(dataset, TIMED[1]), images(dataset), 0)[1][TIMED[0] :])
 
 
-def run(dataset: str, variant: str, seed: int, steps: int) -> dict[str, Any]:
+def run(dataset: str, variant: str, seed: int, steps: int, attention_rate: float = 1.0) -> dict[str, Any]:
     """Train, and return what is known of the result: bits/dim of each held-out image, seconds, certificate."""
-    model, config, train = fitted(dataset, variant), schedule(dataset, steps), images(dataset)
+    model, train = fitted(dataset, variant), images(dataset)
+    config = schedule(dataset, steps).model_copy(update={"attention_rate": attention_rate})
     average, seconds = trained(model, config, train, seed)
     flow, certificate = certified_average(average)
     held_out = Batches(train, config.validation_images, seed).validation  # the same for every seed
@@ -262,6 +264,27 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def common_facts(command: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is recorded of the runs of a data set, whatever is compared."""
+    return {
+        "command": f"{command} --seeds {' '.join(map(str, options.seeds))}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seeds": options.seeds,
+        "images": len(rows[0]["bits_per_dim"]),
+        "draws": FLOWS[options.dataset]["draws"],
+        "rows": rows,
+    }
+
+
+def record(path: Path, page: Path, key: str, entry: dict[str, Any], markdown: Callable[[dict[str, Any]], str]) -> None:
+    """Add an entry to a file of results, and write and print the page that is made of all of them."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[key] = entry
+    path.write_text(json.dumps(results))
+    page.write_text(markdown(results))
+    print(markdown(results))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=list(FLOWS), default="digits")
@@ -279,21 +302,9 @@ def main() -> None:
     ]
     if options.variant:
         return
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    seeds = " ".join(map(str, options.seeds))
-    results[options.dataset] = {
-        "command": f"{COMMAND} --dataset {options.dataset} --seconds {options.seconds:g} --seeds {seeds}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **about,
-        "budget": options.seconds,
-        "seeds": options.seeds,
-        "images": len(rows[0]["bits_per_dim"]),
-        "draws": FLOWS[options.dataset]["draws"],
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(results))
-    TABLE.write_text(markdown(results))
-    print(markdown(results))
+    arguments = f"--dataset {options.dataset} --seconds {options.seconds:g}"
+    entry = {**about, "budget": options.seconds, **common_facts(f"{COMMAND} {arguments}", options, rows)}
+    record(RESULT, TABLE, options.dataset, entry, markdown)
 
 
 if __name__ == "__main__":

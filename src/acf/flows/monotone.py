@@ -59,9 +59,7 @@ class MonotoneBlock(ContractiveBlock):
 
     def _in_training(self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Return (f(x), estimate), whose explicit gradients share one iteration."""
-        refuse_transforms(MONOTONE_ONCE, x, *self.branch.parameters())
-        start(self.branch, SQRT2 * x)
-        w = self.centre(x, tensors).x
+        w = self._centre_without_graph(x, tensors)
         reduced = self.training_log_det.bfloat16 and self.branch.supports_bfloat16
         dtype, graphs = torch.bfloat16 if reduced else x.dtype, self.cuda_graphs if x.is_cuda else None
         return differentiable_value_and_log_det_at(
@@ -70,22 +68,24 @@ class MonotoneBlock(ContractiveBlock):
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        w = self._centre(x)
+        w = self._centre(x, self.branch.effective_tensors())
         return (w - self.branch(w)) / SQRT2
 
     @not_compiled
-    def _centre(self, x: Tensor, tensors: Tensors | None = None) -> Tensor:
+    def _centre(self, x: Tensor, tensors: Tensors) -> Tensor:
         """Return w with w + g(w) = sqrt(2) x, with its gradient where anything has one."""
-        refuse_transforms(MONOTONE_ONCE, x, *self.branch.parameters())
-        right_side = SQRT2 * x
-        if self.training:
-            start(self.branch, right_side)
-        w = self.centre(x, tensors).x
+        w = self._centre_without_graph(x, tensors)
         if not self._has_derivatives(x):
             return w
         return differentiable_solution(
-            self.branch, w, right_side, self._rule(x.dtype), function=SolutionOfMonotoneBlock, tensors=tensors
+            self.branch, w, SQRT2 * x, self._rule(x.dtype), function=SolutionOfMonotoneBlock, tensors=tensors
         )
+
+    def _centre_without_graph(self, x: Tensor, tensors: Tensors) -> Tensor:
+        refuse_transforms(MONOTONE_ONCE, x, *self.branch.parameters())
+        if self.training:
+            start(self.branch, SQRT2 * x)
+        return self.centre(x, tensors).x
 
     @torch.inference_mode(False)
     @torch.no_grad()
