@@ -14,6 +14,7 @@ from typing_extensions import override
 from acf.errors import ConvergenceError
 from acf.flows.branch_gradient import branch_gradient, joined, part, samples_at_a_time
 from acf.flows.fixed_point import StoppingRule, iterate_each
+from acf.flows.iteration_together import iterate_together
 from acf.lipschitz.layer import VJP, LipschitzLayer, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
 
@@ -121,9 +122,17 @@ def solve_adjoint(vjp: VJP, cotangent: Tensor, rule: StoppingRule, sign: int = 1
     finite = size.isfinite()
     unit = torch.where(finite & (size > 0), cotangent / size, 0)
 
+    def of_all(u: Tensor) -> Tensor:
+        product = vjp(u.clone())  # which may overwrite its argument
+        return product if sign == 1 else sign * product
+
+    arrived = iterate_together(lambda u: (of_all(u), None), unit, rule)
+    if arrived is not None:
+        return torch.where(finite, size * arrived.x, torch.nan)
+
     def of_samples(u: Tensor, samples: Tensor) -> Tensor:
         if len(samples) == len(unit):
-            return sign * vjp(u.clone())  # which may overwrite its argument
+            return of_all(u)
         first = torch.zeros_like(unit[: int(samples.max()) + 1])
         first[samples] = u
         return sign * vjp(first)[samples]

@@ -1,6 +1,8 @@
 """The monotone block sqrt(2) (I + g)^-1(sqrt(2) x) - x with a contraction g."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from acf.flows.fixed_point import Iterate, Solution, StoppingRule, invert, itera
 from acf.flows.implicit import MONOTONE_ONCE, SolutionOfMonotoneBlock, differentiable_solution
 from acf.flows.log_det_form import MONOTONE
 from acf.flows.logdet import WeightedProbe
-from acf.flows.monotone_gradient import differentiable_value_and_log_det_at
+from acf.flows.monotone_gradient import at_solution, differentiable_value_and_log_det_at
 from acf.flows.prepared import Prepared
 from acf.lipschitz.first_batch import start, without_first_batch
 from acf.lipschitz.layer import Tensors
@@ -57,14 +59,24 @@ class MonotoneBlock(ContractiveBlock):
         g, log_abs_det = self.branch_and_log_det(w, prepared)
         return (w - g) / SQRT2, log_abs_det
 
+    @not_compiled
     def _in_training(self, x: Tensor, weighted_probe: WeightedProbe, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Return (f(x), estimate), whose explicit gradients share one iteration."""
-        w = self._centre_without_graph(x, tensors)
+        self._start(x)
         reduced = self.training_log_det.bfloat16 and self.branch.supports_bfloat16
-        dtype, graphs = torch.bfloat16 if reduced else x.dtype, self.cuda_graphs if x.is_cuda else None
-        return differentiable_value_and_log_det_at(
-            self.branch, x, w, self._rule(x.dtype), weighted_probe, dtype, tensors, graphs
-        )
+        dtype, rule = torch.bfloat16 if reduced else x.dtype, self._rule(x.dtype)
+        with torch.inference_mode(False), torch.no_grad(), self._iterating(x):
+            solution = at_solution(
+                self.branch,
+                SQRT2 * x,
+                rule,
+                weighted_probe,
+                dtype,
+                tensors,
+                careful=lambda: self.centre(x, tensors).x,
+                graphs=self.cuda_graphs if x.is_cuda else None,
+            )
+        return differentiable_value_and_log_det_at(self.branch, x, solution, rule, weighted_probe.probe, dtype, tensors)
 
     @override
     def transform(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -74,18 +86,25 @@ class MonotoneBlock(ContractiveBlock):
     @not_compiled
     def _centre(self, x: Tensor, tensors: Tensors) -> Tensor:
         """Return w with w + g(w) = sqrt(2) x, with its gradient where anything has one."""
-        w = self._centre_without_graph(x, tensors)
+        self._start(x)
+        w = self.centre(x, tensors).x
         if not self._has_derivatives(x):
             return w
         return differentiable_solution(
             self.branch, w, SQRT2 * x, self._rule(x.dtype), function=SolutionOfMonotoneBlock, tensors=tensors
         )
 
-    def _centre_without_graph(self, x: Tensor, tensors: Tensors) -> Tensor:
+    def _start(self, x: Tensor) -> None:
+        """Refuse transforms, and let the first batch of training start the branch."""
         refuse_transforms(MONOTONE_ONCE, x, *self.branch.parameters())
         if self.training:
             start(self.branch, SQRT2 * x)
-        return self.centre(x, tensors).x
+
+    @contextmanager
+    def _iterating(self, x: Tensor) -> Iterator[None]:
+        """Evaluate the branch as a map alone: iterates start no layer and have the type of x."""
+        with without_first_batch(self.branch), autocast_off(x.device.type):
+            yield
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -110,7 +129,7 @@ class MonotoneBlock(ContractiveBlock):
             ]
             return joined(parts)
 
-        with without_first_batch(self.branch), autocast_off(x.device.type):
+        with self._iterating(x):
             try:
                 return iterate_each(branch, SQRT2 * x, self._rule(x.dtype), SECANTS)
             except ConvergenceError as error:
@@ -122,7 +141,7 @@ class MonotoneBlock(ContractiveBlock):
     @override
     @torch.no_grad()
     def solve(self, y: Tensor, tolerance: float | None = None) -> Solution:
-        with without_first_batch(self.branch), autocast_off(y.device.type):
+        with self._iterating(y):
             solution = invert(lambda w: -self.branch(w), SQRT2 * y, self.cached_lipschitz_bound(), tolerance)
         return Solution(SQRT2 * solution.x - y, SQRT2 * solution.bound, solution.evaluations)
 

@@ -1,32 +1,107 @@
 """The gradient of a monotone block in training: that of the solution and that of the log-determinant together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.flows.branch_gradient import branch_gradient
+from acf.flows.branch_gradient import branch_gradient, joined, part, samples_at_a_time
 from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.fixed_point import StoppingRule
 from acf.flows.implicit import MONOTONE_ONCE, adjoint_solution
+from acf.flows.iteration_together import iterate_together
 from acf.flows.log_det_form import MONOTONE
 from acf.flows.logdet import WeightedProbe
-from acf.flows.power_series import per_sample, value_and_neumann
+from acf.flows.power_series import estimate_and_neumann, per_sample, value_and_neumann
 from acf.lipschitz.layer import LipschitzLayer, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
+
+
+@dataclass(frozen=True)
+class AtSolution:
+    """What training needs of g at the solution w of w + g(w) = sqrt(2) x, without graph.
+
+    Attributes:
+        w: the solution (B, ...).
+        g: g(w) (B, ...).
+        estimate: of the block's log-determinant (B,).
+        n: Neumann vector (B, ...).
+    """
+
+    w: Tensor
+    g: Tensor
+    estimate: Tensor
+    n: Tensor
+
+
+def at_solution(
+    branch: LipschitzLayer,
+    y: Tensor,
+    rule: StoppingRule,
+    weighted_probe: WeightedProbe,
+    dtype: torch.dtype,
+    tensors: Tensors,
+    careful: Callable[[], Tensor],
+    graphs: CudaGraphs | None = None,
+) -> AtSolution:
+    """Solve w + g(w) = y (B, ...) and form the estimate at w; to be called under `torch.no_grad`.
+
+    Args:
+        branch: g.
+        y: right-hand side sqrt(2) x.
+        rule: of the iteration.
+        weighted_probe: v and weights, the same for all samples.
+        dtype: type of the products with J.
+        tensors: those of `branch.effective_tensors()`.
+        careful: returns the solution where `iterate_together` does not, or raises.
+        graphs: recordings of the kernels of value and estimate, for y on CUDA.
+    """
+    probe, weights = weighted_probe.probe, weighted_probe.common_weights()
+    slices = list(samples_at_a_time(branch, y, y.dtype))
+    if graphs is not None and len(slices) == 1:  # A recording evaluates g itself, so the last evaluation is no use.
+        arrived = iterate_together(lambda w: (branch.value_and_vjp(w, tensors, y.dtype)[0], None), y, rule)
+        w = careful() if arrived is None else arrived.x
+    else:
+        parts = []
+        for here in slices:
+            of_slice = _at_solution_of_slice(branch, part(y, here), rule, part(probe, here), weights, dtype, tensors)
+            if of_slice is None:
+                break
+            parts.append(of_slice)
+        else:
+            return AtSolution(*(joined(of_slices) for of_slices in zip(*parts, strict=True)))
+        w = careful()
+    results = value_and_neumann(branch, MONOTONE, weights, dtype, tensors, graphs, w, probe, *flatten(tensors))
+    return AtSolution(w, *results)
+
+
+def _at_solution_of_slice(
+    branch: LipschitzLayer,
+    y: Tensor,
+    rule: StoppingRule,
+    probe: Tensor,
+    weights: Sequence[float],
+    dtype: torch.dtype,
+    tensors: Tensors,
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Return (w, g(w), estimate, n), with g(w) and the products from the iteration's last evaluation, that at w."""
+    arrived = iterate_together(lambda w: branch.value_and_vjp(w, tensors, dtype), y, rule)
+    if arrived is None:
+        return None
+    return arrived.x, arrived.value, *estimate_and_neumann(arrived.beside, MONOTONE, probe, weights, dtype)
 
 
 def differentiable_value_and_log_det_at(
     branch: LipschitzLayer,
     x: Tensor,
-    w: Tensor,
+    solution: AtSolution,
     rule: StoppingRule,
-    weighted_probe: WeightedProbe,
+    probe: Tensor,
     dtype: torch.dtype,
     tensors: Tensors,
-    graphs: CudaGraphs | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return ((w - g(w)) / sqrt(2), estimate (B,) of the log-determinant) for w + g(w) = sqrt(2) x.
 
@@ -36,15 +111,13 @@ def differentiable_value_and_log_det_at(
     Args:
         branch: g.
         x: input of the block.
-        w: the solution, without graph.
+        solution: w and what belongs to it.
         rule: of the iteration for the gradient.
-        weighted_probe: v and weights, the same for all samples.
-        dtype: type of the products with J in the estimate and of its gradient.
+        probe: v, from which the estimate was formed.
+        dtype: type of the estimate's gradient.
         tensors: those of `branch.effective_tensors()`.
-        graphs: recordings of the kernels of the value, for x on CUDA.
     """
-    probe, weights = weighted_probe.probe, weighted_probe.common_weights()
-    results = _MonotoneInTraining.apply(branch, weights, rule, dtype, tensors, graphs, x, w, probe, *flatten(tensors))
+    results = _MonotoneInTraining.apply(branch, rule, dtype, tensors, solution, x, probe, *flatten(tensors))
     return cast(tuple[Tensor, Tensor], results)
 
 
@@ -58,26 +131,23 @@ class _MonotoneInTraining(OnceDifferentiable):
     def forward(
         ctx: Any,
         branch: LipschitzLayer,
-        weights: Sequence[float],
         rule: StoppingRule,
         dtype: torch.dtype,
         tensors: Tensors,
-        graphs: CudaGraphs | None,
+        solution: AtSolution,
         x: Tensor,
-        w: Tensor,
         probe: Tensor,
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        g, value, n = value_and_neumann(branch, MONOTONE, weights, dtype, tensors, graphs, w, probe, *flat)
         ctx.branch, ctx.rule, ctx.dtype, ctx.structure = branch, rule, dtype, tensors
-        ctx.save_for_backward(x, w, probe, n, *flat)
-        return (w - g) / 2**0.5, value
+        ctx.save_for_backward(x, solution.w, probe, solution.n, *flat)
+        return (solution.w - solution.g) / 2**0.5, solution.estimate
 
     @staticmethod
     @override
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         _, w, probe, n, *flat = saved
-        needs = ctx.needs_input_grad[9:]
+        needs = ctx.needs_input_grad[7:]
         pairs = [(probe, per_sample(grad_value, w) * n)]
 
         def gradient(of_w: bool, of_theta: Sequence[bool], cotangent: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,4 +158,4 @@ class _MonotoneInTraining(OnceDifferentiable):
         tensors = unflatten(ctx.structure, iter(flat))
         m = adjoint_solution(ctx.branch, tensors, w, cotangent, ctx.rule)
         _, *of_theta = gradient(False, needs, -m)
-        return *[None] * 6, 2**0.5 * m - grad_y, None, None, *of_theta
+        return *[None] * 5, 2**0.5 * m - grad_y, None, *of_theta

@@ -238,24 +238,37 @@ def _value_and_neumann(
     weights: Sequence[float],
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g(x), estimate (b,) and Neumann vector, products in `dtype`.
+    y, vjp = branch.value_and_vjp(x, tensors, dtype)
+    return y, *estimate_and_neumann(vjp, form, probe, weights, dtype)
+
+
+def estimate_and_neumann(
+    vjp: VJP, form: LogDetForm, probe: Tensor, weights: Sequence[float], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the estimate (b,) and the Neumann vector (b, ...).
 
     With r_k = (J^T)^k v the estimate is the inner product of v and sum_k d_(k-1) c_k / k r_k, so that one inner
     product serves all terms.
+
+    Args:
+        vjp: u -> J^T u in `dtype`, as `value_and_vjp` returns it.
+        form: the log-determinant as a function of J.
+        probe: v (b, ...).
+        weights: c_k.
+        dtype: type of the products.
     """
-    y, vjp = branch.value_and_vjp(x, tensors, dtype)
     vector, w = probe.to(dtype, copy=True), probe if form.slope(0) == 1 else probe * form.slope(0)
     series: Tensor | None = None
     for k, weight in enumerate(weights, start=1):
         vector = vjp(vector)
         if form.coefficient(k):
             factor = form.coefficient(k) * weight
-            series = vector.to(x.dtype) * factor if series is None else series.add_(vector, alpha=factor)
+            series = vector.to(probe.dtype) * factor if series is None else series.add_(vector, alpha=factor)
         if form.slope(k):
             factor = form.slope(k) * weight
             w = torch.add(w, vector, alpha=factor) if w is probe else w.add_(vector, alpha=factor)
-    value = x.new_zeros(x.shape[0]) if series is None else inner_product(series, probe)
-    return y, value, w
+    value = probe.new_zeros(probe.shape[0]) if series is None else inner_product(series, probe)
+    return value, w
 
 
 def _pairs(
