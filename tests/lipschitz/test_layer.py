@@ -117,3 +117,26 @@ def test_closed_products_with_the_jacobian_and_their_gradients(name):
         tensors_of, cotangents = zip(*pairs, strict=True)
         of_parameters = torch.autograd.grad(tensors_of, parameters, cotangents, materialize_grads=True)
         torch.testing.assert_close(of_parameters, expected_of_parameters, rtol=1e-8, atol=1e-10)
+
+
+@every_layer
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_pullback_may_be_called_again_and_with_tensors_held_fixed(name, closed):
+    case = LAYERS[name]
+    layer, z = move_all_parameters(case.build()).eval(), noise(6, *case.shape)
+    made = layer.effective_tensors() if closed else tuple(layer.parameters())
+    flat = [tensor.detach().requires_grad_() for tensor in flatten(made)]
+    method = type(layer).jvp_and_pullback if closed else LipschitzLayer.jvp_and_pullback
+    with torch.no_grad():
+        output, pullback = method(layer, z, unflatten(made, iter(flat)))
+        u = noise(*output.shape, seed=1)
+        first, *of_first = flatten(pullback(u.clone()))
+        for tensor in flat:
+            tensor.requires_grad_(False)
+        fixed, *of_fixed = flatten(pullback(u.clone()))
+        for tensor in flat:
+            tensor.requires_grad_()
+        again, *of_again = flatten(pullback(u.clone()))
+    assert of_fixed == [None] * len(flat)
+    torch.testing.assert_close((first, first), (fixed, again), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(of_first, of_again, rtol=1e-12, atol=1e-13)

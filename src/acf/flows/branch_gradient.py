@@ -56,7 +56,7 @@ def branch_gradient(
             if needs_x:
                 of_pair = of_z.chunk(2)[0]
                 of_slice = of_pair if of_slice is None else of_slice + of_pair
-            sums = _added(sums, [t for t in flatten(of_tensors) if t is not None], x.dtype)
+            sums = added(sums, [t for t in flatten(of_tensors) if t is not None], x.dtype)
         if of_slice is not None:
             of_x.append(of_slice)
     gradients = iter(sums)
@@ -64,7 +64,8 @@ def branch_gradient(
     return grad_x, *(next(gradients) if need else None for need in needs)
 
 
-def _added(sums: list[Tensor], more: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def added(sums: list[Tensor], more: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return the sums with `more` added to them in place; no sums at all are zeros, which have this type."""
     if not sums:
         return [tensor.to(dtype) for tensor in more]
     if more:

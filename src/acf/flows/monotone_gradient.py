@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from acf.flows.branch_gradient import branch_gradient, joined, part, samples_at_a_time
+from acf.flows.branch_gradient import added, joined, part, samples_at_a_time
 from acf.flows.cuda_graphs import CudaGraphs
 from acf.flows.fixed_point import StoppingRule
 from acf.flows.implicit import MONOTONE_ONCE, adjoint_solution
@@ -16,7 +16,7 @@ from acf.flows.iteration_together import iterate_together
 from acf.flows.log_det_form import MONOTONE
 from acf.flows.logdet import WeightedProbe
 from acf.flows.power_series import estimate_and_neumann, per_sample, value_and_neumann
-from acf.lipschitz.layer import LipschitzLayer, Tensors, flatten, unflatten
+from acf.lipschitz.layer import LipschitzLayer, Pullback, Tensors, flatten, unflatten
 from acf.lipschitz.once_differentiable import OnceDifferentiable
 
 
@@ -122,7 +122,11 @@ def differentiable_value_and_log_det_at(
 
 
 class _MonotoneInTraining(OnceDifferentiable):
-    """Value and estimate with the Neumann gradient; keeps x, w, the probe and the Neumann vector n."""
+    """Value and estimate with the Neumann gradient; keeps x, w, the probe and the Neumann vector n.
+
+    The gradient is that in w, then the solution m of the adjoint's equation, then that in theta, where m is part of the
+    cotangent. One pass of dual numbers w + v serves the first and the last.
+    """
 
     advice = MONOTONE_ONCE
 
@@ -148,14 +152,32 @@ class _MonotoneInTraining(OnceDifferentiable):
     def gradient(ctx: Any, saved: tuple[Tensor, ...], grad_y: Tensor, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         _, w, probe, n, *flat = saved
         needs = ctx.needs_input_grad[7:]
-        pairs = [(probe, per_sample(grad_value, w) * n)]
-
-        def gradient(of_w: bool, of_theta: Sequence[bool], cotangent: Tensor) -> tuple[Tensor | None, ...]:
-            return branch_gradient(ctx.branch, ctx.structure, flat, (of_w, *of_theta), w, cotangent, pairs, ctx.dtype)
-
-        of_w, *_ = gradient(True, [False] * len(flat), torch.zeros_like(w))
-        cotangent = torch.add(cast(Tensor, of_w), grad_y, alpha=2**0.5)
         tensors = unflatten(ctx.structure, iter(flat))
-        m = adjoint_solution(ctx.branch, tensors, w, cotangent, ctx.rule)
-        _, *of_theta = gradient(False, needs, -m)
-        return *[None] * 5, 2**0.5 * m - grad_y, None, *of_theta
+        theta = [t.detach().to(ctx.dtype).requires_grad_(need) for t, need in zip(flat, needs, strict=True)]
+        weighted_n = per_sample(grad_value, w) * n
+        ms: list[Tensor] = []
+        sums: list[Tensor] = []
+        for here in samples_at_a_time(ctx.branch, w, w.dtype):
+            w_here, n_here = part(w, here), part(weighted_n, here)
+            z = torch.cat([w_here, part(probe, here)]).to(ctx.dtype)
+            _, pullback = ctx.branch.jvp_and_pullback(z, unflatten(ctx.structure, iter(theta)))
+            of_w = _gradient_in_w(pullback, theta, torch.cat([torch.zeros_like(n_here), n_here]).to(ctx.dtype))
+            cotangent = torch.add(of_w.to(w.dtype), part(grad_y, here), alpha=2**0.5)
+            ms.append(adjoint_solution(ctx.branch, tensors, w_here, cotangent, ctx.rule))
+            if any(needs):
+                _, of_tensors = pullback(torch.cat([-ms[-1], n_here]).to(ctx.dtype))
+                sums = added(sums, [t for t in flatten(of_tensors) if t is not None], w.dtype)
+        gradients = iter(sums)
+        of_theta = (next(gradients) if need else None for need in needs)
+        return *[None] * 5, 2**0.5 * joined(ms) - grad_y, None, *of_theta
+
+
+def _gradient_in_w(pullback: Pullback, theta: Sequence[Tensor], cotangent: Tensor) -> Tensor:
+    """Return the cotangent (B, ...) of w alone, from a pullback that is to be used for that of theta later."""
+    needs = [t.requires_grad for t in theta]
+    for t in theta:
+        t.requires_grad_(False)
+    of_z, _ = pullback(cotangent)
+    for t, need in zip(theta, needs, strict=True):
+        t.requires_grad_(need)
+    return of_z.chunk(2)[0]

@@ -247,8 +247,7 @@ def estimate_and_neumann(
 ) -> tuple[Tensor, Tensor]:
     """Return the estimate (b,) and the Neumann vector (b, ...).
 
-    With r_k = (J^T)^k v the estimate is the inner product of v and sum_k d_(k-1) c_k / k r_k, so that one inner
-    product serves all terms.
+    With r_k = (J^T)^k v the estimate is v^T sum_k d_(k-1) c_k / k r_k, one inner product for all terms.
 
     Args:
         vjp: u -> J^T u in `dtype`, as `value_and_vjp` returns it.
@@ -267,8 +266,7 @@ def estimate_and_neumann(
         if form.slope(k):
             factor = form.slope(k) * weight
             w = torch.add(w, vector, alpha=factor) if w is probe else w.add_(vector, alpha=factor)
-    value = probe.new_zeros(probe.shape[0]) if series is None else inner_product(series, probe)
-    return value, w
+    return probe.new_zeros(probe.shape[0]) if series is None else inner_product(series, probe), w
 
 
 def _pairs(

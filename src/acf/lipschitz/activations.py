@@ -187,7 +187,8 @@ def _silu_jvp_and_pullback(z: Tensor) -> tuple[Tensor, VJP]:
         of_y, of_dy = v.chunk(2)
         of_z = empty_like(z)
         of_u, of_du = of_z.chunk(2)
-        bend = s.addcmul_(s, slope, value=-2).add_(slope).mul_(du)  # silu'' = silu' + s - 2 s silu', times du
+        # silu'' = silu' + s - 2 s silu', times du
+        bend = torch.addcmul(s, s, slope, value=-2, out=out_like(s)).add_(slope).mul_(du)
         torch.mul(of_dy, slope, out=of_du)
         torch.mul(of_y, slope, out=of_u).addcmul_(of_dy, bend)
         return of_z

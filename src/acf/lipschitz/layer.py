@@ -1,5 +1,6 @@
 """The base class of layers with a proven Lipschitz bound, and the explicit derivatives that a flow needs of them."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -127,19 +128,21 @@ class LipschitzLayer(nn.Module, ABC):
 
         Returns:
             The output, which the caller may overwrite, and pullback with pullback(u) = (cotangent of z, cotangents of
-            theta in the form of `tensors`) for a cotangent u of the output, which may be overwritten. A cotangent is
-            None where the tensor does not require grad. The function is called once.
+            theta in the form of `tensors`) for a cotangent u of the output, which may be overwritten. The function may
+            be called any number of times. A cotangent is None where the tensor does not require grad when it is called;
+            a tensor that requires grad then must have done so when this method was called.
         """
         flat = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in flatten(tensors)]
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
             output = self._value_and_jvp(z, unflatten(tensors, iter(flat)))
-        wanted = [z, *(tensor for tensor in flat if tensor.requires_grad)]
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
-            of_z, *others = torch.autograd.grad(output, wanted, u, materialize_grads=True)
+            wanted = [t.requires_grad for t in flatten(tensors)]
+            inputs = [z, *itertools.compress(flat, wanted)]
+            of_z, *others = torch.autograd.grad(output, inputs, u, retain_graph=True, materialize_grads=True)
             cotangents = iter(others)
-            return of_z, unflatten(tensors, (next(cotangents) if t.requires_grad else None for t in flat))
+            return of_z, unflatten(tensors, (next(cotangents) if is_wanted else None for is_wanted in wanted))
 
         return output.detach(), pullback
 

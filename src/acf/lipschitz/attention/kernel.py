@@ -1,5 +1,6 @@
 """Attention P V with P a normalised exp(Q K^T + B), whose derivatives are known in closed form."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -129,20 +130,21 @@ class KernelSelfAttention(SelfAttention, Described):
         halves = (split_projections(half, self.projections, self.heads) for half in flat.chunk(2))
         projected, tangents = (half.detach().requires_grad_(True) for half in halves)
         self._match_scales_once(projected)
-        scales = [scale.detach().requires_grad_(scale.requires_grad) for scale in scales]
-        wanted = [projected, tangents, *(scale for scale in scales if scale.requires_grad)]
+        used_scales = [scale.detach().requires_grad_(scale.requires_grad) for scale in scales]
         with torch.enable_grad():
-            qkv, qkv_tangents = self.features_and_jvp(projected, tangents, scales)
-            bias = self.bias(scales)
+            qkv, qkv_tangents = self.features_and_jvp(projected, tangents, used_scales)
+            bias = self.bias(used_scales)
             mixed = merge_heads(torch.cat(mix_value_and_jvp(self.limit, bias, *qkv, *qkv_tangents)))
         output, output_pullback = self.output.jvp_and_pullback(mixed.detach(), output_tensors)
 
         def pullback(u: Tensor) -> tuple[Tensor, Tensors]:
             of_mixed, of_output = output_pullback(to_tokens(u, window))
-            halves = torch.autograd.grad(mixed, wanted, of_mixed, materialize_grads=True)
+            wanted = [scale.requires_grad for scale in scales]
+            inputs = [projected, tangents, *itertools.compress(used_scales, wanted)]
+            halves = torch.autograd.grad(mixed, inputs, of_mixed, retain_graph=True, materialize_grads=True)
             of_scales = iter(halves[2:])
             of_tokens, of_project = project_pullback(merge_projections(torch.cat(halves[:2], 1)))
-            of_core = tuple(next(of_scales) if scale.requires_grad else None for scale in scales)
+            of_core = tuple(next(of_scales) if is_wanted else None for is_wanted in wanted)
             return to_maps(of_tokens, z.shape, window), (of_project, of_core, of_output)
 
         return to_maps(output, z.shape, window), pullback
