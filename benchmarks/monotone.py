@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ from torch import Tensor
 
 import acf
 from acf import data
-from acf.flows import implicit, monotone
+from acf.flows import implicit, monotone, monotone_gradient
 from acf.flows.dequantise import dequantise
 from acf.flows.fixed_point import Iterate, StoppingRule, iterate_each
+from acf.flows.iteration_together import LEAST_RESIDUAL, MAX_EVALUATIONS, iterate_together
 from acf.flows.monotone import MonotoneBlock
 from acf.runs.device import describe_device
 from acf.settings.config import ModelConfig
@@ -87,16 +89,28 @@ def counted(function: Callable[[], Any]) -> tuple[Any, float, float]:
     """What a function returns, with the evaluations of g and the products with J^T per sample and monotone block."""
     counts: dict[str, list[float]] = {"forward": [], "backward": []}
 
-    def counting(where: str) -> Callable[..., Iterate]:
-        def call(*args: Any, **kwargs: Any) -> Iterate:
-            found = iterate_each(*args, **kwargs)
-            counts[where].append(float(found.evaluations.double().mean()))
+    def counting(where: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found = iterate_together(*args, **kwargs)
+            left_at_once = found is None and args[2].relative_residual < LEAST_RESIDUAL
+            counts[where].append(0 if left_at_once else MAX_EVALUATIONS if found is None else found.evaluations)
             return found
 
         return call
 
-    forward = patch.object(monotone, "iterate_each", counting("forward"))
-    with forward, patch.object(implicit, "iterate_each", counting("backward")):
+    def careful(where: str) -> Callable[..., Iterate]:
+        def call(*args: Any, **kwargs: Any) -> Iterate:
+            found = iterate_each(*args, **kwargs)
+            counts[where][-1] += float(found.evaluations.double().mean())
+            return found
+
+        return call
+
+    with ExitStack() as patched:
+        for module, where in ((monotone_gradient, "forward"), (implicit, "backward")):
+            patched.enter_context(patch.object(module, "iterate_together", counting(where)))
+        for module, where in ((monotone, "forward"), (implicit, "backward")):
+            patched.enter_context(patch.object(module, "iterate_each", careful(where)))
         result = function()
     means = [statistics.mean(values) if values else 0.0 for values in counts.values()]
     return result, means[0], means[1]

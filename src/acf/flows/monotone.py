@@ -25,7 +25,7 @@ from acf.lipschitz.precision import autocast_off
 
 SQRT2 = math.sqrt(2)
 SECANTS = 3
-"""Secants of the forward map's iteration; `benchmarks/monotone.py` counts evaluations with more and with fewer."""
+"""Secants of the forward map's careful iteration; `benchmarks/monotone.py` counts evaluations with more and fewer."""
 EVALUATION_RESIDUAL = {torch.float32: 1e-6, torch.float64: 1e-12}
 """Largest residual of the forward map's iteration in evaluation mode, relative to max(1, sqrt(2) |x|)."""
 
