@@ -78,9 +78,8 @@ def iterate_together(
         arrived = arrived | (norm <= goal)
         if arrived.all():
             return Arrived(x.view(y.shape), value, beside, count + 1)
-        if count == 0:
-            following = step
-        else:
+        following = step
+        if count:
             weights = _combination(residuals[:, :kept], slot)
             before = torch.zeros_like(weights)
             before[:, (count - 1) % KEPT] = 1
