@@ -4,10 +4,10 @@ python benchmarks/attention.py --dataset digits [--base NAME] [--steps 300] [--s
 
 after `acf prepare` of digits and fashion-mnist. Models, training and the handling of runs are those of
 `benchmarks/layers.py`, but all variants of a base are trained for the same number of steps. A base is a kind of flow
-without attention; a variant adds attention to it, and its width is chosen for the parameters of the base, within 2 %.
-They are measured on images held out of the training data, as settings are chosen here. Differences are paired over
-these images; errors and intervals are over images and seeds. Writes
-benchmarks/results/attention.json and docs/tables/attention.md.
+without attention; a variant adds attention to it, and its width is chosen for the parameters of the experiment's flow,
+within 2 %. They are measured on images held out of the training data, as settings are chosen here. Differences are
+paired over these images; errors and intervals are over images and seeds. Writes benchmarks/results/attention.json and
+docs/tables/attention.md.
 """
 
 import argparse
@@ -28,9 +28,8 @@ COMMAND = "python benchmarks/attention.py"
 NONE = "none"
 BASES: dict[str, dict[str, Any]] = {  # settings of the model
     "residual": {},
-    "residual, cpila": {"activation": "cpila"},
+    "residual, lipswish": {"activation": "lipswish"},
     "monotone": {"block": "monotone"},
-    "monotone, cpila": {"block": "monotone", "activation": "cpila"},
 }
 LOCAL = {"kind": "sinkhorn", "position": "relative", "position_start": "local"}
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of attention; `rate` is training.attention_rate
@@ -54,7 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings of attention; `rate` is trai
 
 
 def use(base: str) -> None:
-    """Make the variants of a base those of `layers`, whose first is what widths are fitted to."""
+    """Make the variants of a base those of `layers`, whose first is what the others are compared with."""
     layers.BASE = NONE
     layers.VARIANTS.clear()
     for name, attention in VARIANTS.items():

@@ -4,11 +4,11 @@ python benchmarks/layers.py --dataset digits [--seconds 120] [--seeds 0 1 2] [--
 
 after `acf prepare` of digits and fashion-mnist; run it once for each data set. Each run is a flow trained in this
 process with one thread, its loss, optimiser, schedule and moving average those of `acf train`, with the rates of the
-digits experiment for all variants. A variant is a few settings of the model; its width is chosen for the number of
-parameters of the first one, within 2 %. Its number of steps is the budget over the CPU seconds of one of its steps,
-timed on a short training that is thrown away, and the schedule, a cosine after a tenth of warm-up, is that of so many
-steps. Where the first seed's training takes more or less than the budget by over 5 % it is done once more, with as many
-steps as it has time for. The table has the seconds that were used, of training alone.
+digits experiment for all variants. A variant is a few settings on top of the model of the data set's experiment; its
+width is chosen for the number of parameters of that model, within 2 %. Its number of steps is the budget over the CPU
+seconds of one of its steps, timed on a short training that is thrown away, and the schedule, a cosine after a tenth of
+warm-up, is that of so many steps. Where the first seed's training takes more or less than the budget by over 5 % it is
+done once more, with as many steps as it has time for. The table has the seconds that were used, of training alone.
 
 fashion-mnist-14 is Fashion-MNIST with squares of 2x2 pixels averaged, rounded to the nearest of 256 grey levels. All
 models of a data set are measured on the same images, held out of the training data, with the same noise of
@@ -50,36 +50,38 @@ RESULT, TABLE = ROOT / "benchmarks/results/layers.json", ROOT / "docs/tables/lay
 COMMAND = "python benchmarks/layers.py"
 BASE = "lipswish"
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of the model
-    BASE: {},
+    BASE: {"activation": "lipswish"},
     "elu": {"activation": "elu"},
     "clipswish": {"activation": "clipswish"},
     "cpila": {"activation": "cpila"},
-    "potential": {"branch": "potential"},
-    "potential, two layers": {"branch": "potential", "kernels": [3, 1, 1, 3]},
+    "potential": {"branch": "potential", "activation": "lipswish"},
+    "potential, two layers": {"branch": "potential", "activation": "lipswish", "kernels": [3, 1, 1, 3]},
     "dense, clipswish": {"branch": "dense", "activation": "clipswish"},
     "dense, cpila": {"branch": "dense", "activation": "cpila"},
-    "monotone, lipswish": {"block": "monotone"},
+    "monotone, lipswish": {"block": "monotone", "activation": "lipswish"},
     "monotone, clipswish": {"block": "monotone", "activation": "clipswish"},
     "monotone, cpila": {"block": "monotone", "activation": "cpila"},
     "monotone, dense, clipswish": {"block": "monotone", "branch": "dense", "activation": "clipswish"},
 }
-FLOWS: dict[str, dict[str, Any]] = {  # on top of the digits experiment of params.yaml
-    "digits": {"of": "digits", "model": {}, "draws": 4, "images": 300},
-    "fashion-mnist-14": {"of": "fashion-mnist", "model": {"blocks": [8], "idim": 97}, "draws": 1, "images": 1000},
+FLOWS: dict[str, dict[str, Any]] = {  # named as the experiments of params.yaml whose models they have
+    "digits": {"of": "digits", "draws": 4, "images": 300},
+    "fashion-mnist-14": {"of": "fashion-mnist", "draws": 1, "images": 1000},
 }
 TOLERANCE = {"parameters": 0.02, "seconds": 0.05}
 TIMED = (10, 30)  # steps of a training that is timed: those before the first count as starting up
 
 
-def settings(dataset: str, variant: str, width: int | None = None, fc_width: int | None = None) -> dict[str, Any]:
-    """Return the settings of a variant's model, with these widths where they are given."""
+def settings(
+    dataset: str, variant: str | None, width: int | None = None, fc_width: int | None = None
+) -> dict[str, Any]:
+    """Return the settings of a variant's model, or the experiment's own, with these widths where they are given."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     manifest = data.read_manifest(FLOWS[dataset]["of"], ROOT / "data")
     channels, height, side = manifest.shape
     shape = (channels, height // 2, side // 2) if dataset.endswith("-14") else manifest.shape
     model = {**params["defaults"]["model"], "shape": shape, "levels": manifest.levels}
     model["training_log_det"] = params["defaults"]["training"]["log_det"]
-    for more in (params["experiments"]["digits"]["model"], FLOWS[dataset]["model"], VARIANTS[variant]):
+    for more in (params["experiments"][dataset]["model"], VARIANTS[variant] if variant else {}):
         for key, value in more.items():
             model[key] = {**model[key], **value} if isinstance(value, dict) else value
     if width is not None and model["branch"] == "dense":
@@ -97,7 +99,7 @@ def parameters(model: dict[str, Any]) -> int:
 
 
 def fitted(dataset: str, variant: str) -> ModelConfig:
-    """Return the variant of the width at which its number of parameters is nearest to that of the base.
+    """Return the variant of the width at which its number of parameters is nearest to that of the experiment's flow.
 
     Where that is too far, as the growth of dense branches comes in coarse steps, the width of fully connected blocks
     is changed, too.
@@ -105,7 +107,7 @@ def fitted(dataset: str, variant: str) -> ModelConfig:
     Raises:
         ValueError: no widths come near enough.
     """
-    target = parameters(settings(dataset, BASE))
+    target = parameters(settings(dataset, None))
 
     def distance(*widths: int) -> float:
         return abs(parameters(settings(dataset, variant, *widths)) / target - 1)
@@ -118,7 +120,7 @@ def fitted(dataset: str, variant: str) -> ModelConfig:
     if distance(width) > TOLERANCE["parameters"]:
         best = min(((width, fc_width) for fc_width in range(32, 129, 4)), key=lambda pair: distance(*pair))
     if distance(*best) > TOLERANCE["parameters"]:
-        raise ValueError(f"{variant} cannot be built with the parameters of {BASE} on {dataset}, within 2 %")
+        raise ValueError(f"{variant} cannot be built with the parameters of the experiment {dataset}, within 2 %")
     return ModelConfig.model_validate(settings(dataset, variant, *best))
 
 
