@@ -77,6 +77,32 @@ def test_residuals_that_determine_no_combination_leave_the_newest(count: int) ->
     torch.testing.assert_close(weights, torch.eye(count, dtype=weights.dtype)[1].expand(4, count))
 
 
+def test_residuals_on_a_line_leave_the_combination_of_the_last_two() -> None:
+    factors = torch.tensor([4.0, 1.0, 2.0], dtype=torch.float64)  # the newest is the second
+    weights = _combination(noise(6, 1, 8) * factors[:, None], 1)
+    torch.testing.assert_close(weights, torch.tensor([[-1 / 3, 4 / 3, 0]], dtype=torch.float64).expand(6, 3))
+
+
+@pytest.mark.parametrize("factor", [0.9, -0.9])
+def test_one_dimension_is_accelerated(factor: float) -> None:
+    g = lambda x: factor * torch.tanh(x)  # noqa: E731
+    assert solved(g, 2 * noise(20, 1), StoppingRule(1e-3)).evaluations <= 8
+
+
+def test_a_sample_that_is_not_finite_costs_the_others_no_evaluation() -> None:
+    y, evaluated = noise(6, 12), []
+    g = map_of(0.5)
+    needed = solved(g, y).evaluations
+    y[2] = torch.nan
+
+    def evaluate(x: Tensor) -> tuple[Tensor, None]:
+        evaluated.append(x)
+        return g(x), None
+
+    assert iterate_together(evaluate, y, RULE) is None
+    assert len(evaluated) <= needed
+
+
 @pytest.mark.parametrize("case", ["tight", "slow", "expanding", "nan", "too large"])
 def test_what_is_not_solved_in_a_few_evaluations_is_left(case: str) -> None:
     y = noise(4, 12)

@@ -57,6 +57,7 @@ def branch_gradient(
                 of_pair = of_z.chunk(2)[0]
                 of_slice = of_pair if of_slice is None else of_slice + of_pair
             sums = added(sums, [t for t in flatten(of_tensors) if t is not None], x.dtype)
+            del pullback, of_z, of_tensors  # A pullback keeps its intermediate results.
         if of_slice is not None:
             of_x.append(of_slice)
     gradients = iter(sums)

@@ -69,6 +69,7 @@ def iterate_together(
     steps, residuals = (rows.new_empty(len(rows), KEPT, rows.shape[1]) for _ in range(2))  # x + r, and r
     x, smallest, arrived = rows, torch.full_like(goal, torch.inf), torch.zeros_like(goal, dtype=torch.bool)
     for count in range(max_evaluations):
+        beside = None  # whose memory the next evaluation needs
         value, beside = evaluate(x.view(y.shape))
         slot, kept = count % KEPT, min(count + 1, KEPT)
         step, residual = steps[:, slot], residuals[:, slot]
@@ -76,8 +77,8 @@ def iterate_together(
         torch.sub(step, x, out=residual)
         norm = residual.norm(dim=1)
         arrived = arrived | (norm <= goal)
-        if arrived.all():
-            return Arrived(x.view(y.shape), value, beside, count + 1)
+        if (arrived | ~norm.isfinite()).all():
+            return Arrived(x.view(y.shape), value, beside, count + 1) if arrived.all() else None
         following = step
         if count:
             weights = _combination(residuals[:, :kept], slot)
@@ -93,18 +94,32 @@ def iterate_together(
 def _combination(residuals: Tensor, newest: int) -> Tensor:
     """Return weights (B, n) of sum 1 for which |sum_i weight_i r_i| is smallest, for n = 2 or 3 residuals (B, n, D).
 
-    With the rows k_i of the inner products of the residuals they are proportional to (k_2 - k_1) x (k_3 - k_1), and the
-    sum of this is the determinant of the inner products of the differences. Where it is next to zero, and the weights
-    are not determined, those of the newest residual is raised instead.
+    With the rows k_i of the inner products of three residuals they are proportional to (k_2 - k_1) x (k_3 - k_1), and
+    the sum of this is the determinant of the inner products of the differences. Where it is next to zero, and the
+    weights are not determined, they are those of the last two residuals.
     """
     products = residuals @ residuals.mT
+    pair = _combination_of_last_two(products, newest)
     if products.shape[1] == 2:
-        first, second = (products[:, 1] - products[:, 0]).unbind(1)
-        weights = torch.stack([second, -first], 1)
-    else:
-        weights = torch.linalg.cross(*(products[:, 1:] - products[:, :1]).unbind(1))
-    limits = torch.finfo(products.dtype)
-    floor = NOISE * limits.eps * products.amax((1, 2)) ** (products.shape[1] - 1)
-    weights = weights / torch.maximum(weights.sum(1), floor).clamp_min(limits.tiny)[:, None]
+        return pair
+    weights = torch.linalg.cross(*(products[:, 1:] - products[:, :1]).unbind(1))
+    determinant = weights.sum(1, keepdim=True)
+    floor = NOISE * torch.finfo(products.dtype).eps * products.amax((1, 2)).square()
+    weights = torch.where(determinant > floor[:, None], weights / determinant, pair)
     weights[:, newest] += 1 - weights.sum(1)
+    return weights
+
+
+def _combination_of_last_two(products: Tensor, newest: int) -> Tensor:
+    """Return these weights for the newest residual and the one before, from the inner products (B, n, n) of all.
+
+    Where the two are next to equal, the newest has all of the weight.
+    """
+    before = (newest - 1) % products.shape[1]
+    of_newest = products[:, before, before] - products[:, before, newest]
+    length = of_newest + products[:, newest, newest] - products[:, before, newest]  # |r_before - r_newest|^2
+    floor = NOISE * torch.finfo(products.dtype).eps * products.amax((1, 2))
+    weights = products.new_zeros(products.shape[:2])
+    weights[:, newest] = torch.where(length > floor, of_newest / length, 1)
+    weights[:, before] = 1 - weights[:, newest]
     return weights

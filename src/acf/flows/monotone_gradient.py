@@ -167,6 +167,7 @@ class _MonotoneInTraining(OnceDifferentiable):
             if any(needs):
                 _, of_tensors = pullback(torch.cat([-ms[-1], n_here]).to(ctx.dtype))
                 sums = added(sums, [t for t in flatten(of_tensors) if t is not None], w.dtype)
+            del pullback  # which keeps its intermediate results
         gradients = iter(sums)
         of_theta = (next(gradients) if need else None for need in needs)
         return *[None] * 5, 2**0.5 * joined(ms) - grad_y, None, *of_theta
