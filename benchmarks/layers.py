@@ -51,7 +51,6 @@ COMMAND = "python benchmarks/layers.py"
 BASE = "lipswish"
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of the model
     BASE: {"activation": "lipswish"},
-    "elu": {"activation": "elu"},
     "clipswish": {"activation": "clipswish"},
     "cpila": {"activation": "cpila"},
     "potential": {"branch": "potential", "activation": "lipswish"},
@@ -61,7 +60,6 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings of the model
     "monotone, lipswish": {"block": "monotone", "activation": "lipswish"},
     "monotone, clipswish": {"block": "monotone", "activation": "clipswish"},
     "monotone, cpila": {"block": "monotone", "activation": "cpila"},
-    "monotone, dense, clipswish": {"block": "monotone", "branch": "dense", "activation": "clipswish"},
 }
 FLOWS: dict[str, dict[str, Any]] = {  # named as the experiments of params.yaml whose models they have
     "digits": {"of": "digits", "draws": 4, "images": 300},
