@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PALETTE = (
     *("#4503bc", "#19a0ae", "#ff477a", "#737f00", "#b51c78"),
     *("#ad74ff", "#5f5500", "#7903ff", "#69002a", "#4b1071"),
+    "#000000",
 )
 """Colours with a contrast of at least 3 to white, as far apart as such colours can be for eyes of all kinds."""
 MARKERS = "osD^vPX*<>"
@@ -64,9 +65,9 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
 
 
 def _look(place: int) -> Look:
-    turn = place // len(PALETTE)  # other combinations for more variants than colours
+    turn = place // len(MARKERS)  # other combinations for more variants than markers
     return Look(
-        PALETTE[place % len(PALETTE)], MARKERS[(place + turn) % len(MARKERS)], DASHES[(place + 2 * turn) % len(DASHES)]
+        PALETTE[place % len(PALETTE)], MARKERS[(place + 2 * turn) % len(MARKERS)], DASHES[(place + turn) % len(DASHES)]
     )
 
 
