@@ -54,11 +54,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings of the model
     "clipswish": {"activation": "clipswish"},
     "cpila": {"activation": "cpila"},
     "potential": {"branch": "potential", "activation": "lipswish"},
-    "potential, two layers": {"branch": "potential", "activation": "lipswish", "kernels": [3, 1, 1, 3]},
     "dense, clipswish": {"branch": "dense", "activation": "clipswish"},
     "dense, cpila": {"branch": "dense", "activation": "cpila"},
     "monotone, lipswish": {"block": "monotone", "activation": "lipswish"},
-    "monotone, clipswish": {"block": "monotone", "activation": "clipswish"},
     "monotone, cpila": {"block": "monotone", "activation": "cpila"},
 }
 FLOWS: dict[str, dict[str, Any]] = {  # named as the experiments of params.yaml whose models they have
