@@ -50,10 +50,12 @@ def iterate_together(
     A sample that has arrived is evaluated at its own point until the last one has, so its result does not depend on
     the others, and the last evaluation is that at the solution for all. The next point is x + r for the combination
     of the last evaluations that has the smallest residual (Anderson acceleration). A point whose residual does not
-    fall is replaced by the step x + r from the one before. The host reads one value per evaluation.
+    fall is replaced by the step x + r from the one before. The host reads one value per evaluation, and one
+    more at the end.
 
-    None is returned for a rule whose residual is below `LEAST_RESIDUAL`, and where a sample has not arrived after
-    `max_evaluations`, as with values that are not finite or a map that is no contraction.
+    None is returned for a rule whose residual is below `LEAST_RESIDUAL`, where a sample has not arrived after
+    `max_evaluations`, as with a map that is no contraction, and, once all others have arrived, where the residual of
+    one is not finite.
 
     Args:
         evaluate: x (B, ...) -> g(x) and anything else; it must leave x as it is and treat samples independently.
