@@ -16,9 +16,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import layers
 import torch
-from layers import FLOWS, ROOT, bits
+from layers import FLOWS, ROOT, bits, common_facts, record, run
 from training_step import facts, table
 
 from acf.reporting.paired_differences import difference, training_spread
@@ -31,34 +30,25 @@ BASES: dict[str, dict[str, Any]] = {  # settings of the model
     "residual, lipswish": {"activation": "lipswish"},
     "monotone": {"block": "monotone"},
 }
-LOCAL = {"kind": "sinkhorn", "position": "relative", "position_start": "local"}
+SHIFTS = {"kind": "sinkhorn", "position": "relative", "position_start": "shifts"}
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of attention; `rate` is training.attention_rate
-    NONE: {},
-    "sinkhorn": {"kind": "sinkhorn"},
-    "position from zero": {"kind": "sinkhorn", "position": "relative", "position_start": "zero"},
-    "position from local": LOCAL,
-    "position from shifts": {"kind": "sinkhorn", "position": "relative", "position_start": "shifts"},
-    "local, in every block": {**LOCAL, "every": 1},
-    "local, once per scale": {**LOCAL, "once_per_scale": True},
-    "local, 1 head": {**LOCAL, "heads": 1},
-    "local, 4 heads": {**LOCAL, "heads": 4},
-    "local, sharpness to 3": {**LOCAL, "max_sharpness": 3.0},
-    "local, rate 3": {**LOCAL, "rate": 3.0},
-    "local, rate 0.3": {**LOCAL, "rate": 0.3},
-    "local, concatenated, every third branch": {**LOCAL, "join": "concatenate"},
-    "local, convex share, every branch": {**LOCAL, "join": "convex", "every": 1},
-    "windows of 2": {"kind": "sinkhorn", "window": 2},
-    "sharpness to 6": {"kind": "sinkhorn", "max_sharpness": 6.0},
+    NONE: {"kind": "none"},
+    "without positions": {"kind": "sinkhorn"},
+    "positions from zero": SHIFTS | {"position_start": "zero"},
+    "positions from local": SHIFTS | {"position_start": "local"},
+    "shifts": SHIFTS,
+    "shifts, every block": SHIFTS | {"every": 1},
+    "shifts, once per scale": SHIFTS | {"once_per_scale": True},
+    "shifts, 1 head": SHIFTS | {"heads": 1},
+    "shifts, 4 heads": SHIFTS | {"heads": 4},
+    "shifts, sharpness to 4": SHIFTS | {"max_sharpness": 4.0},
+    "shifts, rate 3": SHIFTS | {"rate": 3.0},
+    "shifts, rate 0.3": SHIFTS | {"rate": 0.3},
+    "shifts, convex, every third branch": SHIFTS | {"join": "convex"},
+    "shifts, convex, every branch": SHIFTS | {"join": "convex", "every": 1},
+    "shifts, concatenated, every third branch": SHIFTS | {"join": "concatenate"},
+    "windows of 2, without positions": {"kind": "sinkhorn", "window": 2},
 }
-
-
-def use(base: str) -> None:
-    """Make the variants of a base those of `layers`, whose first is what the others are compared with."""
-    layers.BASE = NONE
-    layers.VARIANTS.clear()
-    for name, attention in VARIANTS.items():
-        settings = {key: value for key, value in attention.items() if key != "rate"}
-        layers.VARIANTS[name] = BASES[base] | ({"attention": settings} if settings else {})
 
 
 def trained(dataset: str, base: str, variant: str, seed: int, steps: int, work: Path) -> dict[str, Any]:
@@ -66,7 +56,9 @@ def trained(dataset: str, base: str, variant: str, seed: int, steps: int, work: 
     path = work / dataset / base.replace(", ", "-") / f"{steps}" / variant.replace(", ", "-") / f"seed{seed}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        row = layers.run(dataset, variant, seed, steps, VARIANTS[variant].get("rate", 1.0))
+        attention = dict(VARIANTS[variant])
+        rate = attention.pop("rate", 1.0)
+        row = run(dataset, variant, BASES[base] | {"attention": attention}, seed, steps, rate)
         path.write_text(json.dumps(row))
         print(f"{dataset}, {base}, {variant}, seed {seed}: {statistics.mean(row['bits_per_dim']):.4f}", flush=True)
     row: dict[str, Any] = json.loads(path.read_text())
@@ -128,7 +120,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     about = facts()
-    use(options.base)
     rows = [
         trained(options.dataset, options.base, variant, seed, options.steps, options.work)
         for seed in options.seeds
@@ -137,8 +128,8 @@ def main() -> None:
     if options.variant:
         return
     arguments = f"--dataset {options.dataset} --base '{options.base}' --steps {options.steps}"
-    entry = {**about, "steps": options.steps, **layers.common_facts(f"{COMMAND} {arguments}", options, rows)}
-    layers.record(RESULT, TABLE, f"{options.dataset}, {options.base}", entry, markdown)
+    entry = {**about, "steps": options.steps, **common_facts(f"{COMMAND} {arguments}", options, rows)}
+    record(RESULT, TABLE, f"{options.dataset}, {options.base}", entry, markdown)
 
 
 if __name__ == "__main__":

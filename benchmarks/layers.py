@@ -68,16 +68,16 @@ TIMED = (10, 30)  # steps of a training that is timed: those before the first co
 
 
 def settings(
-    dataset: str, variant: str | None, width: int | None = None, fc_width: int | None = None
+    dataset: str, variant: dict[str, Any], width: int | None = None, fc_width: int | None = None
 ) -> dict[str, Any]:
-    """Return the settings of a variant's model, or the experiment's own, with these widths where they are given."""
+    """Return the settings of the experiment's model with those of a variant, and these widths where they are given."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     manifest = data.read_manifest(FLOWS[dataset]["of"], ROOT / "data")
     channels, height, side = manifest.shape
     shape = (channels, height // 2, side // 2) if dataset.endswith("-14") else manifest.shape
     model = {**params["defaults"]["model"], "shape": shape, "levels": manifest.levels}
     model["training_log_det"] = params["defaults"]["training"]["log_det"]
-    for more in (params["experiments"][dataset]["model"], VARIANTS[variant] if variant else {}):
+    for more in (params["experiments"][dataset]["model"], variant):
         for key, value in more.items():
             model[key] = {**model[key], **value} if isinstance(value, dict) else value
     if width is not None and model["branch"] == "dense":
@@ -94,7 +94,7 @@ def parameters(model: dict[str, Any]) -> int:
         return sum(p.numel() for p in build(model).parameters())
 
 
-def fitted(dataset: str, variant: str) -> ModelConfig:
+def fitted(dataset: str, variant: dict[str, Any]) -> ModelConfig:
     """Return the variant of the width at which its number of parameters is nearest to that of the experiment's flow.
 
     Where that is too far, as the growth of dense branches comes in coarse steps, the width of fully connected blocks
@@ -103,7 +103,7 @@ def fitted(dataset: str, variant: str) -> ModelConfig:
     Raises:
         ValueError: no widths come near enough.
     """
-    target = parameters(settings(dataset, None))
+    target = parameters(settings(dataset, {}))
 
     def distance(*widths: int) -> float:
         return abs(parameters(settings(dataset, variant, *widths)) / target - 1)
@@ -166,7 +166,9 @@ def seconds_of_a_step(dataset: str, model: ModelConfig) -> float:
     return statistics.mean(trained(model, schedule(dataset, TIMED[1]), images(dataset), 0)[1][TIMED[0] :])
 
 
-def run(dataset: str, variant: str, seed: int, steps: int, attention_rate: float = 1.0) -> dict[str, Any]:
+def run(
+    dataset: str, name: str, variant: dict[str, Any], seed: int, steps: int, attention_rate: float = 1.0
+) -> dict[str, Any]:
     """Train, and return what is known of the result: bits/dim of each held-out image, seconds, certificate."""
     model, train = fitted(dataset, variant), images(dataset)
     config = schedule(dataset, steps).model_copy(update={"attention_rate": attention_rate})
@@ -176,7 +178,7 @@ def run(dataset: str, variant: str, seed: int, steps: int, attention_rate: float
     torch.manual_seed(0)
     found = measure(flow, held_out, FLOWS[dataset]["draws"], 256, torch.Generator().manual_seed(0))
     return {
-        "variant": variant,
+        "variant": name,
         "seed": seed,
         "parameters": sum(p.numel() for p in flow.parameters()),
         "width": model.dense.growth if model.branch == "dense" else model.idim,
@@ -188,9 +190,10 @@ def run(dataset: str, variant: str, seed: int, steps: int, attention_rate: float
     }
 
 
-def runs_of(dataset: str, variant: str, seeds: list[int], budget: float, work: Path) -> list[dict[str, Any]]:
-    """Return the variant's runs of all seeds; those that are in the work folder are not done again."""
-    folder = work / dataset / f"{budget:g}s" / variant.replace(", ", "-")
+def runs_of(dataset: str, name: str, seeds: list[int], budget: float, work: Path) -> list[dict[str, Any]]:
+    """Return the runs of all seeds of a variant; those that are in the work folder are not done again."""
+    variant = VARIANTS[name]
+    folder = work / dataset / f"{budget:g}s" / name.replace(", ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     steps: int | None = None
     rows = []
@@ -199,11 +202,11 @@ def runs_of(dataset: str, variant: str, seeds: list[int], budget: float, work: P
         if not path.exists():
             if steps is None:
                 steps = round(budget / seconds_of_a_step(dataset, fitted(dataset, variant)))
-            row = run(dataset, variant, seed, steps)
+            row = run(dataset, name, variant, seed, steps)
             if not rows and abs(row["seconds"] / budget - 1) > TOLERANCE["seconds"]:
-                row = run(dataset, variant, seed, round(steps * budget / row["seconds"]))
+                row = run(dataset, name, variant, seed, round(steps * budget / row["seconds"]))
             path.write_text(json.dumps(row))
-            print(f"{dataset}, {variant}, seed {seed}: {statistics.mean(row['bits_per_dim']):.4f}", flush=True)
+            print(f"{dataset}, {name}, seed {seed}: {statistics.mean(row['bits_per_dim']):.4f}", flush=True)
         rows.append(json.loads(path.read_text()))
         steps = rows[0]["steps"]
     return rows
@@ -295,8 +298,8 @@ def main() -> None:
     about = facts()
     rows = [
         row
-        for variant in options.variant or VARIANTS
-        for row in runs_of(options.dataset, variant, options.seeds, options.seconds, options.work)
+        for name in options.variant or VARIANTS
+        for row in runs_of(options.dataset, name, options.seeds, options.seconds, options.work)
     ]
     if options.variant:
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from acf.flows.publishing.plain_card import LICENCE_UNKNOWN, PAPERS, USAGE, header, limits, summary
+from acf.flows.publishing.plain_card import LICENCE_UNKNOWN, USAGE, header, limits, papers, summary
 from acf.reporting.schemas import Metrics, TrainedModel
 from acf.reporting.wording import NOT_AVAILABLE, bound, count, decimal, duration, scientific, with_error
 from acf.settings.config import ModelConfig, model_config_from
@@ -77,7 +77,7 @@ def model_card(
         limits=_limits(metrics, licence),
         general_limits=limits(config),
         origin=_origin(trained, metrics, acf),
-        papers=PAPERS,
+        papers=papers(config),
     )
     return f"{_header(config, metrics, licence)}\n{text}"
 

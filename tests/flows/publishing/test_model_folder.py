@@ -1,5 +1,6 @@
 """What is stored beside the weights stays with them and with no others; no file is put over another thing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import acf
 from acf.errors import InputError, UnwritableError
+from acf.flows.publishing.plain_card import papers as papers_of
 from acf.flows.record import CARD, CONFIG, WEIGHTS, read_record
 from tests.flows.publishing.conftest import RECORD, small_flow
 
@@ -109,3 +111,22 @@ def test_a_plain_card_says_what_kind_of_flow_it_is(tmp_path: Path, changes: dict
     assert sentence in card
     assert ("unconditional-image-generation" in card) == (len(flow.shape) == 3 and "condition" not in changes)
     assert ("unbiased random estimates" in card) == ("evaluation_log_det" not in changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "papers"),
+    [
+        ({}, ["1906.02735"]),
+        ({"attention": {"kind": "l2"}}, ["1906.02735", "2109.12135", "2006.04710"]),
+        ({"attention": {"kind": "dot"}}, ["1906.02735", "2109.12135", "2103.04886"]),
+        ({"attention": {"kind": "sinkhorn"}}, ["1906.02735", "2109.12135"]),
+        ({"branch": "dense"}, ["1906.02735", "2102.02694"]),
+        ({"activation": "clipswish"}, ["1906.02735", "2102.02694"]),
+        ({"activation": "cpila"}, ["1906.02735", "2210.08176"]),
+        ({"block": "monotone", "branch": "potential"}, ["1906.02735", "2210.08176", "2110.12690"]),
+    ],
+)
+def test_a_card_names_the_papers_whose_methods_the_flow_uses(changes: dict[str, object], papers: list[str]) -> None:
+    model = {"shape": (1, 4, 4), "levels": 4, "blocks": [1], "idim": 4, "fc_blocks": 0, **changes}
+    named = re.findall(r"^- .+, \[arXiv (\S+)\]\(https://arxiv.org/abs/\1\)$", papers_of(acf.build(model).config), re.M)
+    assert named == papers

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 LICENCE_UNKNOWN = "unknown"
 """What a card's header says where nobody has stated the licence of the weights."""
-PAPERS = """\
-- Attentive Contractive Flow, [arXiv 2109.12135](https://arxiv.org/abs/2109.12135)
-- Residual Flows, [arXiv 1906.02735](https://arxiv.org/abs/1906.02735)
-- Invertible DenseNets with Concatenated LipSwish, [arXiv 2102.02694](https://arxiv.org/abs/2102.02694)
-"""
 USAGE = """\
 ```python
 import acf
@@ -58,6 +53,28 @@ def summary(config: ModelConfig) -> str:
         f"A contractive normalizing flow{attention}: a density of {data}, by an invertible map to standard normal "
         "noise. Every block has a proof that its branch g is a contraction."
     )
+
+
+def papers(config: ModelConfig) -> str:
+    """Return the papers whose methods a flow uses, as a list in markdown."""
+    uses = {
+        ("Residual Flows", "1906.02735"): True,
+        ("Attentive Contractive Flow", "2109.12135"): config.attention.kind != "none",
+        ("The Lipschitz Constant of Self-Attention", "2006.04710"): config.attention.kind == "l2",
+        ("Lipschitz Normalization for Self-Attention Layers", "2103.04886"): config.attention.kind == "dot",
+        ("Invertible DenseNets with Concatenated LipSwish", "2102.02694"): (
+            config.branch == "dense" or config.activation == "clipswish"
+        ),
+        ("Invertible Monotone Operators for Normalizing Flows", "2210.08176"): config.block == "monotone"
+        or config.activation == "cpila",
+        ("A Dynamical System Perspective for Lipschitz Neural Networks", "2110.12690"): config.branch == "potential",
+    }
+    named = [
+        f"- {title}, [arXiv {number}](https://arxiv.org/abs/{number})\n"
+        for (title, number), is_used in uses.items()
+        if is_used
+    ]
+    return "".join(named)
 
 
 def limits(config: ModelConfig) -> str:
@@ -108,4 +125,4 @@ The proven upper bound of the Lipschitz constant of each branch g, computed in f
 
 ## Papers
 
-{PAPERS}"""
+{papers(flow.config)}"""
