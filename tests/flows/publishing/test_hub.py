@@ -151,7 +151,10 @@ def test_nothing_is_published_without_a_proof(hub: HubServer) -> None:
 
 
 @pytest.mark.parametrize("name", ["models/digits/acf-l2/seed0", "-", "a b/c"])
-def test_what_can_be_no_name_is_refused(hub: HubServer, stored: acf.Flow, name: str) -> None:
+def test_what_can_be_no_name_is_refused(
+    hub: HubServer, stored: acf.Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a model of that path was trained it is a folder, no name
     assert 'a name there has the form "owner/name"' in refused(InputError, name=name)
     with pytest.raises(InputError, match="owner/name"):
         stored.push_to_hub(name, token=hub.token)
