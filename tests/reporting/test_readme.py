@@ -40,7 +40,7 @@ def reported(once_reported, tmp_path):
 def test_the_table_is_written_between_the_markers_and_nothing_else_changes(reported):
     write_readme(reported)
     text = (reported / "README.md").read_text()
-    assert "| acf-l2 | 1.930 ± 0.012 | 0.1100 ± 0.0032 | 84,600 | 0.9700 | 1.3e−6 | 93 s |\n" in text
+    assert "| acf-l2 | 1.930 ± 0.012 | 0.1100 ± 0.0032 | 84,600 | 0.9700 | 1.3e−6 | 2.7 min |\n" in text
     assert "| gaussian | 2.235 ± 0.035 | — | 2,144 | — | — | — |\n" in text
     assert text.startswith("# Title\n\n<!-- results:digits -->\n")
     assert text.endswith("<!-- /results -->\n\nText after.\n")
@@ -63,6 +63,24 @@ def test_a_stale_table_is_found(reported):
     path.write_text(path.read_text().replace("1.930", "1.830"))
     with pytest.raises(AcfError, match="results of digits are not those"):
         check_readme(reported)
+
+
+OTHER_TRAININGS = {
+    "summaries/digits.json": lambda text: text.replace('"bits_per_dim": 1.', '"bits_per_dim": 2.', 1),
+    "curves/digits.csv": lambda text: "".join(text.splitlines(keepends=True)[:-1]),
+}
+
+
+@pytest.mark.parametrize("path", OTHER_TRAININGS)
+def test_files_of_other_trainings_than_the_report_are_found(reported, path):
+    (reported / "README.md").write_text(MARKED + "\n<!-- findings:certificates -->\n<!-- /findings -->\n")
+    write_readme(reported)
+    text = (reported / path).read_text()
+    (reported / path).write_text(OTHER_TRAININGS[path](text))
+    assert (reported / path).read_text() != text
+    for function in (write_readme, check_readme):
+        with pytest.raises(AcfError, match=rf"{path} is of other trainings than the report of digits; run: acf report"):
+            function(reported)
 
 
 def test_a_missing_report_is_named(reported):

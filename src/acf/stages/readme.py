@@ -27,6 +27,7 @@ from acf.stages.bases import attentive, bases
 from acf.stages.experiment_results import tasks
 from acf.stages.index import TABLE
 from acf.stages.project import Project
+from acf.stages.same_trainings import require_same_trainings
 
 PAGE, OTHER_PAGES = "README.md", ("docs/results.md",)
 """The page that every project has, and those that it may have."""
@@ -78,7 +79,8 @@ def read_study(project: Project) -> list[Experiment]:
     An experiment says itself whether it counts as evidence (`reporting.counted`).
 
     Raises:
-        AcfError: a file of a report is damaged; names it, and what writes it again.
+        AcfError: a file of a report is damaged, or of other trainings than the report; names it, and what writes it
+            again.
     """
     return [_experiment(project, name) for name in project.params.experiments if project.params.reporting(name).counted]
 
@@ -95,8 +97,9 @@ def _experiment(project: Project, name: str) -> Experiment:
     )
     if not (report / TABLE).exists():
         return known
-    remark = dataset_source(params.prepared(name)).remark
-    with_report = replace(known, table=read_comparison(report / TABLE, name), remark=remark)
+    table = read_comparison(report / TABLE, name)
+    require_same_trainings(table, project.summary(name), project.curves(name), name)
+    with_report = replace(known, table=table, remark=dataset_source(params.prepared(name)).remark)
     if (report / FINDINGS).exists():
         with_report = replace(with_report, findings=read_findings(report / FINDINGS, name))
     if with_report.flows.empty or not project.curves(name).exists():
