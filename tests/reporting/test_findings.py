@@ -9,11 +9,12 @@ import pytest
 
 from acf.errors import AcfError
 from acf.reporting.convergence import Curve, convergence_of
-from acf.reporting.equal_seconds import equal_seconds
 from acf.reporting.findings.gains import Gain, gains_table, tally
 from acf.reporting.findings.study import Experiment
+from acf.reporting.findings.topics import TOPICS
 from acf.reporting.findings_file import PairFinding, findings_file, read_findings
 from acf.reporting.matched_seconds import matched_seconds
+from acf.reporting.validation_gains import after_equal_seconds, after_equal_steps
 from acf.stages.experiment_results import read_results
 from acf.stages.project import Project
 
@@ -82,16 +83,16 @@ def test_a_table_has_the_cells_of_all_and_dashes_for_those_that_one_lacks():
 
 def test_after_equal_seconds_each_has_made_the_steps_that_its_seconds_allow():
     """The variant falls twice as fast per step at 1.6 times the seconds: after the base's 400 s it is at step 250."""
-    (found,) = equal_seconds({"base": [line(0.001)], "own": [line(0.002, 1.6)]}, BASES)
-    assert (found.seconds, found.own.steps, found.own.of_all) == pytest.approx((400, 250, 400))
+    (found,) = after_equal_seconds({"base": [line(0.001)], "own": [line(0.002, 1.6)]}, BASES)
+    assert (found.own.seconds, found.own.steps, found.own.of_all) == pytest.approx((400, 250, 400))
     assert (found.of_base.steps, found.of_base.of_all) == (400, 400)
     assert found.gain == pytest.approx((4 - 0.4) - (4 - 0.5))
     assert (found.gain_se, found.interval()) == (None, None)
 
 
 def test_the_shorter_training_ends_the_comparison_whichever_it_is():
-    (found,) = equal_seconds({"base": [line(0.001, 2.0)], "own": [line(0.001)]}, BASES)
-    assert (found.seconds, found.of_base.steps, found.own.steps) == (400, 200, 400)
+    (found,) = after_equal_seconds({"base": [line(0.001, 2.0)], "own": [line(0.001)]}, BASES)
+    assert (found.own.seconds, found.of_base.steps, found.own.steps) == (400, 200, 400)
     assert found.gain == pytest.approx(0.2)
 
 
@@ -99,7 +100,7 @@ def test_the_error_is_that_of_trainings_and_not_of_a_busy_machine():
     """After 400 steps two seeds are 0.04 apart and two are equal: V = 2 * 0.02^2 / 2, and k = 1/2 + 1/2."""
     own = [line(0.00195), line(0.00205)]
     curves = {"base": [line(0.002)] * 2, "own": own}
-    (even,) = equal_seconds(curves, BASES)
+    (even,) = after_equal_seconds(curves, BASES)
     assert even.gain_se == pytest.approx(0.02)
     assert even.df == 2
     low, high = even.interval()
@@ -107,14 +108,38 @@ def test_the_error_is_that_of_trainings_and_not_of_a_busy_machine():
     wider = even.interval(5)
     assert wider[0] < low < high < wider[1]
     busy = [replace(own[0], seconds=own[0].seconds * 0.5), replace(own[1], seconds=own[1].seconds * 1.5)]
-    (same,) = equal_seconds(curves | {"own": busy}, BASES)
-    assert (same.seconds, same.gain_se) == (even.seconds, pytest.approx(even.gain_se))
+    (same,) = after_equal_seconds(curves | {"own": busy}, BASES)
+    assert (same.own.seconds, same.gain_se) == (even.own.seconds, pytest.approx(even.gain_se))
 
 
 def test_what_is_not_there_or_validated_too_late_is_left_out():
-    assert equal_seconds({"own": [line(0.001)]}, BASES) == []
-    assert equal_seconds({"base": [line(0.001)], "own": []}, BASES) == []
-    assert equal_seconds({"base": [line(0.001)], "own": [line(0.001, 5.0)]}, BASES) == []
+    assert after_equal_seconds({"own": [line(0.001)]}, BASES) == []
+    assert after_equal_seconds({"base": [line(0.001)], "own": []}, BASES) == []
+    assert after_equal_seconds({"base": [line(0.001)], "own": [line(0.001, 5.0)]}, BASES) == []
+
+
+def test_after_equal_steps_seconds_do_not_count():
+    curves = {"base": [line(0.001), line(0.0012)], "own": [line(0.002, 1.6), line(0.0024, 0.1)]}
+    (found,) = after_equal_steps(curves, BASES, 0.5)
+    assert (found.own.steps, found.of_base.steps, found.own.of_all) == (200, 200, 400)
+    assert found.gain == pytest.approx(200 * (0.0022 - 0.0011))
+    variances = [200**2 * (high - low) ** 2 / 2 for low, high in ((0.001, 0.0012), (0.002, 0.0024))]
+    assert found.gain_se == pytest.approx(math.sqrt(sum(variances) / 2))
+    assert found.df == 2
+    assert after_equal_steps(curves, BASES, 0.2) == []  # before the first validation
+    assert after_equal_steps(curves | {"own": [line(0.002, steps=5)]}, BASES, 0.5) == []
+
+
+def test_a_gain_that_goes_away_in_the_course_of_training_is_said_to():
+    step = np.array([100.0, 200.0, 300.0])
+    base = [Curve(step, step, 4 - 0.001 * step + 0.001 * seed, np.full(3, np.nan)) for seed in (0, 1, 2)]
+    own = [replace(curve, bits=curve.bits - [0.2, 0.1, 0.0]) for curve in base]
+    study = Experiment("digits", "digits", (0, 1, 2), BASES, {"own"}, dict.fromkeys(BASES, "density"))
+    text = TOPICS["along-training"]([replace(study, curves={"base": base, "own": own})])
+    assert "after a third of the steps of own in `digits` came out lower than that of its base base" in text
+    assert "after all of the steps of own in `digits` came out within the error of that of its base base" in text
+    assert "| `digits` | own | base | 0.20000 ± 0.00082, lower | 0.10000 ± 0.00082, lower | " in text
+    assert "#### Without attention\n\n- Not available: no pair is measured yet.\n" in text
 
 
 def test_a_base_that_has_one_itself_is_the_target_of_its_own_variants():

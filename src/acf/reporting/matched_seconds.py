@@ -1,7 +1,7 @@
 """Test bits/dim of variants with attention against those without that were trained for as many seconds.
 
-Other than the values that `equal_seconds.py` reads off validations, those of both are of whole trainings, each with a
-learning rate that falls to its own end. An experiment needs a variant without attention of more steps for it.
+Other than the values that `validation_gains.py` reads off validations, those of both are of whole trainings, each with
+a learning rate that falls to its own end. An experiment needs a variant without attention of more steps for it.
 """
 
 from __future__ import annotations

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import pandas as pd
 
-from acf.reporting.equal_seconds import equal_seconds
 from acf.reporting.findings.gains import Gain
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings_file import PairFinding
 from acf.reporting.matched_seconds import MATCHED
+from acf.reporting.validation_gains import ValidationGain, after_equal_seconds, after_equal_steps
 from acf.reporting.wording import ABSENT, count, decimal, duration, trainings, with_error
 
 EQUAL_PARAMETERS = 0.02
@@ -48,18 +49,42 @@ def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
     """Return the gains in validation bits/dim after equal seconds of training."""
     gains = []
     for experiment in study:
-        compared = equal_seconds(experiment.curves, experiment.bases)
+        compared = after_equal_seconds(experiment.curves, experiment.bases)
         for one in compared:
-            if one.variant not in experiment.pairs(kind):
-                continue
-            cells = {"seconds": duration(one.seconds)} | {
+            cells = {"seconds": duration(one.own.seconds)} | {
                 heading: f"{count(after.steps)} of {count(after.of_all)}"
                 for heading, after in (("steps by then", one.own), ("base's steps", one.of_base))
             }
-            ends = one.interval(len(compared))
-            caveats = [*experiment.caveats(one.variant), *experiment.other_machine(one.variant, one.base)]
-            gains.append(Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, caveats))
+            caveats = experiment.other_machine(one.variant, one.base)
+            gains += _of_kind(experiment, kind, one, len(compared), cells, caveats)
     return gains
+
+
+def steps_gains(study: Study, kind: Kind, shares: Sequence[float]) -> list[list[Gain]]:
+    """Return the gains in validation bits/dim after each share of the steps; all intervals hold at once."""
+    gains: list[list[Gain]] = [[] for _ in shares]
+    for experiment in study:
+        compared = [after_equal_steps(experiment.curves, experiment.bases, share) for share in shares]
+        for found, place in zip(compared, gains, strict=True):
+            for one in found:
+                place += _of_kind(experiment, kind, one, sum(map(len, compared)))
+    return gains
+
+
+def _of_kind(
+    experiment: Experiment,
+    kind: Kind,
+    one: ValidationGain,
+    comparisons: int,
+    cells: Mapping[str, str] = MappingProxyType({}),
+    caveats: Sequence[str] = (),
+) -> list[Gain]:
+    """Return a gain in validation bits/dim, as the only one of a list; none if it is of the other kind."""
+    if one.variant not in experiment.pairs(kind):
+        return []
+    every = [*experiment.caveats(one.variant), *caveats]
+    ends = one.interval(comparisons)
+    return [Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, every)]
 
 
 def found_gains(study: Study, quantity: str, decisive: int = 0) -> list[Gain]:

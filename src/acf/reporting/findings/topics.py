@@ -6,22 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 from acf.reporting.convergence import mean_curve
 from acf.reporting.findings.gains import Gain, gains_table, tally
-from acf.reporting.findings.pair_gains import Study, bits_gains, found_gains, matched_gains, seconds_gains
+from acf.reporting.findings.pair_gains import Study, bits_gains, found_gains, matched_gains, seconds_gains, steps_gains
 from acf.reporting.findings.speed import convergence_part, on_convergence
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings.survey import attention_part, experiments_part, on_certificates
-from acf.reporting.wording import NOT_AVAILABLE, join
+from acf.reporting.wording import ABSENT, NOT_AVAILABLE, join, markdown_table
 
-BITS, WHOLE, EQUAL, EXCESS, DISTANCE, RISE, ERRORS = (
+BITS, WHOLE, EQUAL, STEPS, EXCESS, DISTANCE, RISE, ERRORS = (
     "test bits/dim",
     "test bits/dim after as many seconds",
     "validation bits/dim at equal seconds",
+    "validation bits/dim after",
     "excess bits/dim halfway on great circles",
     "the Fréchet distance",
     "the rise of bits/dim under the strongest noise",
     "the error rate of nearest neighbours under the strongest noise",
 )
 AMONG: dict[Kind, str] = {"attention": "attentive variants", "base": "variants without attention"}
+SHARES = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
+"""Of the steps of a training, after which its validations are compared with those of its base."""
 EACH_FOR_ITSELF = (
     "These intervals are three standard errors either side, each for itself: other than those of the other sections "
     "they are not widened for the number of variants, so that of many one may differ by chance."
@@ -98,6 +101,25 @@ def _seconds(study: Study) -> str:
     return _part(study, seconds_gains(study, "attention"), EQUAL, "attention", "bits/dim", _validated)
 
 
+def _along(study: Study) -> str:
+    """Return what is gained in the course of training, with attention and without."""
+    titles: dict[Kind, str] = {"attention": "With attention", "base": "Without attention"}
+    return "\n".join(f"#### {title}\n\n{_along_of(study, kind)}" for kind, title in titles.items())
+
+
+def _along_of(study: Study, kind: Kind) -> str:
+    by_share = dict(zip(SHARES, steps_gains(study, kind, list(SHARES.values())), strict=True))
+    said = [f"- {tally(gains, f'{STEPS} {share} of the steps', AMONG[kind])}\n" for share, gains in by_share.items()]
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for share, gains in by_share.items():
+        for one in gains:
+            names = (f"`{one.experiment}`", one.variant, one.base, "; ".join(one.caveats) or ABSENT)
+            cells.setdefault(names, {})[share] = f"{one.text}, {one.found}"
+    rows = [[*names[:3], *(of.get(share, ABSENT) for share in SHARES), names[3]] for names, of in cells.items()]
+    heads = ["experiment", "variant", "base", *(f"after {share}" for share in SHARES), "caveats"]
+    return "".join(said) + (f"\n{markdown_table(heads, rows, left=3)}" if rows else "")
+
+
 def _bases(study: Study) -> str:
     if not any(experiment.pairs("base") for experiment in study):
         return "Not available: no experiment has two variants without attention, one of which is the other's base.\n"
@@ -165,6 +187,7 @@ TOPICS: Mapping[str, Callable[[Study], str]] = {
     "equal-seconds": _seconds,
     "matched-seconds": _matched,
     "convergence": lambda study: convergence_part(study, "attention"),
+    "along-training": _along,
     "interpolation": _interpolation,
     "samples": _samples,
     "noise": _noise,

@@ -1,13 +1,15 @@
-"""Validation bits/dim of a variant and its base after equal seconds of training.
+"""Validation bits/dim of a variant and its base after equal seconds, or equal steps, of training.
 
-The seconds are those after which the shorter of the two trainings has ended, in the mean over seeds. How many steps a
+Seconds are those after which the shorter of the two trainings has ended, in the mean over seeds. How many steps a
 variant has made by then is the mean over its seeds, too, so that a machine that was busy during one of them does not
 count as a difference of trainings. Between two validations bits/dim is taken as a straight line in steps. The one that
 takes longer is then in the middle of its training: where the learning rate falls to the end of it, it is not yet what a
 training of that many seconds in all would have made of it.
 
+Steps are shares of all steps, of which the two have equally many, and equally many schedules of the learning rate.
+
 With S_A and S_B trainings the difference of their means has the variance k V, k = 1 / S_A + 1 / S_B, where V is the
-variance of a training about the mean of its variant at these seconds, pooled over all variants of the experiment with f
+variance of a training about the mean of its variant at this place, pooled over all variants of the experiment with f
 degrees of freedom, the sum of S - 1. The interval is +/- t(f) sqrt(k V), t(f) the quantile of Student's distribution.
 The validation images are the same for all, and their choice is no part of it.
 """
@@ -27,27 +29,28 @@ from acf.reporting.paired_differences import LEVEL
 
 @dataclass(frozen=True)
 class After:
-    """The trainings of one variant after some seconds.
+    """The trainings of one variant after some steps.
 
     Attributes:
         steps: that they have made, in the mean.
         of_all: steps that they make in all.
+        seconds: that they have taken, in the mean.
         bits: validation bits/dim of each.
     """
 
     steps: float
     of_all: float
+    seconds: float
     bits: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class EqualSeconds:
-    """A variant and its base after equal seconds of training.
+class ValidationGain:
+    """A variant and its base after as many seconds or as many steps.
 
     Attributes:
         variant: the variant.
         base: its base.
-        seconds: of training.
         own: the trainings of the variant.
         of_base: those of the base.
         gain_se: standard error of the gain over trainings; None where no variant has several.
@@ -56,7 +59,6 @@ class EqualSeconds:
 
     variant: str
     base: str
-    seconds: float
     own: After
     of_base: After
     gain_se: float | None
@@ -77,7 +79,7 @@ class EqualSeconds:
         return self.gain - half, self.gain + half
 
 
-def equal_seconds(curves: Mapping[str, Sequence[Curve]], bases: Mapping[str, str | None]) -> list[EqualSeconds]:
+def after_equal_seconds(curves: Mapping[str, Sequence[Curve]], bases: Mapping[str, str | None]) -> list[ValidationGain]:
     """Return each variant that has a base beside it, after the seconds of the shorter training.
 
     Args:
@@ -87,26 +89,63 @@ def equal_seconds(curves: Mapping[str, Sequence[Curve]], bases: Mapping[str, str
     Returns:
         In the order of `curves`; a pair of which one was not validated by then is left out.
     """
-    means = {variant: mean for variant, each in curves.items() if (mean := mean_curve(each))}
+    means = _means(curves)
     found = []
-    for variant in means:
-        base = bases.get(variant)
-        if base is None or base not in means:
-            continue
+    for variant, base in _pairs(means, bases):
         seconds = min(float(means[name].seconds[-1]) for name in (variant, base))
         after = {
-            name: _after(seconds, mean, curves[name]) for name, mean in means.items() if mean.seconds[0] <= seconds
+            name: _after(float(np.interp(seconds, mean.seconds, mean.steps)), mean, curves[name])
+            for name, mean in means.items()
+            if mean.seconds[0] <= seconds
         }
-        if {variant, base} <= after.keys():
-            error, df = _error(after, variant, base)
-            found.append(EqualSeconds(variant, base, seconds, after[variant], after[base], error, df))
+        found += _gain(variant, base, after)
     return found
 
 
-def _after(seconds: float, mean: Curve, curves: Sequence[Curve]) -> After:
-    steps = float(np.interp(seconds, mean.seconds, mean.steps))
+def after_equal_steps(
+    curves: Mapping[str, Sequence[Curve]], bases: Mapping[str, str | None], share: float
+) -> list[ValidationGain]:
+    """Return each variant that has a base of as many steps beside it, after a share of these steps.
+
+    Args:
+        curves: of the trainings of each variant; what is not trained may be missing.
+        bases: of each variant, None where it has none.
+        share: in (0, 1].
+
+    Returns:
+        In the order of `curves`; a pair of which one was not validated by then is left out.
+    """
+    means = _means(curves)
+    found = []
+    for variant, base in _pairs(means, bases):
+        steps = share * float(means[base].steps[-1])
+        after = {
+            name: _after(steps, mean, curves[name])
+            for name, mean in means.items()
+            if mean.steps[0] <= steps and mean.steps[-1] == means[base].steps[-1]
+        }
+        found += _gain(variant, base, after)
+    return found
+
+
+def _means(curves: Mapping[str, Sequence[Curve]]) -> dict[str, Curve]:
+    return {variant: mean for variant, each in curves.items() if (mean := mean_curve(each))}
+
+
+def _pairs(means: Mapping[str, Curve], bases: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    return [(variant, base) for variant in means if (base := bases.get(variant)) is not None and base in means]
+
+
+def _gain(variant: str, base: str, after: Mapping[str, After]) -> list[ValidationGain]:
+    """Return the gain, as the only one of a list; none if one of the two is not there."""
+    if not {variant, base} <= after.keys():
+        return []
+    return [ValidationGain(variant, base, after[variant], after[base], *_error(after, variant, base))]
+
+
+def _after(steps: float, mean: Curve, curves: Sequence[Curve]) -> After:
     bits = np.array([np.interp(steps, curve.steps, curve.bits) for curve in curves])
-    return After(steps, float(mean.steps[-1]), bits)
+    return After(steps, float(mean.steps[-1]), float(np.interp(steps, mean.steps, mean.seconds)), bits)
 
 
 def _error(after: Mapping[str, After], variant: str, base: str) -> tuple[float | None, int]:
