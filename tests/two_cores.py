@@ -1,5 +1,7 @@
-"""Experiments of params.yaml that fit two cores, or a small GPU."""
+"""Experiments of params.yaml that fit two cores, and those of equal sizes."""
 
-EQUAL_SIZES = ("digits", "digits-dense", "fashion-mnist-14", "patches", "fashion-mnist-small", "fashion-mnist-medium")
+ONE_THREAD = ("digits", "digits-dense", "fashion-mnist-14", "patches", "fashion-mnist-small")
+EQUAL_SIZES = (*ONE_THREAD, "fashion-mnist-medium")
 """Those whose variants are compared at equal numbers of parameters."""
-SMALL = (*EQUAL_SIZES, "demo", "digits-hybrid")
+SMALL = (*ONE_THREAD, "demo", "digits-hybrid")
+"""Those whose models compute with one thread each."""
