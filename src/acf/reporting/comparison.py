@@ -75,6 +75,11 @@ def parse_comparison(text: str, place: str, experiment: str) -> pd.DataFrame:
     return _checked(parse_table(text, place, Row, command), place, command)
 
 
+def bits_of_seeds(bits: Iterable[tuple[int | str, float]]) -> str:
+    """Return the cell `bits_per_dim_of_seeds` of seeds and their bits/dim."""
+    return "; ".join(f"{seed}: {value!r}" for seed, value in bits)
+
+
 def _checked(rows: list[Row], place: Path | str, command: str) -> pd.DataFrame:
     names = [row.row for row in rows]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -117,7 +122,7 @@ def _flow(variant: str, seeds: list[Metrics]) -> dict[str, Any]:
         "bits_per_dim_se": stdev(bits) / math.sqrt(len(bits)) if several else over_images,
         "se_over": "seeds" if several else "images",
         "bits_per_dim_se_images": over_images,
-        "bits_per_dim_of_seeds": "; ".join(f"{metrics.seed}: {metrics.bits_per_dim!r}" for metrics in seeds),
+        "bits_per_dim_of_seeds": bits_of_seeds((metrics.seed, metrics.bits_per_dim) for metrics in seeds),
         **{part: fmean(getattr(m.parts, part) for m in seeds) for part in type(seeds[0].parts).model_fields},
         "parameters": max(metrics.parameters for metrics in seeds),
         "certificate": max(metrics.certificate.worst for metrics in seeds),

@@ -6,7 +6,7 @@ count as a difference of trainings. Between two validations bits/dim is taken as
 takes longer is then in the middle of its training: where the learning rate falls to the end of it, it is not yet what a
 training of that many seconds in all would have made of it.
 
-Steps are shares of all steps, of which the two have equally many, and equally many schedules of the learning rate.
+Equal steps are the same share of all steps, of which the two have equally many.
 
 With S_A and S_B trainings the difference of their means has the variance k V, k = 1 / S_A + 1 / S_B, where V is the
 variance of a training about the mean of its variant at this place, pooled over all variants of the experiment with f
@@ -17,7 +17,7 @@ The validation images are the same for all, and their choice is no part of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 
 from acf.reporting.convergence import Curve, mean_curve
 from acf.reporting.paired_differences import LEVEL
+
+Means = Mapping[str, Curve]
+"""The mean curve of each variant that has validations."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,16 @@ def after_equal_seconds(curves: Mapping[str, Sequence[Curve]], bases: Mapping[st
     Returns:
         In the order of `curves`; a pair of which one was not validated by then is left out.
     """
-    means = _means(curves)
-    found = []
-    for variant, base in _pairs(means, bases):
+
+    def steps_by_then(means: Means, variant: str, base: str) -> dict[str, float]:
         seconds = min(float(means[name].seconds[-1]) for name in (variant, base))
-        after = {
-            name: _after(float(np.interp(seconds, mean.seconds, mean.steps)), mean, curves[name])
+        return {
+            name: float(np.interp(seconds, mean.seconds, mean.steps))
             for name, mean in means.items()
             if mean.seconds[0] <= seconds
         }
-        found += _gain(variant, base, after)
-    return found
+
+    return _gains(curves, bases, steps_by_then)
 
 
 def after_equal_steps(
@@ -115,32 +117,42 @@ def after_equal_steps(
     Returns:
         In the order of `curves`; a pair of which one was not validated by then is left out.
     """
-    means = _means(curves)
-    found = []
-    for variant, base in _pairs(means, bases):
-        steps = share * float(means[base].steps[-1])
-        after = {
-            name: _after(steps, mean, curves[name])
+
+    def steps_by_then(means: Means, variant: str, base: str) -> dict[str, float]:
+        last = float(means[base].steps[-1])
+        return {
+            name: share * last
             for name, mean in means.items()
-            if mean.steps[0] <= steps and mean.steps[-1] == means[base].steps[-1]
+            if mean.steps[0] <= share * last and mean.steps[-1] == last
         }
-        found += _gain(variant, base, after)
+
+    return _gains(curves, bases, steps_by_then)
+
+
+def _gains(
+    curves: Mapping[str, Sequence[Curve]],
+    bases: Mapping[str, str | None],
+    steps_by_then: Callable[[Means, str, str], Mapping[str, float]],
+) -> list[ValidationGain]:
+    """Return each variant that has a base beside it, where both are among those that `steps_by_then` gives steps of.
+
+    Args:
+        curves: of the trainings of each variant.
+        bases: of each variant, None where it has none.
+        steps_by_then: of the mean curves, a variant and its base: the steps at which each variant is looked at.
+    """
+    means = {variant: mean for variant, each in curves.items() if (mean := mean_curve(each))}
+    found = []
+    for variant in means:
+        base = bases.get(variant)
+        if base is None or base not in means:
+            continue
+        steps = steps_by_then(means, variant, base)
+        after = {name: _after(at, means[name], curves[name]) for name, at in steps.items()}
+        if {variant, base} <= after.keys():
+            error = _error(after, variant, base)
+            found.append(ValidationGain(variant, base, after[variant], after[base], *error))
     return found
-
-
-def _means(curves: Mapping[str, Sequence[Curve]]) -> dict[str, Curve]:
-    return {variant: mean for variant, each in curves.items() if (mean := mean_curve(each))}
-
-
-def _pairs(means: Mapping[str, Curve], bases: Mapping[str, str | None]) -> list[tuple[str, str]]:
-    return [(variant, base) for variant in means if (base := bases.get(variant)) is not None and base in means]
-
-
-def _gain(variant: str, base: str, after: Mapping[str, After]) -> list[ValidationGain]:
-    """Return the gain, as the only one of a list; none if one of the two is not there."""
-    if not {variant, base} <= after.keys():
-        return []
-    return [ValidationGain(variant, base, after[variant], after[base], *_error(after, variant, base))]
 
 
 def _after(steps: float, mean: Curve, curves: Sequence[Curve]) -> After:

@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import RootModel
 
 from acf.errors import AcfError
+from acf.reporting.comparison import bits_of_seeds
 from acf.reporting.result_files import read_result, read_table
 from acf.reporting.row_schemas import CurveRow
 from acf.reporting.schemas import Number, Stored
@@ -53,7 +54,7 @@ def _bits_of_summary(path: Path, experiment: str, command: str) -> dict[str, str
     """Return the bits/dim of each variant's seeds as the comparison table has them."""
     models = read_result(path, Summary, {}, command).root.get(experiment, {})
     return {
-        variant: "; ".join(f"{seed.removeprefix('seed')}: {one.bits_per_dim!r}" for seed, one in seeds.items())
+        variant: bits_of_seeds((seed.removeprefix("seed"), one.bits_per_dim) for seed, one in seeds.items())
         for variant, seeds in models.items()
         if seeds
     }

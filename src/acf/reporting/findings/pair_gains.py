@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -51,12 +50,14 @@ def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
     for experiment in study:
         compared = after_equal_seconds(experiment.curves, experiment.bases)
         for one in compared:
+            if one.variant not in experiment.pairs(kind):
+                continue
             cells = {"seconds": duration(one.own.seconds)} | {
                 heading: f"{count(after.steps)} of {count(after.of_all)}"
                 for heading, after in (("steps by then", one.own), ("base's steps", one.of_base))
             }
             caveats = experiment.other_machine(one.variant, one.base)
-            gains += _of_kind(experiment, kind, one, len(compared), cells, caveats)
+            gains.append(_of_validation(experiment, one, len(compared), cells, caveats))
     return gains
 
 
@@ -65,26 +66,20 @@ def steps_gains(study: Study, kind: Kind, shares: Sequence[float]) -> list[list[
     gains: list[list[Gain]] = [[] for _ in shares]
     for experiment in study:
         compared = [after_equal_steps(experiment.curves, experiment.bases, share) for share in shares]
+        comparisons = sum(map(len, compared))
         for found, place in zip(compared, gains, strict=True):
-            for one in found:
-                place += _of_kind(experiment, kind, one, sum(map(len, compared)))
+            pairs = [one for one in found if one.variant in experiment.pairs(kind)]
+            place += [_of_validation(experiment, one, comparisons, {}, ()) for one in pairs]
     return gains
 
 
-def _of_kind(
-    experiment: Experiment,
-    kind: Kind,
-    one: ValidationGain,
-    comparisons: int,
-    cells: Mapping[str, str] = MappingProxyType({}),
-    caveats: Sequence[str] = (),
-) -> list[Gain]:
-    """Return a gain in validation bits/dim, as the only one of a list; none if it is of the other kind."""
-    if one.variant not in experiment.pairs(kind):
-        return []
+def _of_validation(
+    experiment: Experiment, one: ValidationGain, comparisons: int, cells: Mapping[str, str], caveats: Sequence[str]
+) -> Gain:
+    """Return a gain in validation bits/dim, one of `comparisons`, with these cells and caveats."""
     every = [*experiment.caveats(one.variant), *caveats]
     ends = one.interval(comparisons)
-    return [Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, every)]
+    return Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, every)
 
 
 def found_gains(study: Study, quantity: str, decisive: int = 0) -> list[Gain]:
