@@ -26,15 +26,6 @@ def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def fails(cwd: Path, *arguments: str) -> str:
-    result = run(cwd, *arguments)
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.strip().splitlines()) == 1
-    return result.stderr
-
-
 RUN = ("--experiment", "digits", "--variant", "resflow")
 
 
@@ -67,6 +58,31 @@ def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return end.value.code
 
 
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that has to fail, in a folder, with one line; return it."""
+
+    def failing(cwd: Path, *arguments: str) -> str:
+        monkeypatch.chdir(cwd)
+        code = in_process(monkeypatch, *arguments)
+        out, errors = capsys.readouterr()
+        assert code == 1, out + errors
+        assert errors.startswith("error: ")
+        assert len(errors.strip().splitlines()) == 1
+        return errors
+
+    return failing
+
+
+def test_an_error_of_the_program_is_one_line(study: Callable[..., Path]) -> None:
+    result = run(study(), "train", "--experiment", "digits", "--variant", "glow")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith("error: ")
+
+
 def test_outside_a_project_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +94,7 @@ def test_outside_a_project_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_names_and_missing_files(study: Callable[..., Path]) -> None:
+def test_wrong_names_and_missing_files(study: Callable[..., Path], fails: Fails) -> None:
     root = study()
     assert "no variant 'glow'" in fails(root, "train", "--experiment", "digits", "--variant", "glow")
     assert "no experiment 'mnist'" in fails(root, "evaluate", "--experiment", "mnist", "--variant", "resflow")
@@ -87,7 +103,7 @@ def test_wrong_names_and_missing_files(study: Callable[..., Path]) -> None:
     assert "device 'abacus'" in fails(root, "train", *RUN, "--device", "abacus")
 
 
-def test_a_bad_key_is_named_with_its_line(study: Callable[..., Path]) -> None:
+def test_a_bad_key_is_named_with_its_line(study: Callable[..., Path], fails: Fails) -> None:
     root = study()
     text = (root / "params.yaml").read_text().replace("ema_decay", "ema_decaf")
     (root / "params.yaml").write_text(text)
@@ -95,14 +111,14 @@ def test_a_bad_key_is_named_with_its_line(study: Callable[..., Path]) -> None:
     assert f"params.yaml:{line}: defaults.training.ema_decaf: unknown key" in fails(root, "train", *RUN)
 
 
-def test_running_out_of_memory_says_what_to_lower(study: Callable[..., Path]) -> None:
+def test_running_out_of_memory_says_what_to_lower(study: Callable[..., Path], fails: Fails) -> None:
     # A matrix of more bytes than a process can address.
     root = study(model={"idim": 10**7, "kernels": [1, 1, 1]})
     message = fails(root, "train", *RUN)
     assert "out of memory; lower training.batch_size" in message
 
 
-def test_nothing_is_written_when_the_folder_is_a_file(study: Callable[..., Path]) -> None:
+def test_nothing_is_written_when_the_folder_is_a_file(study: Callable[..., Path], fails: Fails) -> None:
     root = study()
     (root / "models").write_text("in the way")
     message = fails(root, "train", *RUN)

@@ -17,8 +17,12 @@ RANKS = 2
 
 
 def in_every_rank(function: Any, folder: Path) -> list[Any]:
-    """Return what function(rank) returns in two processes, by rank."""
-    multiprocessing.spawn(_run, (function, folder), nprocs=RANKS)
+    """Return what function(rank) returns in two processes, by rank.
+
+    They are forked from a process that has imported the package once, which takes seconds.
+    """
+    multiprocessing.set_forkserver_preload(["acf.flows.build", "acf.training.trainer"])
+    multiprocessing.start_processes(_run, (function, folder), nprocs=RANKS, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
 
 

@@ -118,6 +118,13 @@ def test_the_section_says_ratios_spread_and_resolution(results):
     assert "0.02 bits/dim" in section.notes[0]
 
 
+def test_seconds_that_do_not_compare_have_no_ratio(results):
+    section = convergence_section(replace(results, incomparable_seconds="they shared one GPU"))
+    assert section.sentences[0].endswith("after 0.50 (0.46 to 0.55) times the steps of resflow.")
+    assert {row[-1] for row in section.tables[0].rows} == {"—"}
+    assert section.notes[-1] == "Seconds of these trainings are not comparable with each other: they shared one GPU."
+
+
 def test_what_is_not_trained_or_validated_is_left_out(results):
     lacking = replace(results, histories=results.histories | {"acf-l2": [], "acf-dot": [falling(1, steps=[])]})
     assert [one.variant for one in convergence(lacking)] == ["resflow"]

@@ -122,6 +122,45 @@ def test_upper_bounds_and_trainings_of_no_seconds_make_no_ratio() -> None:
     )
 
 
+def test_seconds_that_do_not_compare_are_compared_nowhere() -> None:
+    """The reason stands where they would have been; steps and bits/dim are compared as ever."""
+    why = "they shared one GPU"
+    known = {"base": [curve(3, 2)], "own": [curve(2.5, 1)]}
+    timed = experiment(curves=known, name="mnist")
+    shared = replace(
+        experiment(curves=known, incomparable_seconds=why),
+        findings=Findings(experiment="digits", pairs=[pair(quantity=MATCHED)], sentences={}),
+    )
+    assert seconds_gains([shared], "attention") == matched_gains([shared]) == []
+    for topic in ("equal-seconds", "matched-seconds"):
+        assert f"`digits`, all variants: not available; seconds are not comparable: {why}\n" in TOPICS[topic]([shared])
+    assert [one.cells["seconds"] for one in bits_gains([shared, timed], "attention")] == [
+        "not comparable",
+        "1.00 times",
+    ]
+    said = on_convergence([shared], "attention")
+    assert "after 0.67 times the base's steps. Caveats: own in `digits`: seconds not comparable, they shared" in said
+    assert "0.67 times its seconds in the 1 whose seconds compare: 2 in fewer" in on_convergence(
+        [shared, timed], "attention"
+    )
+    last_cells = [line.split("|")[-2].strip() for line in TOPICS["convergence"]([shared, timed]).splitlines()[-2:]]
+    assert last_cells == ["—", "0.67"]
+
+
+def test_the_topic_on_noise_has_the_pairs_without_attention_too() -> None:
+    """So that what attention changes can be told from what more blocks change."""
+    bases = {"base": None, "deep": "base", "own": "base"}
+    study = [
+        replace(with_pairs(pair(), pair(variant="deep", gain=0.45)), bases=bases, tasks=dict.fromkeys(bases, "density"))
+    ]
+    with_attention, without = TOPICS["noise"](study).split("### Without attention")
+    assert [one.variant for one in found_gains(study, "noise", "base")] == ["deep"]
+    assert "own in `digits`" in with_attention
+    assert "deep" not in with_attention
+    assert "deep in `digits`" in without
+    assert "own" not in without
+
+
 def test_one_variant_that_does_not_reach_it_is_named() -> None:
     said = on_convergence([experiment(curves={"base": [curve(3, 2)], "own": [curve(4, 3)]})], "attention")
     assert said == "own in `digits` does not reach the last validation bits/dim of the base within its training."

@@ -11,7 +11,10 @@ from acf.reporting.wording import count, interval, join, with_error
 
 
 def headline(
-    rows: Mapping[str, pd.Series], bases: Mapping[str, str | None], unit: str = "images"
+    rows: Mapping[str, pd.Series],
+    bases: Mapping[str, str | None],
+    unit: str = "images",
+    seconds_compare: bool = True,
 ) -> tuple[str, str | None]:
     """Return the first sentence of a report, and the variant whose numbers it gives (None if it gives none).
 
@@ -21,6 +24,7 @@ def headline(
         rows: of the comparison table, by name.
         bases: per variant its base, None where it has none.
         unit: what test samples are called, "images" or "rows".
+        seconds_compare: whether seconds of training can be compared.
     """
     compared = [rows[name] for name in bases if name in rows and pd.notna(rows[name]["base_gain"])]
     if not compared:
@@ -35,14 +39,15 @@ def headline(
         none = f"None of {pairs} variants is better than its base: " if pairs > 1 else ""
         closest = " comes closest, it" if pairs > 1 else ""
         return (
-            f"{none}{best['row']}{closest} {_compared(best)} ({_surely(best, base, unit)}), {_cost(best, base)}.",
+            f"{none}{best['row']}{closest} {_compared(best)} ({_surely(best, base, unit)}), "
+            f"{_cost(best, base, seconds_compare)}.",
             best["row"],
         )
     best = max(better, key=lambda row: row["base_gain"])
     base = rows[best["base"]]
     others = [row["row"] for row in better if row is not best]
     also = f"; also better than {'their bases' if len(others) > 1 else 'its base'}: {join(others)}" if others else ""
-    how = f"{best['row']} {_compared(best)} ({_surely(best, base, unit)}), {_cost(best, base)}"
+    how = f"{best['row']} {_compared(best)} ({_surely(best, base, unit)}), {_cost(best, base, seconds_compare)}"
     return f"{how}{also}.", best["row"]
 
 
@@ -84,9 +89,9 @@ def _surely(variant: pd.Series, base: pd.Series, unit: str) -> str:
     return f"{PERCENT} interval of the gain {ends}{together}, {over}"
 
 
-def _cost(variant: pd.Series, base: pd.Series) -> str:
+def _cost(variant: pd.Series, base: pd.Series, seconds_compare: bool) -> str:
     parts = []
-    if base["train_seconds"] > 0:
+    if seconds_compare and base["train_seconds"] > 0:
         apart = "" if variant["device"] == base["device"] else ", though on other devices"
         parts.append(f"at {variant['train_seconds'] / base['train_seconds']:.2f} times its training seconds{apart}")
     same = variant["parameters"] == base["parameters"]

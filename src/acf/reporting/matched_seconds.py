@@ -29,8 +29,10 @@ def matched_seconds(results: Results, plain: Mapping[str, Sequence[str]]) -> lis
 
     Returns:
         One for each variant that has such a partner within `TOLERANCE`, trained on the same machine and measured on the
-        same images.
+        same images; none where the seconds of the experiment cannot be compared.
     """
+    if results.incomparable_seconds:
+        return []
     seconds = {variant: fmean(one.train_seconds for one in runs) for variant, runs in results.metrics.items() if runs}
     partners = {}
     for variant, others in plain.items():

@@ -9,7 +9,7 @@ from acf.reporting.page_parts import Section, Table
 from acf.reporting.results import Results
 from acf.reporting.schemas import Metrics
 from acf.reporting.style import Looks
-from acf.reporting.wording import bound, count
+from acf.reporting.wording import bound, count, on_seconds
 
 
 def training(results: Results, looks: Looks) -> Section:
@@ -32,7 +32,8 @@ def training(results: Results, looks: Looks) -> Section:
             f"Lines: training bits/dim of the batches, smoothed over {SPAN} rows of history.csv{band}. Markers: "
             f"bits/dim of the averaged weights on validation {results.unit}, held out of the training set, {bars}. "
             f"The first steps may lie above the frame, and so may the test bits/dim of the {results.reference} "
-            "baseline, dashed where it does not."
+            "baseline, dashed where it does not.",
+            *([on_seconds(results.incomparable_seconds)] if results.incomparable_seconds else []),
         ],
     )
 

@@ -78,6 +78,8 @@ class Results:
     """What models see of another data set, in sentences; "" where they see the prepared images."""
     remark: str = ""
     """What a reader has to know of the data set, in sentences; "" where there is nothing."""
+    incomparable_seconds: str = ""
+    """Why the seconds of the trainings cannot be compared (`ReportingConfig`); "" where they can."""
 
     @property
     def reference(self) -> str:

@@ -10,7 +10,7 @@ from acf.reporting.headline import against_base, as_sizes, headline
 from acf.reporting.paired_differences import PERCENT
 from acf.reporting.pairing import Pairing
 from acf.reporting.results import Results
-from acf.reporting.wording import count, join, with_error
+from acf.reporting.wording import count, join, on_seconds, with_error
 
 THRESHOLD = 3
 """Differences from baselines of more standard errors than this count as real."""
@@ -42,7 +42,11 @@ def verdict(table: pd.DataFrame, results: Results) -> list[str]:
     rows: Rows = {row["row"]: row for _, row in table.iterrows()}
     best = min(results.baselines.baselines, key=lambda name: rows[name]["bits_per_dim"])
     bases = {variant: base for variant, base in results.bases.items() if results.is_trained_for_density(variant)}
-    sentence, named = headline(rows, bases, results.unit) if bases else (NO_DENSITY, None)
+    sentence, named = (
+        headline(rows, bases, results.unit, seconds_compare=not results.incomparable_seconds)
+        if bases
+        else (NO_DENSITY, None)
+    )
     pairs = [
         (rows[variant], rows[base])
         for variant, base in bases.items()
@@ -84,6 +88,7 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",
         *_on_labels(table),
         RECONSTRUCTED[unit],
+        *([on_seconds(results.incomparable_seconds)] if results.incomparable_seconds else []),
     ]
 
 

@@ -10,11 +10,17 @@ import pandas as pd
 
 ABSENT = "—"
 NOT_AVAILABLE = "not available"
+NOT_COMPARABLE = "not comparable"
 PLAIN = str.maketrans({"±": "+/-", "−": "-", ABSENT: "-"})
 """What stands for characters that a terminal's encoding may not have."""
 
 Column = tuple[str, Callable[[Any], str]]
 """Heading and the text of a row's cell."""
+
+
+def on_seconds(why: str) -> str:
+    """Return the note on seconds of training that cannot be compared, for the reason `why`."""
+    return f"Seconds of these trainings are not comparable with each other: {why}."
 
 
 def with_error(value: float, error: float) -> str:

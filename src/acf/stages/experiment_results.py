@@ -76,6 +76,7 @@ def read_results(project: Project, experiment: str) -> Results:
         columns=_columns(project, experiment),
         made=params.seen(experiment).made,
         remark=dataset_source(params.prepared(experiment)).remark,
+        incomparable_seconds=params.reporting(experiment).incomparable_seconds,
     )
 
 

@@ -94,6 +94,7 @@ def _experiment(project: Project, name: str) -> Experiment:
         bases=bases(params, name),
         attentive=attentive(params, name),
         tasks=tasks(params, name),
+        incomparable_seconds=params.reporting(name).incomparable_seconds,
     )
     if not (report / TABLE).exists():
         return known

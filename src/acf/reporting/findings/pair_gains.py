@@ -13,7 +13,7 @@ from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings_file import PairFinding
 from acf.reporting.matched_seconds import MATCHED
 from acf.reporting.validation_gains import ValidationGain, after_equal_seconds, after_equal_steps
-from acf.reporting.wording import ABSENT, count, decimal, duration, trainings, with_error
+from acf.reporting.wording import ABSENT, NOT_COMPARABLE, count, decimal, duration, trainings, with_error
 
 EQUAL_PARAMETERS = 0.02
 """Numbers of parameters that differ by no larger share count as equal."""
@@ -37,7 +37,7 @@ def bits_gains(study: Study, kind: Kind) -> list[Gain]:
             gains.append(
                 Gain(
                     *(experiment.name, variant, base, row["base_gain"], row["base_gain_se"], ends),
-                    cells=_conditions(row, other),
+                    cells=_conditions(row, other, seconds_compare=not experiment.incomparable_seconds),
                     caveats=caveats,
                 )
             )
@@ -48,6 +48,8 @@ def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
     """Return the gains in validation bits/dim after equal seconds of training."""
     gains = []
     for experiment in study:
+        if experiment.incomparable_seconds:
+            continue
         compared = after_equal_seconds(experiment.curves, experiment.bases)
         for one in compared:
             if one.variant not in experiment.pairs(kind):
@@ -56,7 +58,7 @@ def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
                 heading: f"{count(after.steps)} of {count(after.of_all)}"
                 for heading, after in (("steps by then", one.own), ("base's steps", one.of_base))
             }
-            caveats = experiment.other_machine(one.variant, one.base)
+            caveats = experiment.on_seconds(one.variant, one.base)
             gains.append(_of_validation(experiment, one, len(compared), cells, caveats))
     return gains
 
@@ -82,19 +84,20 @@ def _of_validation(
     return Gain(experiment.name, one.variant, one.base, one.gain, one.gain_se, ends, cells, every)
 
 
-def found_gains(study: Study, quantity: str, decisive: int = 0) -> list[Gain]:
-    """Return the gains of attentive variants in a quantity of findings.json.
+def found_gains(study: Study, quantity: str, kind: Kind = "attention", decisive: int = 0) -> list[Gain]:
+    """Return the gains of the pairs of a kind in a quantity of findings.json.
 
     Args:
         study: all experiments.
         quantity: its name there.
+        kind: of the pairs.
         decisive: of several places on its scale, which one the gain is at; those at all are in the cells.
     """
     gains = []
     for experiment in study:
         pairs: dict[str, list[PairFinding]] = {}
         for one in experiment.findings.pairs if experiment.findings else ():
-            if one.quantity == quantity and _is_pair(one, experiment):
+            if one.quantity == quantity and _is_pair(one, experiment, kind):
                 pairs.setdefault(one.variant, []).append(one)
         for places in pairs.values():
             one = places[decisive]
@@ -111,6 +114,8 @@ def matched_gains(study: Study) -> list[Gain]:
     """Return the gains in test bits/dim over flows that were trained for as many seconds, with seconds and steps."""
     gains = []
     for experiment in study:
+        if experiment.incomparable_seconds:  # the report may be older than this
+            continue
         steps = {name: count(row["train_steps"]) for name, row in experiment.flows.iterrows()}
         found = {
             one.variant: one
@@ -127,9 +132,9 @@ def _over(one: PairFinding) -> str:
     return f"{one.over}, {trainings(one.seeds, one.base_seeds)}"
 
 
-def _is_pair(one: PairFinding, experiment: Experiment) -> bool:
-    """Whether a finding, which may be of earlier bases, is of a pair that params.yaml now has."""
-    pairs = experiment.pairs("attention")
+def _is_pair(one: PairFinding, experiment: Experiment, kind: Kind) -> bool:
+    """Whether a finding, which may be of earlier bases, is of a pair of a kind that params.yaml now has."""
+    pairs = experiment.pairs(kind)
     if one.variant not in pairs:
         return False
     return one.base in experiment.bases if one.quantity == MATCHED else one.base == pairs[one.variant]
@@ -151,8 +156,8 @@ def _caveats(row: pd.Series, base: pd.Series) -> list[str]:
     return caveats
 
 
-def _conditions(row: pd.Series, base: pd.Series) -> dict[str, str]:
-    """Return what a variant and its base have been given."""
+def _conditions(row: pd.Series, base: pd.Series, seconds_compare: bool) -> dict[str, str]:
+    """Return what a variant and its base have been given, seconds where they compare."""
     steps = [count(one["train_steps"]) for one in (row, base)]
     more = _more_parameters(row, base)
     other = "" if row["device"] == base["device"] else ", on another machine"
@@ -162,5 +167,5 @@ def _conditions(row: pd.Series, base: pd.Series) -> dict[str, str]:
         "trainings": trainings(row["seeds"], base["seeds"]),
         "parameters": f"{'+' * (more >= 0)}{decimal(100 * more, 1)} %",
         "steps": steps[0] if steps[0] == steps[1] else " and ".join(steps),
-        "seconds": f"{decimal(slower, 2)} times{other}",
+        "seconds": f"{decimal(slower, 2)} times{other}" if seconds_compare else NOT_COMPARABLE,
     }

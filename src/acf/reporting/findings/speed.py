@@ -15,14 +15,14 @@ def on_convergence(study: Sequence[Experiment], kind: Kind) -> str:
     reached = _reached(study, kind)
     if not reached:
         return "Not available: no pair has validations yet."
-    known = [one for _, one in reached if one.mean is not None and one.of_base is not None]
+    known = [pair for pair in reached if pair[1].mean is not None and pair[1].of_base is not None]
     what = "the last validation bits/dim of the base within its training"
     if len(reached) == 1:
         name = _name(*reached[0])
         said = f"{name} reaches {what}" if known else f"{name} does not reach {what}"
     else:
         said = f"Of {len(reached)} variants, {len(known) or 'none'} reach{'es' * (len(known) == 1)} {what}"
-    measured = [one for one in known if _has_ratios(one)]
+    measured = [(experiment, one) for experiment, one in known if _has_ratios(one)]
     if measured:
         among = "" if len(measured) == len(known) else f" ({len(measured)} of them, the others by a first validation)"
         said += f"{among}, {_ratios(measured, alone=len(reached) == 1)}"
@@ -36,7 +36,10 @@ def convergence_part(study: Sequence[Experiment], kind: Kind) -> str:
     reached = _reached(study, kind)
     if not reached:
         return f"{on_convergence(study, kind)}\n"
-    rows = [[f"`{experiment.name}`", row_of(one)[0], str(one.base), *row_of(one)[1:]] for experiment, one in reached]
+    rows = []
+    for experiment, one in reached:
+        variant, *cells = row_of(one, not experiment.incomparable_seconds)
+        rows.append([f"`{experiment.name}`", variant, str(one.base), *cells])
     table = markdown_table(["experiment", HEADINGS[0], "base", *HEADINGS[1:]], rows, left=3)
     lacking = [
         f"{variant} in `{experiment.name}`"
@@ -66,7 +69,7 @@ def _caveats(reached: Sequence[tuple[Experiment, Reached]]) -> str:
     """Return a sentence on the variants whose task, data set or machine is not that of the others; "" without any."""
     told = []
     for experiment, one in reached:
-        caveats = [*experiment.caveats(one.variant), *experiment.other_machine(one.variant, str(one.base))]
+        caveats = [*experiment.caveats(one.variant), *experiment.on_seconds(one.variant, str(one.base))]
         told += [f"{_name(experiment, one)}: {', '.join(caveats)}"] if caveats else []
     return f" Caveats: {'; '.join(told)}." if told else ""
 
@@ -78,16 +81,18 @@ def _has_ratios(one: Reached) -> bool:
     return one.of_base.steps > 0 and one.of_base.seconds > 0
 
 
-def _ratios(measured: Sequence[Reached], alone: bool) -> str:
-    """Return the ratios of steps and of seconds to those of the base, and how many of them are below 1."""
-    steps, seconds = (_each(measured, value) for value in (lambda one: one.steps, lambda one: one.seconds))
-    after = f"after {_range(steps)} times the base's steps and {_range(seconds)} times its seconds"
-    if alone:
-        return after
-    return (
-        f"{after}: {_fewer(steps)} in fewer steps, {_always(measured)} with every seed, and {_fewer(seconds)} in fewer "
-        "seconds"
-    )
+def _ratios(measured: Sequence[tuple[Experiment, Reached]], alone: bool) -> str:
+    """Return the ratios of steps and of comparable seconds to those of the base, and how many of them are below 1."""
+    every = [one for _, one in measured]
+    timed = [one for experiment, one in measured if not experiment.incomparable_seconds]
+    steps, seconds = _each(every, lambda one: one.steps), _each(timed, lambda one: one.seconds)
+    after = f"after {_range(steps)} times the base's steps"
+    below = f"{_fewer(steps)} in fewer steps, {_always(every)} with every seed"
+    if timed:
+        among = "" if len(timed) == len(every) else f" in the {len(timed)} whose seconds compare"
+        after += f" and {_range(seconds)} times its seconds{among}"
+        below += f", and {_fewer(seconds)} in fewer seconds"
+    return after if alone else f"{after}: {below}"
 
 
 def _each(measured: Sequence[Reached], value: Callable[[Crossing], float]) -> list[float]:

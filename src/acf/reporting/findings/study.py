@@ -30,6 +30,7 @@ class Experiment:
         findings: those of its report; None without them.
         curves: validations of the trainings of each variant that has any.
         remark: what a reader has to know of the data set, in sentences; "" where there is nothing.
+        incomparable_seconds: why the seconds of its trainings cannot be compared; "" where they can.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Experiment:
     findings: Findings | None = None
     curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
     remark: str = ""
+    incomparable_seconds: str = ""
 
     @property
     def flows(self) -> pd.DataFrame:
@@ -68,8 +70,10 @@ class Experiment:
             *([f"see the remark on {self.dataset}"] if self.remark else []),
         ]
 
-    def other_machine(self, variant: str, base: str) -> list[str]:
-        """Return the caveat of a comparison of seconds where the two were not trained and evaluated on one machine."""
+    def on_seconds(self, variant: str, base: str) -> list[str]:
+        """Return what keeps seconds from being compared: the experiment's own remark, or two machines."""
+        if self.incomparable_seconds:
+            return [f"seconds not comparable, {self.incomparable_seconds}"]
         flows = self.flows
         if {variant, base} <= set(flows.index) and flows.loc[variant]["device"] != flows.loc[base]["device"]:
             return ["on another machine"]

@@ -22,6 +22,7 @@ BITS, WHOLE, EQUAL, STEPS, EXCESS, DISTANCE, RISE, ERRORS = (
     "the rise of bits/dim under the strongest noise",
     "the error rate of nearest neighbours under the strongest noise",
 )
+TITLES: dict[Kind, str] = {"attention": "With attention", "base": "Without attention"}
 AMONG: dict[Kind, str] = {"attention": "attentive variants", "base": "variants without attention"}
 SHARES = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
 """Of the steps of a training, after which its validations are compared with those of its base."""
@@ -77,6 +78,8 @@ def _reported(experiment: Experiment, variant: str) -> str:
 
 
 def _validated(experiment: Experiment, variant: str) -> str:
+    if experiment.incomparable_seconds:
+        return f"seconds are not comparable: {experiment.incomparable_seconds}"
     both = [mean_curve(experiment.curves.get(name, [])) for name in (variant, str(experiment.bases[variant]))]
     if None in both:
         return _measured(experiment, variant)
@@ -86,6 +89,8 @@ def _validated(experiment: Experiment, variant: str) -> str:
 def _trained_longer(experiment: Experiment, variant: str) -> str:
     if experiment.findings is None:
         return _reported(experiment, variant)
+    if experiment.incomparable_seconds:
+        return _validated(experiment, variant)
     return "no variant without attention was trained for as many seconds on the same machine"
 
 
@@ -103,8 +108,7 @@ def _seconds(study: Study) -> str:
 
 def _along(study: Study) -> str:
     """Return what is gained in the course of training, with attention and without."""
-    titles: dict[Kind, str] = {"attention": "With attention", "base": "Without attention"}
-    return "\n".join(f"#### {title}\n\n{_along_of(study, kind)}" for kind, title in titles.items())
+    return "\n".join(f"#### {title}\n\n{_along_of(study, kind)}" for kind, title in TITLES.items())
 
 
 def _along_of(study: Study, kind: Kind) -> str:
@@ -143,7 +147,12 @@ def _samples(study: Study) -> str:
 
 
 def _noise(study: Study) -> str:
-    return _part(study, _sigmas(study), RISE, "attention", "bits/dim", _reported)
+    """Return what attention changes under noise, and what other changes do, such as more blocks."""
+    parts = [
+        f"### {title}\n\n{_part(study, _sigmas(study, kind), RISE, kind, 'bits/dim', _reported)}"
+        for kind, title in TITLES.items()
+    ]
+    return "\n".join(parts)
 
 
 def _neighbours(study: Study) -> str:
@@ -154,8 +163,8 @@ def _paths(study: Study) -> list[Gain]:
     return found_gains(study, "interpolation")
 
 
-def _sigmas(study: Study) -> list[Gain]:
-    return found_gains(study, "noise", decisive=-1)
+def _sigmas(study: Study, kind: Kind) -> list[Gain]:
+    return found_gains(study, "noise", kind, decisive=-1)
 
 
 def _at_equal_seconds(study: Study) -> dict[str, str]:
@@ -173,7 +182,7 @@ def _answers(study: Study) -> str:
         **_at_equal_seconds(study),
         "Faster convergence": on_convergence(study, "attention"),
         "Better interpolation": tally(_paths(study), EXCESS, attentive),
-        "Resilience to noise": tally(_sigmas(study), RISE, attentive),
+        "Resilience to noise": tally(_sigmas(study, "attention"), RISE, attentive),
         "A better base": tally(bits_gains(study, "base"), BITS, AMONG["base"]),
         "Certificates": on_certificates(study),
     }

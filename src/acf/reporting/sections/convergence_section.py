@@ -9,7 +9,7 @@ import numpy as np
 from acf.reporting.convergence import Crossing, Reached, convergence, curves_of
 from acf.reporting.page_parts import Section, Table
 from acf.reporting.results import Results
-from acf.reporting.wording import ABSENT, count, decimal, duration
+from acf.reporting.wording import ABSENT, count, decimal, duration, on_seconds
 
 HEADINGS = ("model", "target", "reached by", "steps", "ratio of steps", "seconds", "ratio of seconds")
 DIGITS = 3
@@ -32,7 +32,7 @@ def convergence_section(results: Results, targets: Sequence[float] = ()) -> Sect
         name="convergence",
         title="Convergence",
         sentences=sentences,
-        tables=[Table(HEADINGS, [row_of(one) for one in found], caption)],
+        tables=[Table(HEADINGS, [row_of(one, not results.incomparable_seconds) for one in found], caption)],
         notes=_notes(results),
     )
 
@@ -44,20 +44,22 @@ def _sentence(one: Reached, results: Results) -> str:
         return f"{one.variant} does not reach {what} within its {count(last)} steps."
     if one.of_base is None:
         return f"{one.variant} reaches {what} and {one.base} does not."
-    seconds = _ratio(one, lambda crossing: crossing.seconds)
     if one.mean.at_most or one.of_base.at_most:
         return f"{one.variant} or {one.base} reaches {what} by its first validation, so that no ratio is known."
     ratio = _ratio(one, lambda crossing: crossing.steps)
+    if results.incomparable_seconds:
+        return f"{one.variant} reaches {what} after {ratio} times the steps of {one.base}."
+    seconds = _ratio(one, lambda crossing: crossing.seconds)
     return f"{one.variant} reaches {what} after {ratio} times the steps and {seconds} times the seconds of {one.base}."
 
 
-def row_of(one: Reached) -> list[str]:
-    """Return the cells of one variant and target under `HEADINGS`."""
+def row_of(one: Reached, seconds_compare: bool) -> list[str]:
+    """Return the cells of one variant and target under `HEADINGS`; seconds that do not compare have no ratio."""
     reached = f"{len(one.reached)} of {len(one.seeds)} seeds" if len(one.seeds) > 1 else "yes" if one.reached else "no"
     cells = [one.variant, decimal(one.target, DIGITS), reached]
     for value, write in ((lambda c: c.steps, count), (lambda c: c.seconds, duration)):
         cells += [_when(one, value, write), _ratio(one, value)]
-    return cells
+    return cells if seconds_compare else [*cells[:-1], ABSENT]
 
 
 def _when(one: Reached, value: Callable[[Crossing], float], write: Callable[[float], str]) -> str:
@@ -100,4 +102,5 @@ def _notes(results: Results) -> list[str]:
         "A target is what a base ends with, or one of reporting.validation_targets of params.yaml. "
         + ("Means and ratios are of the mean curve over seeds. " if several else "")
         + "Seconds are those of training, interruptions left out, on the devices named below.",
+        *([on_seconds(results.incomparable_seconds)] if results.incomparable_seconds else []),
     ]
