@@ -88,6 +88,24 @@ def test_the_audit_names_the_block_that_comes_closest() -> None:
     assert [figure.name for figure in section.figures] == ["audit-ratios", "audit-a", "audit-b"]
 
 
+def test_slack_and_weight_of_attention_are_said_beside_those_of_other_blocks() -> None:
+    attending = {"attention": "l2", "local": 0.09, "weight": 0.25, "dependence": 0.5}
+    found = copy.deepcopy(FOUND["audit"])
+    found["blocks"][1] |= attending
+    said = section_of("audit", {"a": found, "b": FOUND["audit"]}).sentences
+    assert [sentence for sentence in said if "blocks with attention" in sentence] == [
+        "At test images blocks with attention of a use 10% of their bounds, its other blocks 44%."
+    ]
+    assert said[-2:] == [
+        "The output of attention in a depends on other positions by 0.50 (mean over 1 block, 0.50 to 0.50).",
+        "Attention in a brings 25.0% of the spread of the features it is joined with (mean over 1 block).",
+    ]
+    found["blocks"][0] |= attending
+    assert section_of("audit", {"a": found}).sentences[2] == (
+        "At test images blocks with attention of a use 10% of their bounds."
+    )
+
+
 def test_a_refuted_bound_comes_first() -> None:
     section = section_of("audit", {"a": audited(0.75), "b": audited(1.2)})
     assert section.sentences[0].startswith("REFUTED: the proven bound 0.9 of b, scale 1, block 2, is wrong")

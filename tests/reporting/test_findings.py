@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from acf.errors import AcfError
+from acf.reporting.comparison import comparison
 from acf.reporting.convergence import Curve, convergence_of
-from acf.reporting.findings.gains import Gain, gains_table, tally
+from acf.reporting.findings.gains import Gain, answer_cells, gains_table, tally
 from acf.reporting.findings.study import Experiment
 from acf.reporting.findings.topics import TOPICS
 from acf.reporting.findings_file import PairFinding, findings_file, read_findings
 from acf.reporting.matched_seconds import matched_seconds
+from acf.reporting.parts import training
+from acf.reporting.style import looks
 from acf.reporting.validation_gains import after_equal_seconds, after_equal_steps
+from acf.reporting.verdict import notes, verdict
 from acf.stages.experiment_results import read_results
 from acf.stages.project import Project
 
@@ -47,7 +51,7 @@ def test_the_tally_counts_on_which_side_of_0_intervals_lie():
     ]
     assert tally(found, "the rise", "attentive variants") == (
         "The rise came out lower than the base's in 2 of 7 attentive variants (a in `digits`; b in `digits`, one "
-        "training each), higher in 2 (d in `mnist`; e in `digits`), within the error of it in 2 (1 with caveats) and "
+        "training each), higher in 2 (d in `mnist`; e in `digits`), undecided in 2 (1 with caveats) and "
         "with an error that is not known in 1; gains go from −0.400 ± 0.050 (d in `mnist`) to "
         "0.300 ± 0.050 (a in `digits`)."
     )
@@ -58,7 +62,7 @@ def test_the_tally_counts_on_which_side_of_0_intervals_lie():
     [
         (gain("a", 0.3), "The rise of a came out lower than that of its base base: gain 0.300 ± 0.050."),
         (gain("a", -0.3), "The rise of a came out higher than that of its base base: gain −0.300 ± 0.050."),
-        (gain("a", 0.1), "The rise of a came out within the error of that of its base base: gain 0.100 ± 0.050."),
+        (gain("a", 0.1), "The rise of a came out undecided against its base base: gain 0.100 ± 0.050."),
         (
             gain("a", 0.1, None, caveats=["task hybrid"]),
             "The rise of a came out with an error against its base base that is not known: gain 0.1000, task hybrid.",
@@ -67,6 +71,24 @@ def test_the_tally_counts_on_which_side_of_0_intervals_lie():
 )
 def test_one_variant_is_named(one, said):
     assert tally([one], "the rise", "variants", within=True) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        ([0.3, 0.2], ["yes", "2", "0", "0", "—"]),
+        ([0.3, 0.0], ["in part", "1", "1", "0", "—"]),
+        ([0.3, -0.3], ["mixed", "1", "0", "1", "—"]),
+        ([0.0, -0.3], ["not found", "0", "1", "1", "—"]),
+        ([0.0], ["undecided", "0", "1", "0", "—"]),
+        ([], ["not available", "—", "—", "—", "—"]),
+    ],
+)
+def test_the_answer_is_that_of_pairs_without_caveats(values, cells):
+    firm = [gain("a", value) for value in values]
+    assert answer_cells(firm) == cells
+    others = [gain("b", value, caveats=["one training each"]) for value in (0.3, 0.2, 0.0)]
+    assert answer_cells([*firm, *others]) == [*cells[:4], "2 lower and 1 undecided"]
 
 
 def test_without_pairs_nothing_is_said_of_them():
@@ -137,7 +159,7 @@ def test_a_gain_that_goes_away_in_the_course_of_training_is_said_to():
     study = Experiment("digits", "digits", (0, 1, 2), BASES, {"own"}, dict.fromkeys(BASES, "density"))
     text = TOPICS["along-training"]([replace(study, curves={"base": base, "own": own})])
     assert "after a third of the steps of own in `digits` came out lower than that of its base base" in text
-    assert "after all of the steps of own in `digits` came out within the error of that of its base base" in text
+    assert "after all of the steps of own in `digits` came out undecided against its base base" in text
     assert "| `digits` | own | base | 0.20000 ± 0.00082, lower | 0.10000 ± 0.00082, lower | " in text
     assert "#### Without attention\n\n- Not available: no pair is measured yet.\n" in text
 
@@ -172,8 +194,22 @@ def test_trainings_of_as_many_seconds_are_compared_on_the_same_images(project):
     assert found.low < found.gain < found.high
     assert matched_seconds(results, {"acf-l2": ["resflow"]}) == []
     assert matched_seconds(results, {"acf-l2": ["not-trained"]}) == []
+    assert matched_seconds(replace(results, incomparable_seconds="one GPU"), {"acf-l2": ["resflow", "acf-dot"]}) == []
     still = timed(results, {"resflow": 0, "acf-dot": 0, "acf-l2": 0})
     assert matched_seconds(still, {"acf-l2": ["acf-dot"]}) == []
+
+
+def test_a_report_on_seconds_that_do_not_compare_has_no_ratio_of_them(project):
+    results = read_results(Project(project), "digits")
+    shared = replace(results, incomparable_seconds="they shared one GPU")
+    table = comparison(results)
+    assert "times its training seconds" in verdict(table, results)[0]
+    assert "seconds" not in verdict(table, shared)[0]
+    note = "Seconds of these trainings are not comparable with each other: they shared one GPU."
+    looks_of = looks(list(results.metrics))
+    for notes_of in (lambda one: notes(table, one), lambda one: training(one, looks_of).notes):
+        assert note not in notes_of(results)
+        assert notes_of(shared)[-1] == note
 
 
 def test_seconds_of_different_machines_are_not_matched(project):

@@ -56,12 +56,19 @@ def test_variants_can_be_told_apart_in_grey():
 
 
 @pytest.mark.parametrize("experiment", SMALL)
-def test_variants_that_are_drawn_together_have_colours_of_their_own(experiment):
-    """There are fewer colours than variants, whose order in params.yaml decides which of them share one."""
+def test_variants_that_are_drawn_together_share_no_colour_that_they_need_not_share(experiment):
+    """There are fewer colours than variants, whose order in params.yaml decides which of them share one.
+
+    Where an experiment has more variants than there are colours, those that share one have another marker and line.
+    """
     params = Params(ROOT / "params.yaml")
     drawn = looks(list(params.raw["variants"]))
-    colours = [drawn[variant].colour for variant in params.variants(experiment)]
-    assert len(set(colours)) == len(colours)
+    together = [drawn[variant] for variant in params.variants(experiment)]
+    assert len({look.colour for look in together}) == min(len(together), len(PALETTE))
+    for one, other in combinations(together, 2):
+        if one.colour == other.colour:
+            assert one.marker != other.marker
+            assert one.dashes != other.dashes
 
 
 def test_many_variants_have_a_look_each():

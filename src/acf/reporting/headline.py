@@ -13,8 +13,8 @@ from acf.reporting.wording import count, interval, join, with_error
 def headline(
     rows: Mapping[str, pd.Series],
     bases: Mapping[str, str | None],
-    unit: str = "images",
-    seconds_compare: bool = True,
+    unit: str,
+    seconds_compare: bool,
 ) -> tuple[str, str | None]:
     """Return the first sentence of a report, and the variant whose numbers it gives (None if it gives none).
 

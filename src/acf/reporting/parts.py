@@ -9,7 +9,7 @@ from acf.reporting.page_parts import Section, Table
 from acf.reporting.results import Results
 from acf.reporting.schemas import Metrics
 from acf.reporting.style import Looks
-from acf.reporting.wording import bound, count, on_seconds
+from acf.reporting.wording import bound, count
 
 
 def training(results: Results, looks: Looks) -> Section:
@@ -33,7 +33,7 @@ def training(results: Results, looks: Looks) -> Section:
             f"bits/dim of the averaged weights on validation {results.unit}, held out of the training set, {bars}. "
             f"The first steps may lie above the frame, and so may the test bits/dim of the {results.reference} "
             "baseline, dashed where it does not.",
-            *([on_seconds(results.incomparable_seconds)] if results.incomparable_seconds else []),
+            *results.notes_on_seconds,
         ],
     )
 

@@ -18,6 +18,7 @@ from acf.registry import BASELINES, BASELINES_OF_VECTORS
 from acf.reporting.result_files import read_table
 from acf.reporting.row_schemas import HistoryRow
 from acf.reporting.schemas import Baselines, Metrics, TrainedModel
+from acf.reporting.wording import seconds_note
 from acf.settings.params import Run
 
 
@@ -91,6 +92,11 @@ class Results:
     def on_data(self) -> str:
         """What is said of the data set, in sentences."""
         return " ".join(filter(None, [self.made, self.remark]))
+
+    @property
+    def notes_on_seconds(self) -> list[str]:
+        """A note where the seconds of the trainings cannot be compared, otherwise nothing."""
+        return [seconds_note(self.incomparable_seconds)] if self.incomparable_seconds else []
 
     @property
     def unit(self) -> str:

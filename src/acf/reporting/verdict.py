@@ -10,7 +10,7 @@ from acf.reporting.headline import against_base, as_sizes, headline
 from acf.reporting.paired_differences import PERCENT
 from acf.reporting.pairing import Pairing
 from acf.reporting.results import Results
-from acf.reporting.wording import count, join, on_seconds, with_error
+from acf.reporting.wording import count, join, with_error
 
 THRESHOLD = 3
 """Differences from baselines of more standard errors than this count as real."""
@@ -88,7 +88,7 @@ def notes(table: pd.DataFrame, results: Results) -> list[str]:
         "The certificate is the proven Lipschitz bound of the worst block, rounded up; below 1 the flow is invertible.",
         *_on_labels(table),
         RECONSTRUCTED[unit],
-        *([on_seconds(results.incomparable_seconds)] if results.incomparable_seconds else []),
+        *results.notes_on_seconds,
     ]
 
 

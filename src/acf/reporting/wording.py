@@ -18,7 +18,7 @@ Column = tuple[str, Callable[[Any], str]]
 """Heading and the text of a row's cell."""
 
 
-def on_seconds(why: str) -> str:
+def seconds_note(why: str) -> str:
     """Return the note on seconds of training that cannot be compared, for the reason `why`."""
     return f"Seconds of these trainings are not comparable with each other: {why}."
 

@@ -18,7 +18,8 @@ class ReportingConfig(Section):
     incomparable_seconds: str = Field(
         default="",
         description="Why the seconds of the trainings cannot be compared with each other, as the end of a sentence, "
-        "such as `they shared one GPU`; empty where they can. Reports then compare no seconds. This project's choice.",
+        "such as `they shared one GPU`; empty where they can. Reports say so and have no ratios of seconds. "
+        "This project's choice.",
     )
     validation_targets: list[float] = Field(
         default=[],

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from acf.reporting.wording import ABSENT, decimal, interval, join, markdown_table, with_error
+from acf.reporting.wording import (
+    ABSENT,
+    NOT_AVAILABLE,
+    decimal,
+    interval,
+    join,
+    markdown_table,
+    trainings,
+    with_error,
+)
 
 DECIMALS = 4
 """Of a gain whose error is not known."""
-LOWER, HIGHER, SAME, UNKNOWN = "lower", "higher", "within error", "not known"
+LOWER, HIGHER, UNDECIDED, UNKNOWN = "lower", "higher", "undecided", "not known"
+SINGLE = trainings(1, 1)
+"""The caveat of a pair whose error says nothing of how trainings differ."""
+ANSWER_HEADINGS = ["answer", LOWER, UNDECIDED, HIGHER, "with caveats"]
+"""Headings of the cells of `answer_cells`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Gain:
         if self.ends is None:
             return UNKNOWN
         low, high = self.ends
-        return LOWER if low > 0 else HIGHER if high < 0 else SAME
+        return LOWER if low > 0 else HIGHER if high < 0 else UNDECIDED
 
 
 def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False) -> str:
@@ -64,18 +77,40 @@ def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False) ->
     what = f"{what[0].upper()}{what[1:]}"
     if len(gains) == 1:
         return _single(gains[0], what, within)
-    of_kind = {kind: [one for one in gains if one.found == kind] for kind in (LOWER, HIGHER, SAME, UNKNOWN)}
+    of_kind = {kind: [one for one in gains if one.found == kind] for kind in (LOWER, HIGHER, UNDECIDED, UNKNOWN)}
     parts = [
         f"lower than the base's in {_number(of_kind[LOWER])} of {len(gains)} {among}{_named(of_kind[LOWER], within)}",
         f"higher in {_number(of_kind[HIGHER])}{_named(of_kind[HIGHER], within)}",
     ]
-    if same := of_kind[SAME]:
-        parts.append(f"within the error of it in {len(same)}{_with_caveats(same)}")
+    if undecided := of_kind[UNDECIDED]:
+        parts.append(f"undecided in {len(undecided)}{_with_caveats(undecided)}")
     if unknown := of_kind[UNKNOWN]:
         parts.append(f"with an error that is not known in {len(unknown)}{_with_caveats(unknown)}")
     least, most = (pick(gains, key=lambda one: one.gain) for pick in (min, max))
     ends = [f"{one.text} ({_name(one, within)}{', error not known' * (one.se is None)})" for one in (least, most)]
     return f"{what} came out {join(parts)}; gains go from {' to '.join(ends)}."
+
+
+def answer_cells(gains: Sequence[Gain]) -> list[str]:
+    """Return the cells under `ANSWER_HEADINGS` of all gains in one quantity.
+
+    The answer is that of the pairs without caveats: "yes" if all of them are lower than their bases, "in part" if some
+    are and none is higher, "mixed" if some are lower and some higher, "not found" if some are higher and none is lower,
+    "undecided" if none is either, and "not available" if there are none.
+    """
+    firm = [one for one in gains if not one.caveats]
+    lower, undecided, higher = (sum(one.found == kind for one in firm) for kind in (LOWER, UNDECIDED, HIGHER))
+    if not firm:
+        answer = NOT_AVAILABLE
+    elif lower and higher:
+        answer = "mixed"
+    elif lower:
+        answer = "yes" if lower == len(firm) else "in part"
+    else:
+        answer = "not found" if higher else UNDECIDED
+    others = [one.found for one in gains if one.caveats]
+    of_others = join([f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others)]) if others else ABSENT
+    return [answer, *(map(str, (lower, undecided, higher)) if firm else [ABSENT] * 3), of_others]
 
 
 def gains_table(gains: Sequence[Gain], unit: str) -> str:
@@ -105,7 +140,7 @@ def _single(one: Gain, what: str, within: bool) -> str:
     came = {
         LOWER: f"lower than that of its base {one.base}",
         HIGHER: f"higher than that of its base {one.base}",
-        SAME: f"within the error of that of its base {one.base}",
+        UNDECIDED: f"undecided against its base {one.base}",
         UNKNOWN: f"with an error against its base {one.base} that is not known",
     }
     gain = ", ".join([f"gain {one.text}", *one.caveats])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from acf.reporting.findings.gains import Gain
+from acf.reporting.findings.gains import SINGLE, Gain
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings_file import PairFinding
 from acf.reporting.matched_seconds import MATCHED
@@ -17,7 +17,6 @@ from acf.reporting.wording import ABSENT, NOT_COMPARABLE, count, decimal, durati
 
 EQUAL_PARAMETERS = 0.02
 """Numbers of parameters that differ by no larger share count as equal."""
-SINGLE = trainings(1, 1)
 Study = Sequence[Experiment]
 
 
@@ -58,7 +57,7 @@ def seconds_gains(study: Study, kind: Kind) -> list[Gain]:
                 heading: f"{count(after.steps)} of {count(after.of_all)}"
                 for heading, after in (("steps by then", one.own), ("base's steps", one.of_base))
             }
-            caveats = experiment.on_seconds(one.variant, one.base)
+            caveats = experiment.seconds_caveats(one.variant, one.base)
             gains.append(_of_validation(experiment, one, len(compared), cells, caveats))
     return gains
 

@@ -66,10 +66,10 @@ def _name(experiment: Experiment, one: Reached) -> str:
 
 
 def _caveats(reached: Sequence[tuple[Experiment, Reached]]) -> str:
-    """Return a sentence on the variants whose task, data set or machine is not that of the others; "" without any."""
+    """Return a sentence on what weakens the comparison of each variant, such as its task or machine; "" if nothing."""
     told = []
     for experiment, one in reached:
-        caveats = [*experiment.caveats(one.variant), *experiment.on_seconds(one.variant, str(one.base))]
+        caveats = [*experiment.caveats(one.variant), *experiment.seconds_caveats(one.variant, str(one.base))]
         told += [f"{_name(experiment, one)}: {', '.join(caveats)}"] if caveats else []
     return f" Caveats: {'; '.join(told)}." if told else ""
 
@@ -87,7 +87,7 @@ def _ratios(measured: Sequence[tuple[Experiment, Reached]], alone: bool) -> str:
     timed = [one for experiment, one in measured if not experiment.incomparable_seconds]
     steps, seconds = _each(every, lambda one: one.steps), _each(timed, lambda one: one.seconds)
     after = f"after {_range(steps)} times the base's steps"
-    below = f"{_fewer(steps)} in fewer steps, {_always(every)} with every seed"
+    below = f"{_always(every)} in fewer steps with each of several seeds"
     if timed:
         among = "" if len(timed) == len(every) else f" in the {len(timed)} whose seconds compare"
         after += f" and {_range(seconds)} times its seconds{among}"
@@ -108,10 +108,13 @@ def _fewer(ratios: Sequence[float]) -> str:
 
 
 def _always(known: Sequence[Reached]) -> str:
-    """Return how many variants reach the target in fewer steps than the base with every seed."""
+    """Return how many variants of several seeds reach the target in fewer steps than the base with each seed."""
     return str(
         sum(
-            all(seed is not None and one.of_base is not None and seed.steps < one.of_base.steps for seed in one.seeds)
+            len(one.seeds) > 1
+            and all(
+                seed is not None and one.of_base is not None and seed.steps < one.of_base.steps for seed in one.seeds
+            )
             for one in known
         )
         or "none"

@@ -70,7 +70,7 @@ class Experiment:
             *([f"see the remark on {self.dataset}"] if self.remark else []),
         ]
 
-    def on_seconds(self, variant: str, base: str) -> list[str]:
+    def seconds_caveats(self, variant: str, base: str) -> list[str]:
         """Return what keeps seconds from being compared: the experiment's own remark, or two machines."""
         if self.incomparable_seconds:
             return [f"seconds not comparable, {self.incomparable_seconds}"]

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from acf.reporting.findings.study import Experiment
-from acf.reporting.wording import ABSENT, NOT_AVAILABLE, bound, count, markdown_table
+from acf.reporting.wording import ABSENT, NOT_AVAILABLE, bound, count, markdown_table, seconds_note
 
 HEADINGS = ["experiment", "data set", "trainings", "steps", "test samples", "draws", "machine", "report"]
 
 
 def experiments_part(study: Sequence[Experiment]) -> str:
-    """Return the table of all experiments: what of them is trained, where, the report, and remarks on data sets."""
+    """Return the table of all experiments: what of them is trained, where, the report, and remarks on them."""
     remarks = {experiment.dataset: experiment.remark for experiment in study if experiment.remark}
-    said = "".join(f"- `{dataset}`: {remark}\n" for dataset, remark in remarks.items())
+    remarks |= {
+        experiment.name: seconds_note(experiment.incomparable_seconds)
+        for experiment in study
+        if experiment.incomparable_seconds
+    }
+    said = "".join(f"- `{name}`: {remark}\n" for name, remark in remarks.items())
     table = markdown_table(HEADINGS, [_row(experiment) for experiment in study], left=2)
     return f"{table}\n{said}" if said else table
 

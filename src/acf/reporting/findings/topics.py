@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from acf.reporting.convergence import mean_curve
-from acf.reporting.findings.gains import Gain, gains_table, tally
+from acf.reporting.findings.gains import ANSWER_HEADINGS, Gain, answer_cells, gains_table, tally
 from acf.reporting.findings.pair_gains import Study, bits_gains, found_gains, matched_gains, seconds_gains, steps_gains
 from acf.reporting.findings.speed import convergence_part, on_convergence
 from acf.reporting.findings.study import Experiment, Kind
@@ -26,6 +26,14 @@ TITLES: dict[Kind, str] = {"attention": "With attention", "base": "Without atten
 AMONG: dict[Kind, str] = {"attention": "attentive variants", "base": "variants without attention"}
 SHARES = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
 """Of the steps of a training, after which its validations are compared with those of its base."""
+HOW_TO_READ = (
+    "Counted are the attentive variants of all experiments whose value came out lower than that of their base, the "
+    "same flow without attention (at equal seconds a larger one, or one trained for longer), which is better, or "
+    "higher, beyond the error, and those of which that is undecided. The last column has those with a caveat, such "
+    "as one training each, which is no evidence for an architecture. The answer is that of the others: *yes* if all "
+    "are lower, *in part* if some are and none is higher, *mixed* if some are lower and some higher, *not found* if "
+    "some are higher and none is lower, *undecided* if none is either, and *not available* if there are none."
+)
 EACH_FOR_ITSELF = (
     "These intervals are three standard errors either side, each for itself: other than those of the other sections "
     "they are not widened for the number of variants, so that of many one may differ by chance."
@@ -87,10 +95,10 @@ def _validated(experiment: Experiment, variant: str) -> str:
 
 
 def _trained_longer(experiment: Experiment, variant: str) -> str:
-    if experiment.findings is None:
-        return _reported(experiment, variant)
     if experiment.incomparable_seconds:
         return _validated(experiment, variant)
+    if experiment.findings is None:
+        return _reported(experiment, variant)
     return "no variant without attention was trained for as many seconds on the same machine"
 
 
@@ -167,26 +175,24 @@ def _sigmas(study: Study, kind: Kind) -> list[Gain]:
     return found_gains(study, "noise", kind, decisive=-1)
 
 
-def _at_equal_seconds(study: Study) -> dict[str, str]:
-    """Return what whole trainings say, where there are any of as many seconds, and what validations say."""
-    claim, attentive = "Fewer bits/dim, at equal seconds", AMONG["attention"]
-    whole = matched_gains(study)
-    read_off = tally(seconds_gains(study, "attention"), EQUAL, attentive)
-    return ({claim: tally(whole, WHOLE, attentive)} if whole else {}) | {f"{claim}, the longer training cut": read_off}
-
-
 def _answers(study: Study) -> str:
-    attentive = AMONG["attention"]
+    """Return a table of the claims on attention that are gains, and a sentence on each of the other topics."""
+    claims = {
+        "Fewer bits/dim, at equal parameters and steps": (BITS, bits_gains(study, "attention")),
+        "Fewer bits/dim, at equal seconds": (WHOLE, matched_gains(study)),
+        "Better interpolation": (EXCESS, _paths(study)),
+        "Better samples": (DISTANCE, found_gains(study, "frechet")),
+        "Resilience to noise": (RISE, _sigmas(study, "attention")),
+        "Resilience to noise, in latent space": (ERRORS, found_gains(study, "noise-neighbours")),
+    }
+    rows = [[claim, what, *answer_cells(gains)] for claim, (what, gains) in claims.items()]
     said = {
-        "Fewer bits/dim, at equal parameters and steps": tally(bits_gains(study, "attention"), BITS, attentive),
-        **_at_equal_seconds(study),
         "Faster convergence": on_convergence(study, "attention"),
-        "Better interpolation": tally(_paths(study), EXCESS, attentive),
-        "Resilience to noise": tally(_sigmas(study, "attention"), RISE, attentive),
-        "A better base": tally(bits_gains(study, "base"), BITS, AMONG["base"]),
+        "Other flows without attention": tally(bits_gains(study, "base"), BITS, AMONG["base"]),
         "Certificates": on_certificates(study),
     }
-    return "".join(f"- **{claim}**: {sentence}\n" for claim, sentence in said.items())
+    bullets = "".join(f"- **{claim}**: {sentence}\n" for claim, sentence in said.items())
+    return f"{markdown_table(['claim', 'measured by', *ANSWER_HEADINGS], rows, left=3)}\n{HOW_TO_READ}\n\n{bullets}"
 
 
 TOPICS: Mapping[str, Callable[[Study], str]] = {

@@ -74,12 +74,33 @@ def _sentences(models: Models) -> list[str]:
         f"{local[1].local / max(local[1].upper, 1e-300):.0%} of its bound."
     )
     for variant, blocks in models.items():
+        sentences += _on_slack(variant, blocks)
         if attending := [block.dependence for block in blocks if block.dependence is not None]:
             sentences.append(
                 f"The output of attention in {variant} depends on other positions by {fmean(attending):.2f} (mean over "
-                f"{len(attending)} blocks, {min(attending):.2f} to {max(attending):.2f})."
+                f"{_blocks_of(attending)}, {min(attending):.2f} to {max(attending):.2f})."
+            )
+        if weights := [block.weight for block in blocks if block.weight is not None]:
+            sentences.append(
+                f"Attention in {variant} brings {fmean(weights):.1%} of the spread of the features it is joined with "
+                f"(mean over {_blocks_of(weights)})."
             )
     return sentences
+
+
+def _blocks_of(values: Sequence[float]) -> str:
+    return f"{len(values)} block{'s' * (len(values) > 1)}"
+
+
+def _on_slack(variant: str, blocks: Sequence[AuditedBlock]) -> list[str]:
+    """Return how much of their bounds blocks with attention use at test images, and blocks without."""
+    known = [block for block in blocks if block.upper > 0]
+    attending = [block.local / block.upper for block in known if block.attention is not None]
+    others = [block.local / block.upper for block in known if block.attention is None]
+    if not attending:
+        return []
+    beside = f", its other blocks {fmean(others):.0%}" if others else ""
+    return [f"At test images blocks with attention of {variant} use {fmean(attending):.0%} of their bounds{beside}."]
 
 
 def _models(models: Models) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 from acf.reporting.convergence import Crossing, Reached, convergence, curves_of
 from acf.reporting.page_parts import Section, Table
 from acf.reporting.results import Results
-from acf.reporting.wording import ABSENT, count, decimal, duration, on_seconds
+from acf.reporting.wording import ABSENT, count, decimal, duration
 
 HEADINGS = ("model", "target", "reached by", "steps", "ratio of steps", "seconds", "ratio of seconds")
 DIGITS = 3
@@ -102,5 +102,5 @@ def _notes(results: Results) -> list[str]:
         "A target is what a base ends with, or one of reporting.validation_targets of params.yaml. "
         + ("Means and ratios are of the mean curve over seeds. " if several else "")
         + "Seconds are those of training, interruptions left out, on the devices named below.",
-        *([on_seconds(results.incomparable_seconds)] if results.incomparable_seconds else []),
+        *results.notes_on_seconds,
     ]
