@@ -212,6 +212,16 @@ def test_a_report_on_seconds_that_do_not_compare_has_no_ratio_of_them(project):
         assert notes_of(shared)[-1] == note
 
 
+def test_seconds_are_those_of_the_model_where_its_training_was_made_anew(project):
+    """The weights, and so the evaluation, may be the same."""
+    record = project / "models/digits/acf-l2/seed0/config.json"
+    before = read_results(Project(project), "digits").metrics["acf-l2"]
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"train_seconds": 77.0, "device": "another"}))
+    first, *others = read_results(Project(project), "digits").metrics["acf-l2"]
+    assert (first.train_seconds, first.train_device) == (77.0, "another")
+    assert others == before[1:]
+
+
 def test_seconds_of_different_machines_are_not_matched(project):
     results = timed(read_results(Project(project), "digits"), dict.fromkeys(("resflow", "acf-dot", "acf-l2"), 100))
     assert len(matched_seconds(results, {"acf-l2": ["acf-dot"]})) == 1

@@ -54,6 +54,9 @@ def read_results(project: Project, experiment: str) -> Results:
         except AcfError as error:
             absent.append(absent_for(run, error))
             continue
+        if model.train_seconds is not None:
+            # A training made anew with the same weights takes other seconds, and its evaluation is not made anew.
+            measured = measured.model_copy(update={"train_seconds": model.train_seconds, "train_device": model.device})
         metrics[run.variant].append(measured)
         histories[run.variant].append(history)
         images[run.variant, run.seed] = of_images["bits_per_dim"]
