@@ -96,6 +96,8 @@ def test_caveats_of_seconds(own: dict[str, Any], other: dict[str, Any], caveats:
 def test_the_remark_on_a_data_set_is_on_the_page_and_at_every_gain() -> None:
     one = experiment(remark="Errors are too small.")
     assert experiments_part([one]).endswith("|\n\n- `digits`: Errors are too small.\n")
+    both = experiments_part([replace(one, incomparable_seconds="they shared one GPU")])
+    assert "- `digits`: Errors are too small.\n- `digits`: Seconds of these trainings are not comparable" in both
     assert [list(gain.caveats) for gain in bits_gains([one], "attention")] == [["see the remark on digits"]]
 
 

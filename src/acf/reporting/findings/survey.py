@@ -12,13 +12,13 @@ HEADINGS = ["experiment", "data set", "trainings", "steps", "test samples", "dra
 
 def experiments_part(study: Sequence[Experiment]) -> str:
     """Return the table of all experiments: what of them is trained, where, the report, and remarks on them."""
-    remarks = {experiment.dataset: experiment.remark for experiment in study if experiment.remark}
-    remarks |= {
-        experiment.name: seconds_note(experiment.incomparable_seconds)
+    remarks = [(experiment.dataset, experiment.remark) for experiment in study if experiment.remark]
+    remarks += [
+        (experiment.name, seconds_note(experiment.incomparable_seconds))
         for experiment in study
         if experiment.incomparable_seconds
-    }
-    said = "".join(f"- `{name}`: {remark}\n" for name, remark in remarks.items())
+    ]
+    said = "".join(f"- `{name}`: {remark}\n" for name, remark in dict.fromkeys(remarks))
     table = markdown_table(HEADINGS, [_row(experiment) for experiment in study], left=2)
     return f"{table}\n{said}" if said else table
 

@@ -85,9 +85,13 @@ def _reported(experiment: Experiment, variant: str) -> str:
     return _report(experiment) if experiment.findings is None else _measured(experiment, variant)
 
 
+def _incomparable(experiment: Experiment) -> str:
+    return f"seconds are not comparable: {experiment.incomparable_seconds}"
+
+
 def _validated(experiment: Experiment, variant: str) -> str:
     if experiment.incomparable_seconds:
-        return f"seconds are not comparable: {experiment.incomparable_seconds}"
+        return _incomparable(experiment)
     both = [mean_curve(experiment.curves.get(name, [])) for name in (variant, str(experiment.bases[variant]))]
     if None in both:
         return _measured(experiment, variant)
@@ -96,7 +100,7 @@ def _validated(experiment: Experiment, variant: str) -> str:
 
 def _trained_longer(experiment: Experiment, variant: str) -> str:
     if experiment.incomparable_seconds:
-        return _validated(experiment, variant)
+        return _incomparable(experiment)
     if experiment.findings is None:
         return _reported(experiment, variant)
     return "no variant without attention was trained for as many seconds on the same machine"
