@@ -1,19 +1,19 @@
 import json
+import shutil
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pytest
 import torch
 
 from acf.data import Manifest, load, read_manifest, verify
 from acf.errors import ConfigError, DataError
-from acf.stages.prepare import prepare
 
 
 @pytest.fixture
-def root(tmp_path):
-    prepare("digits", tmp_path)
-    return tmp_path
+def root(digits, tmp_path):
+    return shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
 
 
 def edit(root: Path, **changes: object) -> None:
@@ -101,6 +101,31 @@ def test_any_flipped_byte_of_the_file_s_frame(root):
         assert "\n" not in message
         assert "weights_only" not in message
         assert message or torch.equal(load("digits", "test", root)[:], images)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UnicodeDecodeError("utf-8", b"\xd2", 0, 1, "invalid continuation byte"), "UnicodeDecodeError: .*"),
+        (
+            UnpicklingError("Re-running `torch.load` with `weights_only` set to `False` will"),
+            "more than a tensor is in it",
+        ),
+    ],
+)
+def test_a_file_that_torch_reads_once_and_not_again(root, monkeypatch, error, reason):
+    """Which bytes torch's reader of the zip format takes for a damaged name is up to chance."""
+    readings = iter([torch.load] * 4 + [None])  # of train.pth one and two, of test.pth one and the failing one
+
+    def read(*arguments, **options):
+        if reader := next(readings):
+            return reader(*arguments, **options)
+        raise error
+
+    monkeypatch.setattr(torch, "load", read)
+    with pytest.raises(DataError, match=rf"digits is damaged \({reason}\); run: acf prepare"):
+        verify("digits", root)
+    assert next(readings, "all are used") == "all are used"
 
 
 def test_something_else_under_the_name(root):

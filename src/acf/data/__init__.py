@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from acf.data.listing import overview
     from acf.data.prepared.manifest import Manifest, read_manifest
-    from acf.data.prepared.tensors import load, verify
+    from acf.data.prepared.tensors import load
+    from acf.data.verified import verify
 
 _PLACES = {
     "Manifest": "acf.data.prepared.manifest",
     "overview": "acf.data.listing",
     "load": "acf.data.prepared.tensors",
     "read_manifest": "acf.data.prepared.manifest",
-    "verify": "acf.data.prepared.tensors",
+    "verify": "acf.data.verified",
 }
 
 __all__ = ["Manifest", "load", "overview", "read_manifest", "verify"]

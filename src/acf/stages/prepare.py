@@ -13,10 +13,11 @@ from acf.data.formats.convert import npy_to_pth
 from acf.data.formats.standardise import columns_of, npy_to_vectors
 from acf.data.prepared.labels import Labels, labels_hash, labels_path
 from acf.data.prepared.manifest import ROOT, SPLITS, Column, Manifest, Split, manifest_path
-from acf.data.prepared.tensors import tensor_path, verify
+from acf.data.prepared.tensors import tensor_path
 from acf.data.sources.dataset import Dataset
 from acf.data.sources.registered import dataset_source
 from acf.data.sources.table import Table
+from acf.data.verified import verify
 from acf.errors import DataError
 from acf.runs.files import replacing, writing
 from acf.runs.recipe import code_hashes

@@ -150,10 +150,11 @@ def load_vectors(dataset: str, split: Split, root: Path = ROOT) -> Vectors:
 def verify(dataset: str, root: Path = ROOT) -> Manifest:
     """Check both splits as `load` does, their bytes and the labels by the manifest's hashes; return the manifest.
 
-    A manifest of an earlier version, which knows of no labels, is checked without them.
+    A manifest of an earlier version, which knows of no labels, is checked without them. Others call `acf.data.verify`.
 
     Raises:
         DataError: as `load`, or the content differs from what was prepared; names the file.
+        Exception: of any kind, from torch's reader, where it reads a damaged file once and fails at the next reading.
     """
     manifest = read_manifest(dataset, root)
     for split in SPLITS:
