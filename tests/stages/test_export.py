@@ -1,11 +1,8 @@
 """`acf export`: what is in the folder, where its numbers come from, and what is refused."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +10,13 @@ import torch
 
 import acf
 from acf.errors import AcfError, DataError, NotContractiveError, UnwritableError
-from acf.flows.record import CARD, CONFIG, WEIGHTS, read_record
-from acf.reporting.wording import bound, count, scientific, with_error
+from acf.flows.record import CARD, CONFIG, HASHES, WEIGHTS, read_record
+from acf.reporting.wording import bound, count, duration, scientific, with_error
 from acf.settings.params import Run
 from acf.stages.evaluate import evaluate
 from acf.stages.export import export
 from tests.flows.publishing.conftest import unprove
+from tests.test_cli import in_process
 
 RUN = Run("digits", "acf-l2", 0)
 
@@ -39,19 +37,15 @@ def metrics_of(project: Path) -> Path:
     return project / "results/digits/acf-l2/seed0/metrics.json"
 
 
-def test_a_folder_is_loaded_without_the_project(evaluated: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "acf", "export", *RUN.options.split(), "--to", str(tmp_path / "out" / "model")],
-        cwd=evaluated,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_folder_is_loaded_without_the_project(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(evaluated)
     folder = tmp_path / "out" / "model"
-    assert f"acf.load({str(folder)!r}) loads it" in done.stdout
-    assert "the licence of the weights is not stated" in done.stdout
+    assert in_process(monkeypatch, "export", *RUN.options.split(), "--to", str(folder)) == 0
+    said = capsys.readouterr().out
+    assert f"acf.load({str(folder)!r}) loads it" in said
+    assert "the licence of the weights is not stated" in said
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, CONFIG, CARD}
 
     flow, trained = acf.Flow.from_pretrained(folder), acf.load(evaluated / "models" / RUN.folder)
@@ -94,6 +88,17 @@ def test_every_number_of_the_card_is_of_the_result_files(evaluated: Path, tmp_pa
     assert results["bits_per_dim"].metric_value == metrics["bits_per_dim"]
     assert results["bits_per_dim"].dataset_split == "test"
     assert results["lipschitz_bound"].metric_value == metrics["certificate"]["worst"]
+
+
+def test_seconds_on_the_card_are_those_of_the_training(project: Path, tmp_path: Path) -> None:
+    """Where a training was repeated and came to the same weights, metrics.json still has those of the first."""
+    folder = project / "models" / RUN.folder
+    record = {key: value for key, value in read_record(folder).items() if key not in ("model", HASHES)}
+    acf.save(acf.load(folder), folder, record | {"train_seconds": 7777.0, "device": "abacus"})
+    export(RUN, tmp_path / "model", root=project)
+    text = (tmp_path / "model" / CARD).read_text()
+    assert f"| time | {duration(7777.0)} |" in text
+    assert "| device | abacus |" in text
 
 
 def test_it_says_which_command_is_missing(project: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from acf.reporting.results import Absent, Results, read_history
 from acf.reporting.schemas import Baselines, Metrics
 from acf.settings.params import Params, Run
 from acf.stages.bases import bases
-from acf.stages.measured_files import absent_for, read_measured, seen_form
+from acf.stages.measured_files import absent_for, read_metrics, seen_form
 from acf.stages.project import HISTORY, Project
 
 SHOWN_MISSING = 8
@@ -49,14 +49,11 @@ def read_results(project: Project, experiment: str) -> Results:
             absent.append(missing)
             continue
         try:
-            measured, model = read_measured(project, run, "evaluate", project.metrics(run), Metrics)
+            measured, model = read_metrics(project, run)
             of_images, history = _images(project, run, measured), _history(project, run)
         except AcfError as error:
             absent.append(absent_for(run, error))
             continue
-        if model.train_seconds is not None:
-            # A training made anew with the same weights takes other seconds, and its evaluation is not made anew.
-            measured = measured.model_copy(update={"train_seconds": model.train_seconds, "train_device": model.device})
         metrics[run.variant].append(measured)
         histories[run.variant].append(history)
         images[run.variant, run.seed] = of_images["bits_per_dim"]

@@ -16,7 +16,7 @@ from acf.flows.record import CARD, HASHES, read_record
 from acf.reporting.model_card import DataFacts, model_card
 from acf.reporting.schemas import Metrics
 from acf.settings.params import Run
-from acf.stages.measured_files import read_measured
+from acf.stages.measured_files import read_metrics
 from acf.stages.project import Project
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def exported_files(project: Project, run: Run, licence: str) -> dict[str, bytes]
         raise DataError(f"{project.model(run)} holds no trained model; run: acf train {run.options}")
     if not path.exists():
         raise DataError(f"{path} is missing, and a card needs what was measured; run: acf evaluate {run.options}")
-    metrics, trained = read_measured(project, run, "evaluate", path, Metrics)
+    metrics, trained = read_metrics(project, run)
     certificate = certify(flow)
     certificate.require()
     _require_same(certificate, metrics, path, run)

@@ -9,7 +9,7 @@ from acf.data.sources.registered import dataset_source
 from acf.errors import AcfError
 from acf.reporting.result_files import read_result
 from acf.reporting.results import Absent
-from acf.reporting.schemas import OfModel, TrainedModel
+from acf.reporting.schemas import Metrics, OfModel, TrainedModel
 from acf.settings.params import Run
 from acf.stages.project import Project
 
@@ -59,6 +59,22 @@ def read_measured(
         raise AcfError(f"{path} is of another training than the model's; run: {command}")
     _check_form(project, run, model)
     return found, model
+
+
+def read_metrics(project: Project, run: Run) -> tuple[Metrics, TrainedModel]:
+    """Return what was measured of the model of `run`, and how it was trained.
+
+    Seconds and device of the training are those of its own record: where a training was repeated and came to the same
+    weights, it took other seconds, and its evaluation is not made anew.
+
+    Raises:
+        AcfError: as `read_measured`.
+        OtherImagesError: as `read_measured`.
+    """
+    metrics, model = read_measured(project, run, "evaluate", project.metrics(run), Metrics)
+    if model.train_seconds is not None:
+        metrics = metrics.model_copy(update={"train_seconds": model.train_seconds, "train_device": model.device})
+    return metrics, model
 
 
 def why_absent(project: Project, run: Run, stage: str, done: str, written: bool, error: AcfError) -> Absent:
