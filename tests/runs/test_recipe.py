@@ -7,8 +7,9 @@ import pytest
 
 from acf.errors import AcfError
 from acf.registry import ANALYSES
-from acf.runs.code import CODE, PACKAGE, Source, code_files
+from acf.runs.code import CODE, PACKAGE, code_files
 from acf.runs.recipe import file_hash, recipe
+from acf.runs.source import Source
 
 PLAIN = """
 class Flow:
@@ -250,3 +251,43 @@ def test_file_hash_is_the_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
     assert file_hash(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+FIXED = '''
+"""A docstring."""
+from . import near
+from acf.flows import flow as named
+PLACES = {"conv": "acf.flows.build:build", **near.more}
+EMPTY: list = []
+
+
+class One(dict, other=1):
+    """Another."""
+
+    def value(self, x: int = 1, *rest, key=None, **named):
+        "A third."
+        match x:
+            case [1, *others] if others:
+                return f"{x!r:>{key}}" + u"old"
+            case {"a": b}:
+                yield from b
+        for _ in rest:
+            pass
+        else:
+            "Not a docstring, but a string that does nothing."
+        try:
+            x = -1.5e300 + 2j
+        finally:
+            b"bytes"
+            ...
+'''
+
+
+def test_hashes_of_code_stay_what_they_are(tmp_path: Path) -> None:
+    """Otherwise every model would be trained again."""
+    path = tmp_path / "fixed.py"
+    path.write_text(FIXED)
+    assert Source(path).hash == "6abef781db08fa8cd4652a87b7fe925f83692ae5f2dff9d9a10949c80b2a8f2b"
+    assert Source(path).imports == {".near", "acf.flows.build", "acf.flows.flow"}
+    path.write_text(FIXED.replace("-1.5e300", "-1.5e301"))
+    assert Source(path).hash != "6abef781db08fa8cd4652a87b7fe925f83692ae5f2dff9d9a10949c80b2a8f2b"

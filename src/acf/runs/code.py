@@ -1,13 +1,10 @@
 """The source files that a stage depends on: those below its folders that it imports, directly or through others."""
 
-import ast
-import re
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
-from acf.errors import AcfError
 from acf.registry import ANALYSES
+from acf.runs.source import Source
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -37,15 +34,7 @@ after a minus holds none that count.
 """
 
 
-PLACE = re.compile(r"acf(\.\w+)+(:\w+)?", re.ASCII)
-"""A string that names a module, or something in it, as the registry has them."""
-
-
-BODIES = {"body", "orelse", "finalbody"}
-"""Fields of a syntax tree that hold statements, docstrings among them."""
-
-
-def code_files(stage: str, code: Path = PACKAGE, known: dict[str, "Source"] | None = None) -> dict[str, "Source"]:
+def code_files(stage: str, code: Path = PACKAGE, known: dict[str, Source] | None = None) -> dict[str, Source]:
     """Return the files that `stage` depends on, by their path below `code`, the folder of the package.
 
     These are the modules in the places of `CODE` that the stage's file reaches by imports, wherever they stand in a
@@ -72,86 +61,32 @@ def code_files(stage: str, code: Path = PACKAGE, known: dict[str, "Source"] | No
     return dict(sorted(counted.items()))
 
 
-class Source:
-    """One file of the package.
-
-    Args:
-        path: where it is.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def tree(self) -> ast.Module:
-        """The syntax tree of a module, without docstrings.
-
-        Raises:
-            AcfError: it is not Python; names the file and the line.
-        """
-        return self._parsed[0]
-
-    @property
-    def imports(self) -> frozenset[str]:
-        """The dotted names that a module imports or has in strings; some are names within modules."""
-        return self._parsed[1]
-
-    def names(self, file: str) -> bool:
-        """Whether the name of the data file `file` occurs in this file."""
-        texts = self._parsed[2] if self.path.suffix == ".py" else [self.path.read_text(errors="replace")]
-        whole = re.compile(rf"(?<![\w.-]){re.escape(file)}(?![\w.-])")
-        return any(whole.search(text) for text in texts)
-
-    @cached_property
-    def _parsed(self) -> tuple[ast.Module, frozenset[str], frozenset[str]]:
-        """The tree of a module, the dotted names that it imports, and its strings."""
-        try:
-            tree = ast.parse(self.path.read_bytes(), filename=str(self.path))
-        except (SyntaxError, ValueError) as error:  # ValueError: a null byte
-            where = f"{self.path}:{getattr(error, 'lineno', None) or 1}"
-            raise AcfError(
-                f"{where}: {getattr(error, 'msg', error)}; mend the file, the results depend on it"
-            ) from None
-        strings: set[str] = set()
-        imports: set[str] = set()
-        for node in ast.walk(tree):
-            for field in BODIES & node.__dict__.keys():
-                if isinstance(body := getattr(node, field), list):
-                    setattr(node, field, [item for item in body if not _is_bare_string(item)])
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                strings.add(node.value)
-            elif isinstance(node, ast.Import):
-                imports.update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                base = f"{node.module}." if node.module else ""
-                imports.update(f"{'.' * node.level}{base}{alias.name}" for alias in node.names)
-        imports.update(text.partition(":")[0] for text in strings if PLACE.fullmatch(text))
-        return tree, frozenset(imports), frozenset(strings)
-
-
 def _reached(start: str, code: Path, known: dict[str, Source]) -> dict[str, Source]:
     """Return all modules of the package that importing the file `start` can import, by their path below `code`."""
     found: dict[str, Source] = {}
+    followed: set[tuple[str, ...]] = set()
     waiting = [start]
     while waiting:
         name = waiting.pop()
         if name in found:
             continue
         found[name] = source = known.setdefault(name, Source(code / name))
-        package = ["acf", *Path(name).parts[:-1]]
-        for module in [".", *source.imports]:
-            waiting.extend(_files_of(_absolute(module, package), code))
+        package = ("acf", *Path(name).parts[:-1])
+        modules = {_absolute(module, package) for module in (".", *source.imports)} - followed
+        followed |= modules
+        for module in modules:
+            waiting.extend(_files_of(module, code))
     return found
 
 
-def _absolute(module: str, package: list[str]) -> list[str]:
+def _absolute(module: str, package: tuple[str, ...]) -> tuple[str, ...]:
     """Return the parts of a module's name, which is relative to `package` if it begins with dots."""
     level = len(module) - len(module.lstrip("."))
-    above = package[: len(package) - level + 1] if level else []
-    return [*above, *filter(None, module.split("."))]
+    above = package[: len(package) - level + 1] if level else ()
+    return (*above, *filter(None, module.split(".")))
 
 
-def _files_of(module: list[str], code: Path) -> Iterator[str]:
+def _files_of(module: tuple[str, ...], code: Path) -> Iterator[str]:
     """Yield the files that importing `module` runs: those of the packages around it and its own."""
     top, *parts = module
     if top != "acf":
@@ -173,7 +108,3 @@ def _is_within(name: str, places: tuple[str, ...]) -> bool:
     """Whether the longest of the places that hold a file is one whose files count."""
     holding = [place for place in places if f"{name}/".startswith(f"{place.removeprefix('-')}/")]
     return bool(holding) and not max(holding, key=lambda place: len(place.removeprefix("-"))).startswith("-")
-
-
-def _is_bare_string(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

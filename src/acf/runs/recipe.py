@@ -1,13 +1,13 @@
 """The recipe of a computation: one hash of everything its outputs depend on."""
 
-import ast
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acf.runs.code import CODE, PACKAGE, Source, code_files
+from acf.runs.code import CODE, PACKAGE, code_files
+from acf.runs.source import Source, json_hash
 
 
 def recipe(
@@ -41,7 +41,7 @@ def code_hashes(stage: str, code: Path = PACKAGE) -> dict[str, str]:
         KeyError: unknown stage.
         AcfError: a module cannot be read as Python; names the file and the line.
     """
-    return {name: _source_hash(source) for name, source in code_files(stage, code).items()}
+    return {name: source.hash for name, source in code_files(stage, code).items()}
 
 
 def recipe_parts(
@@ -64,7 +64,7 @@ def recipe_parts(
 
 def recipe_name(parts: Mapping[str, Any]) -> str:
     """Return the recipe that is made of `parts`: 20 hexadecimal digits."""
-    return _digest(parts)[:20]
+    return json_hash(parts)[:20]
 
 
 def all_code_hashes(code: Path = PACKAGE) -> dict[str, dict[str, str]]:
@@ -76,7 +76,7 @@ def all_code_hashes(code: Path = PACKAGE) -> dict[str, dict[str, str]]:
     known: dict[str, Source] = {}
     files = {stage: code_files(stage, code, known) for stage in CODE}
     counted = {name: source for sources in files.values() for name, source in sources.items()}
-    hashes = {name: _source_hash(source) for name, source in counted.items()}
+    hashes = {name: source.hash for name, source in counted.items()}
     return {stage: {name: hashes[name] for name in sources} for stage, sources in files.items()}
 
 
@@ -88,26 +88,3 @@ def file_hash(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _source_hash(source: Source) -> str:
-    return _digest(_plain(source.tree)) if source.path.suffix == ".py" else file_hash(source.path)
-
-
-def _plain(value: Any) -> Any:
-    """Return a syntax tree as lists, without positions and empty fields (Pythons differ)."""
-    if isinstance(value, ast.AST):
-        fields = {
-            name: _plain(field)
-            for name, field in ast.iter_fields(value)
-            if field not in (None, []) and name not in ("kind", "type_comment")
-        }
-        return [type(value).__name__, fields]
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return [type(value).__name__, repr(value)]
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
