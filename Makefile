@@ -11,7 +11,7 @@ demo: setup
 	acf report --experiment demo
 
 test: setup
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 3
 
 # `make -j lint` checks types and rules side by side.
 lint: lint-style lint-types lint-rules

@@ -62,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings of the model
 FLOWS: dict[str, dict[str, Any]] = {  # named as the experiments of params.yaml whose models they have
     "digits": {"of": "digits", "draws": 4, "images": 300},
     "fashion-mnist-14": {"of": "fashion-mnist", "draws": 1, "images": 1000},
+    "patches": {"of": "patches", "draws": 1, "images": 300},
 }
 TOLERANCE = {"parameters": 0.02, "seconds": 0.05}
 TIMED = (10, 30)  # steps of a training that is timed: those before the first count as starting up

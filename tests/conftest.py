@@ -20,7 +20,8 @@ LONG = (
     *("pipeline/", "stages/test_processes.py", "data/test_experiments.py", "stages/test_train.py"),
     *("bounds/test_attack.py", "flows/test_roulette.py", "data/test_damage.py", "fuzz/test_stored_files.py"),
     *("data/test_killed.py", "data/test_refused.py", "data/test_images.py"),
-    *("flows/test_logdet.py", "flows/test_bijections.py"),
+    *("flows/test_logdet.py", "flows/test_bijections.py", "reporting/test_report.py", "training/test_ranks.py"),
+    *("test_example_scripts.py", "test_extras.py", "test_readme_code.py", "flows/test_round_trip.py", "browser/"),
 )
 """Files that take longest, which go first: with one of them last, one of two workers would have nothing to do."""
 

@@ -112,8 +112,8 @@ def test_a_bad_key_is_named_with_its_line(study: Callable[..., Path], fails: Fai
 
 
 def test_running_out_of_memory_says_what_to_lower(study: Callable[..., Path], fails: Fails) -> None:
-    # A matrix of more bytes than a process can address.
-    root = study(model={"idim": 10**7, "kernels": [1, 1, 1]})
+    # Weights of more bytes than a process can address.
+    root = study(model={"idim": 10**5, "kernels": [1, 101, 1]})
     message = fails(root, "train", *RUN)
     assert "out of memory; lower training.batch_size" in message
 

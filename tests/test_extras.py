@@ -137,7 +137,9 @@ def test_without_optional_packages_models_are_trained_and_measured(study: Callab
     brought = {"jinja2", "markupsafe"}  # by torch
     modules = {names.get(package, package.replace("-", "_")) for package in set(_imported()) - NEEDED - brought}
     program = BARE.replace("MODULES", repr(modules)).replace("COMMANDS", repr([*WORKING, *LACKING]))
-    result = subprocess.run([sys.executable, "-c", program], cwd=study(), capture_output=True, text=True, check=False)
+    training = {"steps": 1, "warmup_steps": 1, "validate_every": 1, "validation_images": 2}
+    smallest = study(model={"blocks": [1]}, training=training, evaluation={"draws": 1, "images": 4})
+    result = subprocess.run([sys.executable, "-c", program], cwd=smallest, capture_output=True, text=True, check=False)
     lines = [f'["{command[0]}", 0]' for command in WORKING]
     for command, (package, extra) in LACKING.items():
         lines.append(f"error: acf {command[0]} needs {package}, which is not installed: pip install 'acf[{extra}]'")

@@ -1,8 +1,9 @@
 """Every kind of layer and branch with a Lipschitz bound, small and by name."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -34,9 +35,16 @@ class LayerCase:
     shape: Shape
 
     def build(self) -> LipschitzLayer:
-        """The layer in float64, with norms at their limits."""
-        torch.manual_seed(0)
-        return bring_norms_to_limits(self.make().double())
+        """The layer in float64, with norms at their limits; random numbers go on as if it had been made anew."""
+        made, state = _built(self)
+        torch.set_rng_state(state)
+        return copy.deepcopy(made)
+
+
+@cache
+def _built(case: LayerCase) -> tuple[LipschitzLayer, Tensor]:
+    torch.manual_seed(0)
+    return bring_norms_to_limits(case.make().double()), torch.get_rng_state()
 
 
 class Times(LipschitzLayer):

@@ -2,7 +2,7 @@
 
 python -m tests.data.refused NAME PARTS MIRROR. Files may not grow beyond a limit, as on a full disk, at PARTS
 limits spread over the size of the largest file; then the folder for data is read-only. Prints what went wrong, and how
-often writing was refused. Children are forked, so that imports cost time once.
+often writing was refused. Children are forked, so that imports, and parsing the code for its hashes, cost time once.
 """
 
 import os
@@ -15,6 +15,7 @@ import pytest
 
 from acf.data.listing import overview
 from acf.errors import DataError
+from acf.runs.recipe import code_hashes
 from acf.stages.prepare import prepare
 from tests.data import sources
 from tests.data.killed import clean, files
@@ -75,6 +76,7 @@ def main() -> None:
     sources.shrink(pytest.MonkeyPatch())
     os.environ["ACF_MIRROR"] = mirror
     overview()  # imports all
+    code_hashes("prepare")  # parses all
     clean()
     if message := attempt(name, lambda: None):
         sys.exit(message)

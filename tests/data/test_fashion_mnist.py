@@ -39,7 +39,7 @@ def test_debian_is_zalando(name):
 
 
 @needs_debian
-@pytest.mark.parametrize("mirror", [DEBIAN, DEBIAN.parent])
+@pytest.mark.parametrize("mirror", [DEBIAN, pytest.param(DEBIAN.parent, marks=pytest.mark.slow)])
 def test_real_images(tmp_path, monkeypatch, mirror):
     monkeypatch.setenv("ACF_MIRROR", str(mirror))
     manifest = prepare("fashion-mnist", tmp_path)

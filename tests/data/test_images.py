@@ -145,7 +145,7 @@ several = pytest.mark.skipif(CORES < 2, reason="one core: no processes are start
 
 
 @several
-@pytest.mark.parametrize("pause", [0.0, 0.5, 1.5])
+@pytest.mark.parametrize("pause", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 1.5])
 def test_an_interrupt_from_the_terminal_is_one_line(many: Callable[[], subprocess.Popen[str]], pause: float) -> None:
     process = many()
     time.sleep(pause)

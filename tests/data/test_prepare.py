@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from acf.data.sources.image_dataset import ImageDataset
 from acf.errors import ConfigError, DataError
 from acf.registry import DATASETS, resolve
 from acf.stages.prepare import prepare
+from tests.test_cli import in_process
 
 FILES = ("train.pth", "test.pth", "labels.json", "manifest.json")
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 2, 4, 3), dtype=np.uint8)
@@ -84,8 +86,8 @@ def test_prepared_data_are_left_alone(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", ["removed", "truncated", "changed"])
-def test_damage_is_repaired(tmp_path, name, harm):
-    prepare("digits", tmp_path)
+def test_damage_is_repaired(digits, tmp_path, name, harm):
+    shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "digits" / name
     whole = path.read_bytes()
     if harm == "removed":
@@ -141,13 +143,26 @@ def test_two_at_once(tmp_path):
     verify("digits", tmp_path / "data")
 
 
-def test_unknown_data_set(acf, tmp_path):
+@pytest.fixture
+def fails(tmp_path, monkeypatch, capsys):
+    """Prepare a data set in the empty folder of a project by the command line, which has to fail; return its line."""
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+
+    def failing(dataset):
+        assert in_process(monkeypatch, "prepare", "--dataset", dataset) == 1
+        out, errors = capsys.readouterr()
+        assert len(errors.splitlines()) == 1, out + errors
+        assert out == ""
+        return errors
+
+    return failing
+
+
+def test_unknown_data_set(fails, tmp_path):
     with pytest.raises(ConfigError, match=r"unknown data set 'nope'; known: celebahq256, .*, svhn"):
         prepare("nope", tmp_path)
-    result = acf("prepare", "--dataset", "nope")
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert result.stderr == f"error: unknown data set 'nope'; known: {', '.join(sorted(DATASETS))}\n"
+    assert fails("nope") == f"error: unknown data set 'nope'; known: {', '.join(sorted(DATASETS))}\n"
     assert tree(tmp_path) == set()
 
 
@@ -170,12 +185,9 @@ def test_full_disk(acf, tmp_path, limit, name):
     assert tree(tmp_path) == {"data/.downloads/digits/lock"}
 
 
-def test_data_folder_that_cannot_be_made(acf, tmp_path):
+def test_data_folder_that_cannot_be_made(fails, tmp_path):
     (tmp_path / "data").write_text("in the way")
-    result = acf("prepare", "--dataset", "digits")
-    assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert "cannot write data/" in result.stderr
+    assert "cannot write data/" in fails("digits")
 
 
 def test_read_only_folder(tmp_path):
@@ -193,12 +205,11 @@ def test_read_only_folder(tmp_path):
         (tmp_path / ".downloads").chmod(0o755)
 
 
-def test_damaged_mirror_on_the_command_line(acf, tmp_path):
+def test_damaged_mirror_on_the_command_line(fails, tmp_path, monkeypatch):
     (tmp_path / "train-images-idx3-ubyte.gz").write_text("not a gzip file")
-    result = acf("prepare", "--dataset", "fashion-mnist", env={"ACF_MIRROR": str(tmp_path)})
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.startswith(f"error: {tmp_path}/train-images-idx3-ubyte.gz is truncated or not a gzip")
+    monkeypatch.setenv("ACF_MIRROR", str(tmp_path))
+    file = f"{tmp_path}/train-images-idx3-ubyte.gz"
+    assert fails("fashion-mnist").startswith(f"error: {file} is truncated or not a gzip")
 
 
 def test_importing_the_package_loads_nothing_heavy():

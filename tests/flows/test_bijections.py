@@ -17,9 +17,10 @@ every_flow = pytest.mark.parametrize("name", FLOWS)
 def same(a: nn.Module, b: nn.Module, x: Tensor) -> bool:
     """Whether both give identical outputs and log-determinants from the same randomness."""
     outputs = []
-    for module in (a, b):
-        torch.manual_seed(7)
-        outputs.append(module(x))
+    with torch.no_grad():
+        for module in (a, b):
+            torch.manual_seed(7)
+            outputs.append(module(x))
     return all(torch.equal(one, other) for one, other in zip(*outputs, strict=True))
 
 
@@ -70,7 +71,7 @@ def exact(bijection: nn.Module, x: Tensor) -> Tensor:
 @every_bijection
 def test_log_determinant_is_that_of_the_jacobian(name):
     case = BIJECTIONS[name]
-    bijection, x = case.build(), case.inputs(2)
+    bijection, x = case.build(), case.inputs(1 if case.iterative else 2)
     for sample in x:
         truth = float(exact(bijection, sample))
         if not case.iterative:
@@ -114,12 +115,12 @@ def test_stored_state_gives_the_same_bijection(name):
 
 
 @every_bijection
-@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
-def test_copies_give_the_same_results(name, again):
+def test_copies_give_the_same_results(name):
     case = BIJECTIONS[name]
     bijection, x = case.build(), case.inputs(3)
     bijection.inverse(bijection.transform(x).detach())  # leaves a stored bound to copy
-    assert same(again(bijection), bijection, x)
+    for again in (copy.deepcopy, pickled):
+        assert same(again(bijection), bijection, x)
 
 
 @every_bijection

@@ -28,8 +28,14 @@ def images(count: int = 4) -> Tensor:
     return torch.rand(count, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", ["none", "l2", "dot"])
-@pytest.mark.parametrize("only_torus", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "only_torus"),
+    [
+        *(("none", True), ("none", False), ("l2", False), ("dot", False)),
+        # The proof on large maps is one of convolutions.
+        *(pytest.param(kind, True, marks=pytest.mark.slow) for kind in ("l2", "dot")),
+    ],
+)
 def test_randomised_norms_end_proven_and_hold_under_attack(kind, only_torus, monkeypatch):
     if only_torus:  # as on large maps: proofs some percents above the norms
         monkeypatch.setattr(norms, "DENSE_POSITIONS", 0)
@@ -98,7 +104,7 @@ def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [2, 3])  # the second has all that the first has
 def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
     name = f"scale 1, block {number}"
     finite = make_moved_flow(SHAPE, **with_attention("l2"))
@@ -109,8 +115,8 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
         with pytest.raises(NotContractiveError, match=name):
             tighten(made)
         if key.endswith("weight") or (key.endswith("gamma") and math.isnan(bad)):
-            assert acf.certify(made).worst == math.inf
-            assert acf.certify(made).worst_block == name
+            certificate = acf.certify(made)
+            assert (certificate.worst, certificate.worst_block) == (math.inf, name)
             with pytest.raises(NotContractiveError, match=name):
                 made.inverse(torch.zeros(1, 16, dtype=torch.float64))
 

@@ -64,12 +64,11 @@ def test_gradients_of_the_inverse_are_those_of_finite_differences(name: str, tra
         vector_to_parameters(values, flow.parameters())
         return loss_of(flow.inverse(Z))
 
-    for seed in range(3):
-        # All parameters move together.
-        move = noise(len(start), seed=seed)
-        expected = along(moved, start, move)
-        found = float((parameters_to_vector(gradients) * move).sum())
-        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    # All parameters move together, in a random direction, to which a wrong gradient is hardly at right angles.
+    move = noise(len(start))
+    expected = along(moved, start, move)
+    found = float((parameters_to_vector(gradients) * move).sum())
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["dot", "sinkhorn", "two scales"])

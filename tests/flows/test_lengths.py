@@ -72,7 +72,7 @@ def test_sums_over_blocks_keep_their_mean_with_less_spread(law: str) -> None:
             for k, weight in enumerate(estimator.series_weights(length), start=1)
         )
 
-    draws = 4000
+    draws = 2000
     together = torch.tensor([estimate(estimator.systematic_lengths(12)) for _ in range(draws)])
     alone = torch.tensor([estimate([estimator.systematic_lengths(1)[0] for _ in radii]) for _ in range(draws)])
     for values in (together, alone):

@@ -26,10 +26,12 @@ def clipped(rows: Rows, radius: float) -> Rows:
 
 
 def alternated(kernel: Rows, times: int = 2000) -> Rows:
-    """Rows and columns divided by their sums in turns; rows last."""
+    """Rows and columns divided by their sums in turns until nothing changes, or so many times; rows last."""
     for _ in range(times):
-        kernel = kernel / kernel.sum(0)
+        before, kernel = kernel, kernel / kernel.sum(0)
         kernel = kernel / kernel.sum(1, keepdims=True)
+        if np.array_equal(before, kernel):
+            break
     return kernel
 
 

@@ -173,8 +173,8 @@ def test_small_pictures_are_enlarged_pixel_by_pixel(reported):
         assert large.getpixel((7, 7)) == small.getpixel((0, 0))
 
 
-def test_a_second_report_is_the_same_and_leaves_nothing_old(project):
-    report("digits", project)
+def test_a_second_report_is_the_same_and_leaves_nothing_old(reported, tmp_path):
+    project = shutil.copytree(reported, tmp_path / "project")
     folder = project / "reports/digits"
     first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "figures/samples-gone.png").write_bytes(b"")
@@ -362,9 +362,9 @@ def test_what_is_in_the_place_of_a_report_is_named(project):
         report("digits", project)
 
 
-def test_a_notebook_and_a_plain_terminal_do_not_matter(project):
+def test_a_notebook_and_a_plain_terminal_do_not_matter(reported, tmp_path):
     """MPLBACKEND as a notebook leaves it, a matplotlibrc of one's own, and an output that has ASCII only."""
-    report("digits", project)
+    project = shutil.copytree(reported, tmp_path / "project")
     before = content_of(project / "reports")
     (project / "matplotlibrc").write_text("figure.dpi: 30\naxes.grid: True\nfont.size: 30\n")
     plain = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}

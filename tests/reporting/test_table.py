@@ -130,6 +130,7 @@ def sentences(root):
     return verdict(comparison(results), results)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gains_are_counted_from_the_best_baseline_that_could_be_fitted(project):
     record = json.loads((project / BASELINES).read_text())
     histogram = record["baselines"]["histogram"]["bits_per_dim"]

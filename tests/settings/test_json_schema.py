@@ -13,8 +13,9 @@ from acf.settings.params import Params
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study() -> dict[str, Any]:
+    """What params.yaml has, which no test changes."""
     return yaml.safe_load((ROOT / "params.yaml").read_text())
 
 

@@ -1,9 +1,6 @@
 """`acf toy`: a few steps from the command line to the files, the same for the same seed, and what is refused."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from acf.errors import ConfigError
 from acf.evaluation import toys
 from acf.stages import toy as stage
 from acf.stages.toy import toy, toy_names
+from tests.test_cli import in_process
 
 SMALL: dict[str, Any] = {"blocks": [2], "idim": 8}
 
@@ -128,14 +126,12 @@ def test_names() -> None:
             toy_names(name)
 
 
-def test_the_command_shows_names_and_refuses_unknown_ones(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "acf", "toy", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-
-    assert run("--list").stdout.split() == list(TOYS)
-    refused = run("moon")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("error: unknown toy 'moon'; known: 8gaussians")
+def test_the_command_shows_names_and_refuses_unknown_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_process(monkeypatch, "toy", "--list") == 0
+    assert capsys.readouterr().out.split() == list(TOYS)
+    assert in_process(monkeypatch, "toy", "moon") == 1
+    assert capsys.readouterr().err.startswith("error: unknown toy 'moon'; known: 8gaussians")
     assert not list(tmp_path.iterdir())

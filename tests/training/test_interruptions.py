@@ -24,7 +24,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 
 @pytest.mark.parametrize("sent", SIGNALS)
 def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path: Path, sent: signal.Signals) -> None:
-    run = trainer(tmp_path)
+    run = trainer(tmp_path, SMALL)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     original = run._gradient_step
 
@@ -39,7 +39,7 @@ def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path:
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     if sent != signal.SIGINT:
         return
-    resumed, whole = trainer(tmp_path), trainer(tmp_path / "whole")
+    resumed, whole = trainer(tmp_path, SMALL), trainer(tmp_path / "whole", SMALL)
     assert resumed.step == 3
     assert resumed.seconds == run.seconds
     assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
@@ -49,9 +49,9 @@ def test_a_signal_stops_training_after_the_step_and_handlers_come_back(tmp_path:
 
 @pytest.mark.parametrize("optimiser", sorted(OPTIMISERS.keys() - {"adamw"}))  # which the test above has
 def test_every_optimiser_goes_on_with_the_same_bits(tmp_path: Path, optimiser: str) -> None:
-    stopped, whole = (trainer(tmp_path / name, optimiser=optimiser, steps=5) for name in ("a", "b"))
+    stopped, whole = (trainer(tmp_path / name, SMALL, optimiser=optimiser, steps=5) for name in ("a", "b"))
     stop_after_step(stopped, 3)
-    resumed = trainer(tmp_path / "a", optimiser=optimiser, steps=5)
+    resumed = trainer(tmp_path / "a", SMALL, optimiser=optimiser, steps=5)
     assert resumed.step == 3
     assert same(resumed.run()[0].state_dict(), whole.run()[0].state_dict())
 
@@ -60,12 +60,19 @@ PARTS = {"first step": 0, "first step after a start": 4, "validation": 4, "tight
 """A part of training that may take long, and the number of steps that are done when a signal comes in it."""
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A training that nothing has interrupted."""
+    run = trainer(tmp_path_factory.mktemp("whole"), SMALL)
+    run.run()
+    return run
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_signal_ends_what_takes_long_and_it_is_done_again_with_the_same_bits(
-    tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, part: str, whole: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, run = trainer(tmp_path / "whole", SMALL), trainer(tmp_path / "cut", SMALL)
-    expected = whole.run()[0].state_dict()
+    run, expected = trainer(tmp_path / "cut", SMALL), whole.average.module.state_dict()
     if part == "first step after a start":
         stop_after_step(run, 4)
         run = trainer(tmp_path / "cut", SMALL)
@@ -121,7 +128,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     """As `nohup` has SIGHUP."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        run = trainer(tmp_path)
+        run = trainer(tmp_path, SMALL)
         original = run._gradient_step
 
         def hung_up(rate: float) -> None:
@@ -137,7 +144,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
 
 
 def test_training_runs_in_a_thread_of_a_larger_program(tmp_path: Path) -> None:
-    run = trainer(tmp_path, steps=2)
+    run = trainer(tmp_path, SMALL, steps=2)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run.run).result()
     assert run.step == 2
@@ -146,29 +153,29 @@ def test_training_runs_in_a_thread_of_a_larger_program(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = trainer(tmp_path).run()[0].state_dict()
+    whole = trainer(tmp_path, SMALL).run()[0].state_dict()
     content = bytearray((tmp_path / NAME).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / NAME).write_bytes(content)
-    again = trainer(tmp_path)
+    again = trainer(tmp_path, SMALL)
     assert again.step == 4
     assert "damaged" in capsys.readouterr().out
     assert same(again.run()[0].state_dict(), whole)
     (tmp_path / NAME).write_bytes(b"")
     (tmp_path / BEFORE).write_bytes(b"")
-    afresh = trainer(tmp_path)
+    afresh = trainer(tmp_path, SMALL)
     assert afresh.step == 0
     assert capsys.readouterr().out.count("damaged (empty); training starts again") == 2
 
 
 def test_a_checkpoint_of_another_torch_is_refused_and_kept(tmp_path: Path) -> None:
-    trainer(tmp_path).run()
+    trainer(tmp_path, SMALL).run()
     content = read_checkpoint(tmp_path)
     assert content is not None
     del content["optimiser"]["param_groups"]
     write_checkpoint(tmp_path, content)
     with pytest.raises(TrainingError, match=r"is whole but torch .* cannot use it .*; go on with the version"):
-        trainer(tmp_path)
+        trainer(tmp_path, SMALL)
     assert (tmp_path / NAME).is_file()
 
 
@@ -178,7 +185,7 @@ def test_no_line_is_lost_for_want_of_a_character(
 ) -> None:
     output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr("sys.stdout", output)
-    trainer(tmp_path).run()
+    trainer(tmp_path, SMALL).run()
     output.seek(0)
     assert output.read().count("bits/dim  ") == 2
 
@@ -188,7 +195,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path, monkeypat
     os.close(read)
     with os.fdopen(write, "w") as output:
         monkeypatch.setattr("sys.stdout", output)
-        run = trainer(tmp_path)
+        run = trainer(tmp_path, SMALL)
         run.run()
         os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what is left in the buffer goes there
     assert run.step == 8

@@ -14,11 +14,11 @@ from acf.runs.ranks import BatchShare
 from acf.training.batches import training_input
 from acf.training.checkpoint import read_checkpoint
 from acf.training.finite import not_finite
-from tests.training.trainers import trainer
+from tests.training.trainers import SMALL, trainer
 
 
 def test_validation_does_not_change_training(tmp_path: Path) -> None:
-    often, never = trainer(tmp_path / "a", validate_every=1), trainer(tmp_path / "b", validate_every=8)
+    often, never = (trainer(tmp_path / str(n), SMALL, validate_every=n) for n in (1, 8))
     a, b = often.run()[0].state_dict(), never.run()[0].state_dict()
     close = [
         torch.equal(a[key], b[key]) for key in a if "left" not in key and "right" not in key and "slack" not in key
@@ -27,7 +27,7 @@ def test_validation_does_not_change_training(tmp_path: Path) -> None:
 
 
 def test_validation_takes_place_when_asked_whatever_the_rows(tmp_path: Path) -> None:
-    run = trainer(tmp_path, steps=22, validate_every=21)
+    run = trainer(tmp_path, SMALL, steps=22, validate_every=21)
     run.run()
     assert [row["step"] for row in run.history.rows] == [*range(2, 21, 2), 21, 22]
     assert [row["step"] for row in run.history.rows if row["validation_bits_per_dim"]] == [21, 22]
@@ -44,7 +44,7 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
 
 
 def test_the_average_is_exponential(tmp_path: Path) -> None:
-    run = trainer(tmp_path, ema_decay=0.5, steps=4)
+    run = trainer(tmp_path, SMALL, ema_decay=0.5, steps=4)
     seen = []
     original = run.average.update_parameters
 

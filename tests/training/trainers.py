@@ -15,7 +15,7 @@ CLASSES = 3
 """Of the images, where a task needs labels."""
 CPU = torch.device("cpu")
 SMALL: dict[str, object] = {"blocks": [1], "fc_blocks": 0}
-"""The part of a model that makes it smaller still, where a test is about files."""
+"""The part of a model that makes it smaller still, where a test is not about the model."""
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
