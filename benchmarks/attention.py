@@ -2,7 +2,7 @@
 
 python benchmarks/attention.py --dataset digits [--base NAME] [--steps 300] [--seeds 0 1 2] [--variant NAME ...]
 
-after `acf prepare` of digits and fashion-mnist. Models, training and the handling of runs are those of
+after `acf prepare` of digits, fashion-mnist and patches. Models, training and the handling of runs are those of
 `benchmarks/layers.py`, but all variants of a base are trained for the same number of steps. A base is a kind of flow
 without attention; a variant adds attention to it, and its width is chosen for the parameters of the experiment's flow,
 within 2 %. They are measured on images held out of the training data, as settings are chosen here. Differences are

@@ -2,13 +2,13 @@
 
 python benchmarks/layers.py --dataset digits [--seconds 120] [--seeds 0 1 2] [--variant NAME ...] [--work FOLDER]
 
-after `acf prepare` of digits and fashion-mnist; run it once for each data set. Each run is a flow trained in this
-process with one thread, its loss, optimiser, schedule and moving average those of `acf train`, with the rates of the
-digits experiment for all variants. A variant is a few settings on top of the model of the data set's experiment; its
-width is chosen for the number of parameters of that model, within 2 %. Its number of steps is the budget over the CPU
-seconds of one of its steps, timed on a short training that is thrown away, and the schedule, a cosine after a tenth of
-warm-up, is that of so many steps. Where the first seed's training takes more or less than the budget by over 5 % it is
-done once more, with as many steps as it has time for. The table has the seconds that were used, of training alone.
+after `acf prepare` of digits, fashion-mnist and patches; run it once for each data set. Each run is a flow trained in
+this process with one thread, its loss, optimiser, schedule and moving average those of `acf train`, with the rates of
+the digits experiment for all variants. A variant is a few settings on top of the model of the data set's experiment;
+its width is chosen for the number of parameters of that model, within 2 %. Its number of steps is the budget over the
+CPU seconds of one of its steps, timed on a short training that is thrown away, and the schedule, a cosine after a tenth
+of warm-up, is that of so many steps. Where the first seed's training takes more or less than the budget by over 5 % it
+is done once more, with as many steps as it has time for. The table has the seconds that were used, of training alone.
 
 fashion-mnist-14 is Fashion-MNIST with squares of 2x2 pixels averaged, rounded to the nearest of 256 grey levels. All
 models of a data set are measured on the same images, held out of the training data, with the same noise of

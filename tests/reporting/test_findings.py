@@ -14,6 +14,7 @@ from acf.reporting.findings.gains import Gain, answer_cells, gains_table, tally
 from acf.reporting.findings.study import Experiment
 from acf.reporting.findings.topics import TOPICS
 from acf.reporting.findings_file import PairFinding, findings_file, read_findings
+from acf.reporting.matched_depth import matched_depth
 from acf.reporting.matched_seconds import matched_seconds
 from acf.reporting.parts import training
 from acf.reporting.style import looks
@@ -197,6 +198,38 @@ def test_trainings_of_as_many_seconds_are_compared_on_the_same_images(project):
     assert matched_seconds(replace(results, incomparable_seconds="one GPU"), {"acf-l2": ["resflow", "acf-dot"]}) == []
     still = timed(results, {"resflow": 0, "acf-dot": 0, "acf-l2": 0})
     assert matched_seconds(still, {"acf-l2": ["acf-dot"]}) == []
+
+
+def deeper(results, blocks):
+    """The results, with another number of blocks for each variant."""
+    metrics = {
+        variant: [
+            one.model_copy(
+                update={
+                    "certificate": one.certificate.model_copy(
+                        update={"blocks": [one.certificate.blocks[0]] * blocks[variant]}
+                    )
+                }
+            )
+            for one in runs
+        ]
+        for variant, runs in results.metrics.items()
+    }
+    return replace(results, metrics=metrics)
+
+
+def test_flows_of_as_many_blocks_and_steps_are_compared_on_the_same_images(project):
+    results = deeper(read_results(Project(project), "digits"), {"resflow": 4, "acf-dot": 6, "acf-l2": 6})
+    plain = {"acf-l2": ["resflow", "acf-dot"]}
+    (found,) = matched_depth(results, plain)
+    assert (found.variant, found.base, found.at) == ("acf-l2", "acf-dot", "6")
+    assert found.gain == pytest.approx(2.03 - 1.93)
+    difference = results.images["acf-dot", 0] - results.images["acf-l2", 0]
+    assert found.gain_se == pytest.approx(difference.std(ddof=1) / math.sqrt(297))
+    assert matched_depth(results, {"acf-l2": ["resflow", "not-trained"]}) == []
+    assert matched_depth(results, {"not-trained": ["acf-dot"]}) == []
+    longer = [one.model_copy(update={"train_steps": one.train_steps + 1}) for one in results.metrics["acf-dot"]]
+    assert matched_depth(replace(results, metrics=results.metrics | {"acf-dot": longer}), plain) == []
 
 
 def test_a_report_on_seconds_that_do_not_compare_has_no_ratio_of_them(project):

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from acf.reporting.convergence import Curve
-from acf.reporting.findings.pair_gains import bits_gains, found_gains, matched_gains, seconds_gains
+from acf.reporting.findings.pair_gains import bits_gains, depth_gains, found_gains, matched_gains, seconds_gains
 from acf.reporting.findings.speed import on_convergence
 from acf.reporting.findings.study import Experiment
 from acf.reporting.findings.survey import attention_part, experiments_part
 from acf.reporting.findings.topics import TOPICS
 from acf.reporting.findings_file import Findings, PairFinding
+from acf.reporting.matched_depth import DEPTH
 from acf.reporting.matched_seconds import MATCHED
 
 BASES = {"base": None, "own": "base"}
@@ -70,6 +71,23 @@ def test_findings_of_another_base_are_left_out_but_for_those_by_seconds() -> Non
     (found,) = matched_gains([replace(by_seconds, table=pd.concat([by_seconds.table, longer]))])
     assert (found.base, found.cells["seconds"], found.cells["steps"]) == ("longer", "60 s and 62 s", "300 and 450")
     assert matched_gains([with_pairs(pair(quantity=MATCHED, base="gone"))]) == []
+
+
+@pytest.mark.parametrize(("parameters", "caveats"), [(101, []), (110, ["9.1 % fewer parameters"])])
+def test_gains_over_a_flow_of_as_many_blocks_say_how_many_and_how_parameters_differ(
+    parameters: int, caveats: list[str]
+) -> None:
+    bases = {"base": None, "deep": "base", "own": "base"}
+    study = replace(
+        with_pairs(pair(quantity=DEPTH, base="deep", at="21")), bases=bases, tasks=dict.fromkeys(bases, "density")
+    )
+    deep = pd.DataFrame([row("deep", parameters=parameters)], dtype=object)
+    (found,) = depth_gains([replace(study, table=pd.concat([study.table, deep]))])
+    assert (found.base, found.cells["blocks"], found.caveats) == ("deep", "21", caveats)
+    assert found.cells["parameters"] == {101: "−1.0 %", 110: "−9.1 %"}[parameters]
+    assert depth_gains([study]) == []
+    text = TOPICS["equal-depth"]([experiment(findings=Findings(experiment="digits", pairs=[], sentences={}))])
+    assert "not available; no variant without attention has as many blocks and was trained for as many steps" in text
 
 
 @pytest.mark.parametrize(

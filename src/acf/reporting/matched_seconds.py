@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from acf.reporting.findings_file import PairFinding
-from acf.reporting.pairing import Pairing
+from acf.reporting.partner_gains import partner_gains
 from acf.reporting.results import Results
-from acf.reporting.wording import count, duration
+from acf.reporting.wording import duration
 
 MATCHED = "bits_per_dim, equal seconds"
 """Name of the quantity."""
@@ -46,41 +46,14 @@ def matched_seconds(results: Results, plain: Mapping[str, Sequence[str]]) -> lis
         ]
         if near:
             partners[variant] = min(near, key=lambda other: abs(seconds[other] - seconds[variant]))
-    pairing = Pairing(results)
-    gains = {variant: gain for variant, other in partners.items() if (gain := pairing.gain(other, variant)) is not None}
-    found = []
-    for variant, gain in gains.items():
-        other = partners[variant]
-        (value, value_se), (of_base, of_base_se) = (_mean(results, name) for name in (variant, other))
-        low, high = gain.interval(len(gains))
-        found.append(
-            PairFinding(
-                quantity=MATCHED,
-                at=f"{duration(seconds[variant])} and {duration(seconds[other])}",
-                variant=variant,
-                base=other,
-                value=value,
-                value_se=value_se,
-                of_base=of_base,
-                of_base_se=of_base_se,
-                gain=gain.mean,
-                gain_se=gain.se,
-                low=low,
-                high=high,
-                over=f"{count(gain.images)} test {results.unit}",
-                seeds=len(results.metrics[variant]),
-                base_seeds=len(results.metrics[other]),
-            )
-        )
-    return found
+    return partner_gains(
+        results,
+        MATCHED,
+        partners,
+        lambda variant, other: f"{duration(seconds[variant])} and {duration(seconds[other])}",
+    )
 
 
 def _machines(results: Results, variant: str) -> set[str | None]:
     """Return what the trainings of a variant ran on; seconds of different machines are not comparable."""
     return {one.train_device for one in results.metrics[variant]}
-
-
-def _mean(results: Results, variant: str) -> tuple[float, float]:
-    """Return mean bits/dim over seeds, and the standard error over test images."""
-    runs = results.metrics[variant]
-    return fmean(one.bits_per_dim for one in runs), fmean(one.bits_per_dim_se for one in runs)

@@ -15,6 +15,7 @@ from acf.reporting.figures import ranking
 from acf.reporting.findings_file import FINDINGS, findings_file
 from acf.reporting.for_dvc import curves_table, summary
 from acf.reporting.latex import tabular
+from acf.reporting.matched_depth import matched_depth
 from acf.reporting.matched_seconds import matched_seconds
 from acf.reporting.origins import commands
 from acf.reporting.page import Content, report_page
@@ -88,7 +89,8 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         files |= {f"figures/{figure.name}.png": figure.png}
         files |= {f"figures/{figure.name}.svg": figure.svg} if figure.svg is not None else {}
     files["index.html"] = report_page(content).encode()
-    pairs = [*matched_seconds(results, plain(project.params, experiment))]
+    others = plain(project.params, experiment)
+    pairs = [*matched_depth(results, others), *matched_seconds(results, others)]
     pairs += [pair for section in shown for pair in section.pairs]
     files[FINDINGS] = findings_file(experiment, pairs, {section.name: section.sentences for section in shown})
     folder = project.report(experiment)

@@ -11,12 +11,15 @@ import pandas as pd
 from acf.reporting.findings.gains import SINGLE, Gain
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings_file import PairFinding
+from acf.reporting.matched_depth import DEPTH
 from acf.reporting.matched_seconds import MATCHED
 from acf.reporting.validation_gains import ValidationGain, after_equal_seconds, after_equal_steps
 from acf.reporting.wording import ABSENT, NOT_COMPARABLE, count, decimal, duration, trainings, with_error
 
 EQUAL_PARAMETERS = 0.02
 """Numbers of parameters that differ by no larger share count as equal."""
+BY_PARTNER = (MATCHED, DEPTH)
+"""Quantities in which a variant is compared with another flow than its base."""
 Study = Sequence[Experiment]
 
 
@@ -116,15 +119,32 @@ def matched_gains(study: Study) -> list[Gain]:
         if experiment.incomparable_seconds:  # the report may be older than this
             continue
         steps = {name: count(row["train_steps"]) for name, row in experiment.flows.iterrows()}
-        found = {
-            one.variant: one
-            for one in (experiment.findings.pairs if experiment.findings else ())
-            if one.quantity == MATCHED
-        }
+        seconds = _at(experiment, MATCHED)
         for gain in found_gains([experiment], MATCHED):
             both = f"{steps.get(gain.variant, ABSENT)} and {steps.get(gain.base, ABSENT)}"
-            gains.append(replace(gain, cells={"seconds": found[gain.variant].at, "steps": both, **gain.cells}))
+            gains.append(replace(gain, cells={"seconds": seconds[gain.variant], "steps": both, **gain.cells}))
     return gains
+
+
+def depth_gains(study: Study) -> list[Gain]:
+    """Return the gains in test bits/dim over flows that have as many blocks, with blocks and parameters."""
+    gains = []
+    for experiment in study:
+        flows, blocks = experiment.flows, _at(experiment, DEPTH)
+        for gain in found_gains([experiment], DEPTH):
+            if not {gain.variant, gain.base} <= set(flows.index):  # table and findings are of different reports
+                continue
+            more = _more_parameters(flows.loc[gain.variant], flows.loc[gain.base])
+            cells = {"blocks": blocks[gain.variant], "parameters": _share(more), **gain.cells}
+            caveats = [*gain.caveats, *([_unequal(more)] if abs(more) > EQUAL_PARAMETERS else [])]
+            gains.append(replace(gain, cells=cells, caveats=caveats))
+    return gains
+
+
+def _at(experiment: Experiment, quantity: str) -> dict[str, str]:
+    """Return what each variant and its partner have in common."""
+    pairs = experiment.findings.pairs if experiment.findings else ()
+    return {one.variant: one.at for one in pairs if one.quantity == quantity}
 
 
 def _over(one: PairFinding) -> str:
@@ -136,7 +156,7 @@ def _is_pair(one: PairFinding, experiment: Experiment, kind: Kind) -> bool:
     pairs = experiment.pairs(kind)
     if one.variant not in pairs:
         return False
-    return one.base in experiment.bases if one.quantity == MATCHED else one.base == pairs[one.variant]
+    return one.base in experiment.bases if one.quantity in BY_PARTNER else one.base == pairs[one.variant]
 
 
 def _more_parameters(row: pd.Series, base: pd.Series) -> float:
@@ -144,12 +164,20 @@ def _more_parameters(row: pd.Series, base: pd.Series) -> float:
     return float(row["parameters"] / base["parameters"] - 1) if base["parameters"] else math.nan
 
 
+def _unequal(more: float) -> str:
+    return f"{abs(more):.1%} {'more' if more > 0 else 'fewer'} parameters".replace("%", " %")
+
+
+def _share(more: float) -> str:
+    return f"{'+' * (more >= 0)}{decimal(100 * more, 1)} %"
+
+
 def _caveats(row: pd.Series, base: pd.Series) -> list[str]:
     """Return what keeps a comparison from being one of trainings, at equal parameters and steps."""
     caveats = [SINGLE] if row["base_gain_over"] == "images" else []
     more = _more_parameters(row, base)
     if abs(more) > EQUAL_PARAMETERS:
-        caveats.append(f"{abs(more):.1%} {'more' if more > 0 else 'fewer'} parameters".replace("%", " %"))
+        caveats.append(_unequal(more))
     if row["train_steps"] != base["train_steps"]:
         caveats.append(f"{count(row['train_steps'])} steps against {count(base['train_steps'])}")
     return caveats
@@ -164,7 +192,7 @@ def _conditions(row: pd.Series, base: pd.Series, seconds_compare: bool) -> dict[
     return {
         "bits/dim": with_error(row["bits_per_dim"], row["bits_per_dim_se"]),
         "trainings": trainings(row["seeds"], base["seeds"]),
-        "parameters": f"{'+' * (more >= 0)}{decimal(100 * more, 1)} %",
+        "parameters": _share(more),
         "steps": steps[0] if steps[0] == steps[1] else " and ".join(steps),
         "seconds": f"{decimal(slower, 2)} times{other}" if seconds_compare else NOT_COMPARABLE,
     }

@@ -6,14 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 
 from acf.reporting.convergence import mean_curve
 from acf.reporting.findings.gains import ANSWER_HEADINGS, Gain, answer_cells, gains_table, tally
-from acf.reporting.findings.pair_gains import Study, bits_gains, found_gains, matched_gains, seconds_gains, steps_gains
+from acf.reporting.findings.pair_gains import (
+    Study,
+    bits_gains,
+    depth_gains,
+    found_gains,
+    matched_gains,
+    seconds_gains,
+    steps_gains,
+)
 from acf.reporting.findings.speed import convergence_part, on_convergence
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings.survey import attention_part, experiments_part, on_certificates
 from acf.reporting.wording import ABSENT, NOT_AVAILABLE, join, markdown_table
 
-BITS, WHOLE, EQUAL, STEPS, EXCESS, DISTANCE, RISE, ERRORS = (
+BITS, DEEP, WHOLE, EQUAL, STEPS, EXCESS, DISTANCE, RISE, ERRORS = (
     "test bits/dim",
+    "test bits/dim with as many blocks",
     "test bits/dim after as many seconds",
     "validation bits/dim at equal seconds",
     "validation bits/dim after",
@@ -28,7 +37,8 @@ SHARES = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
 """Of the steps of a training, after which its validations are compared with those of its base."""
 HOW_TO_READ = (
     "Counted are the attentive variants of all experiments whose value came out lower than that of their base, the "
-    "same flow without attention (at equal seconds a larger one, or one trained for longer), which is better, or "
+    "same flow without attention (at equal depth one of as many blocks; at equal seconds a larger one, or one trained "
+    "for longer), which is better, or "
     "higher, beyond the error, and those of which that is undecided. The last column has those with a caveat, such "
     "as one training each, which is no evidence for an architecture. The answer is that of the others: *yes* if all "
     "are lower, *in part* if some are and none is higher, *mixed* if some are lower and some higher, *not found* if "
@@ -106,8 +116,18 @@ def _trained_longer(experiment: Experiment, variant: str) -> str:
     return "no variant without attention was trained for as many seconds on the same machine"
 
 
+def _as_deep(experiment: Experiment, variant: str) -> str:
+    if experiment.findings is None:
+        return _reported(experiment, variant)
+    return "no variant without attention has as many blocks and was trained for as many steps"
+
+
 def _bits(study: Study) -> str:
     return _part(study, bits_gains(study, "attention"), BITS, "attention", "bits/dim", _measured)
+
+
+def _depth(study: Study) -> str:
+    return _part(study, depth_gains(study), DEEP, "attention", "bits/dim", _as_deep)
 
 
 def _matched(study: Study) -> str:
@@ -183,6 +203,7 @@ def _answers(study: Study) -> str:
     """Return a table of the claims on attention that are gains, and a sentence on each of the other topics."""
     claims = {
         "Fewer bits/dim, at equal parameters and steps": (BITS, bits_gains(study, "attention")),
+        "Fewer bits/dim, at equal depth": (DEEP, depth_gains(study)),
         "Fewer bits/dim, at equal seconds": (WHOLE, matched_gains(study)),
         "Better interpolation": (EXCESS, _paths(study)),
         "Better samples": (DISTANCE, found_gains(study, "frechet")),
@@ -203,6 +224,7 @@ TOPICS: Mapping[str, Callable[[Study], str]] = {
     "answers": _answers,
     "experiments": experiments_part,
     "bits-per-dim": _bits,
+    "equal-depth": _depth,
     "equal-seconds": _seconds,
     "matched-seconds": _matched,
     "convergence": lambda study: convergence_part(study, "attention"),
