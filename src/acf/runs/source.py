@@ -7,7 +7,7 @@ import ast
 import hashlib
 import json
 import re
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,27 +117,18 @@ def json_hash(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """Return a syntax tree as lists, without positions, docstrings and empty fields (Pythons differ)."""
-    kind = type(value)
-    if kind is list:
+    if isinstance(value, list):
         return [_plain(item) for item in value]
-    if (names := _fields(kind)) is None:
-        return [kind.__name__, repr(value)]
+    if not isinstance(value, ast.AST):
+        return [type(value).__name__, repr(value)]
     found = {}
-    for name in names:
+    for name in value._fields:
         field = getattr(value, name, None)
         if name in BODIES and isinstance(field, list):
             field = [item for item in field if not _is_bare_string(item)]
-        if field is not None and field != []:
+        if field is not None and field != [] and name not in ("kind", "type_comment"):
             found[name] = _plain(field)
-    return [kind.__name__, found]
-
-
-@cache
-def _fields(kind: type) -> tuple[str, ...] | None:
-    """Return the fields of a class of nodes that count; None for another class."""
-    if not issubclass(kind, ast.AST):
-        return None
-    return tuple(name for name in kind._fields if name not in ("kind", "type_comment"))
+    return [type(value).__name__, found]
 
 
 def _is_bare_string(node: ast.AST) -> bool:

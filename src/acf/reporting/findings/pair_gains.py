@@ -134,7 +134,7 @@ def depth_gains(study: Study) -> list[Gain]:
         for gain in found_gains([experiment], DEPTH):
             if not {gain.variant, gain.base} <= set(flows.index):  # table and findings are of different reports
                 continue
-            more = _more_parameters(flows.loc[gain.variant], flows.loc[gain.base])
+            more = _more_parameters(*(flows["parameters"][name] for name in (gain.variant, gain.base)))
             cells = {"blocks": blocks[gain.variant], "parameters": _share(more), **gain.cells}
             caveats = [*gain.caveats, *([_unequal(more)] if abs(more) > EQUAL_PARAMETERS else [])]
             gains.append(replace(gain, cells=cells, caveats=caveats))
@@ -159,9 +159,9 @@ def _is_pair(one: PairFinding, experiment: Experiment, kind: Kind) -> bool:
     return one.base in experiment.bases if one.quantity in BY_PARTNER else one.base == pairs[one.variant]
 
 
-def _more_parameters(row: pd.Series, base: pd.Series) -> float:
+def _more_parameters(own: float, of_base: float) -> float:
     """Return by what share a variant has more parameters than its base."""
-    return float(row["parameters"] / base["parameters"] - 1) if base["parameters"] else math.nan
+    return float(own / of_base - 1) if of_base else math.nan
 
 
 def _unequal(more: float) -> str:
@@ -175,7 +175,7 @@ def _share(more: float) -> str:
 def _caveats(row: pd.Series, base: pd.Series) -> list[str]:
     """Return what keeps a comparison from being one of trainings, at equal parameters and steps."""
     caveats = [SINGLE] if row["base_gain_over"] == "images" else []
-    more = _more_parameters(row, base)
+    more = _more_parameters(row["parameters"], base["parameters"])
     if abs(more) > EQUAL_PARAMETERS:
         caveats.append(_unequal(more))
     if row["train_steps"] != base["train_steps"]:
@@ -186,7 +186,7 @@ def _caveats(row: pd.Series, base: pd.Series) -> list[str]:
 def _conditions(row: pd.Series, base: pd.Series, seconds_compare: bool) -> dict[str, str]:
     """Return what a variant and its base have been given, seconds where they compare."""
     steps = [count(one["train_steps"]) for one in (row, base)]
-    more = _more_parameters(row, base)
+    more = _more_parameters(row["parameters"], base["parameters"])
     other = "" if row["device"] == base["device"] else ", on another machine"
     slower = row["train_seconds"] / base["train_seconds"] if base["train_seconds"] else math.nan
     return {
