@@ -228,8 +228,13 @@ def test_flows_of_as_many_blocks_and_steps_are_compared_on_the_same_images(proje
     assert found.gain_se == pytest.approx(difference.std(ddof=1) / math.sqrt(297))
     assert matched_depth(results, {"acf-l2": ["resflow", "not-trained"]}) == []
     assert matched_depth(results, {"not-trained": ["acf-dot"]}) == []
-    longer = [one.model_copy(update={"train_steps": one.train_steps + 1}) for one in results.metrics["acf-dot"]]
-    assert matched_depth(replace(results, metrics=results.metrics | {"acf-dot": longer}), plain) == []
+    assert matched_depth(replace(results, bases=results.bases | {"acf-l2": "acf-dot"}), plain) == []
+    as_deep = deeper(results, dict.fromkeys(results.metrics, 6))
+    sizes = {"acf-l2": 100, "acf-dot": 90, "resflow": 105}
+    for name, parameters in sizes.items():
+        as_deep.metrics[name] = [one.model_copy(update={"parameters": parameters}) for one in as_deep.metrics[name]]
+    (nearest,) = matched_depth(replace(as_deep, bases=dict.fromkeys(as_deep.bases)), plain)
+    assert nearest.base == "resflow"
 
 
 def test_a_report_on_seconds_that_do_not_compare_has_no_ratio_of_them(project):

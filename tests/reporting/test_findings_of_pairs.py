@@ -86,8 +86,11 @@ def test_gains_over_a_flow_of_as_many_blocks_say_how_many_and_how_parameters_dif
     assert (found.base, found.cells["blocks"], found.caveats) == ("deep", "21", caveats)
     assert found.cells["parameters"] == {101: "−1.0 %", 110: "−9.1 %"}[parameters]
     assert depth_gains([study]) == []
+    assert found.cells["gain over its base"] == "0.200 ± 0.050"
+    stale = replace(study, table=pd.concat([study.table, deep]), attentive={"own", "deep"})
+    assert depth_gains([stale]) == []
     text = TOPICS["equal-depth"]([experiment(findings=Findings(experiment="digits", pairs=[], sentences={}))])
-    assert "not available; no variant without attention has as many blocks and was trained for as many steps" in text
+    assert "not available; no variant without attention that else differs in size alone has as many blocks" in text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from acf.settings.params import Params
-from acf.stages.bases import attentive, bases, plain
+from acf.stages.bases import attentive, bases, plain, plain_of_other_size
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("model", "training", "evaluation", "sampling", "analyses", "reporting")
@@ -86,6 +86,12 @@ def test_of_several_bases_the_nearest_counts_and_of_those_the_first(tmp_path: Pa
     }
     both = ["resflow", "resflow-long"]
     assert plain(study, "e") == {"acf": both, "acf-long": both, "acf-other": both, "acf-elu": ["elu"]}
+    assert plain_of_other_size(study, "e") == {
+        "acf": ["resflow"],
+        "acf-long": ["resflow-long"],
+        "acf-other": [],
+        "acf-elu": ["elu"],
+    }
 
 
 def test_the_bases_of_the_study_are_flows_without_attention() -> None:

@@ -17,12 +17,12 @@ FINDINGS = "findings.json"
 
 
 class PairFinding(Stored):
-    """One quantity, of which less is better, of a variant and of its base."""
+    """One quantity, of which less is better, of a variant and of its base, or of a partner in its place."""
 
     quantity: Name
-    """Name of the section that measured it."""
+    """Name of the section that measured it, or of a comparison with a partner of as many blocks or seconds."""
     at: str
-    """Where on its scale: a standard deviation of noise, a kind of paths; "" where there is none."""
+    """Where on its scale: a standard deviation of noise, a kind of paths, blocks; "" where there is none."""
     variant: Name
     base: Name
     value: Number

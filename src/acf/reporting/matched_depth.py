@@ -17,20 +17,27 @@ DEPTH = "bits_per_dim, equal depth"
 
 
 def matched_depth(results: Results, plain: Mapping[str, Sequence[str]]) -> list[PairFinding]:
-    """Return each variant with attention against one without that has as many blocks and was trained for as many steps.
+    """Return each variant with attention against one without that is not its base and has as many blocks.
 
     Args:
         results: of the experiment; what is not measured yet may be missing.
-        plain: for each variant with attention those without that it is compared with.
+        plain: for each variant with attention those without that else differ from it in size alone.
 
     Returns:
-        One for each variant that has such a partner measured on the same images; of several it is the first.
+        One for each variant that has such a partner measured on the same images; of several it is the one whose number
+        of parameters is nearest. Blocks of all scales and fully connected ones count, as the certificate has them.
     """
-    depths = {variant: len(runs[0].certificate.blocks) for variant, runs in results.metrics.items() if runs}
-    lengths = {variant: (depth, results.metrics[variant][0].train_steps) for variant, depth in depths.items()}
+    models = {variant: runs[0] for variant, runs in results.metrics.items() if runs}
     partners = {}
     for variant, others in plain.items():
-        alike = [other for other in others if variant in lengths and lengths[variant] == lengths.get(other)]
-        if alike:
-            partners[variant] = alike[0]
-    return partner_gains(results, DEPTH, partners, lambda variant, _: f"{depths[variant]}")
+        if variant not in models:
+            continue
+        depth, parameters = len(models[variant].certificate.blocks), models[variant].parameters
+        as_deep = [
+            other
+            for other in others
+            if other in models and len(models[other].certificate.blocks) == depth and other != results.bases[variant]
+        ]
+        if as_deep:
+            partners[variant] = min(as_deep, key=lambda other: abs(models[other].parameters - parameters))
+    return partner_gains(results, DEPTH, partners, lambda variant, _: str(len(models[variant].certificate.blocks)))

@@ -54,6 +54,12 @@ def plain(params: Params, experiment: str) -> dict[str, list[str]]:
     return {variant: _alike(one, found) for variant, one in found.items() if one.attention != NONE}
 
 
+def plain_of_other_size(params: Params, experiment: str) -> dict[str, list[str]]:
+    """Return for each variant with attention all those without that else differ in size alone."""
+    found = architectures(params, experiment)
+    return {variant: _differing_in_size(one, found) for variant, one in found.items() if one.attention != NONE}
+
+
 def architectures(params: Params, experiment: str) -> dict[str, Architecture]:
     """Return what bases are found by, of each variant of an experiment in the order of params.yaml."""
     return {variant: _architecture(params, experiment, variant) for variant in params.variants(experiment)}
@@ -76,6 +82,13 @@ def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterable[tuple[str,
 
 def _alike(own: Architecture, found: Mapping[str, Architecture]) -> list[str]:
     return [name for name, other in found.items() if other.attention == NONE and other.is_alike(own)]
+
+
+def _differing_in_size(own: Architecture, found: Mapping[str, Architecture]) -> list[str]:
+    def training(one: Architecture) -> dict[str, Any]:
+        return {key: value for key, value in one.others.items() if key.partition(".")[0] not in SIZES}
+
+    return [name for name in _alike(own, found) if training(found[name]) == training(own)]
 
 
 def _base(variant: str, found: Mapping[str, Architecture]) -> str | None:

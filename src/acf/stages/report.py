@@ -34,7 +34,7 @@ from acf.runs.files import write_atomically
 from acf.runs.folders import replace_folder
 from acf.runs.recipe import code_hashes, file_hash, recipe
 from acf.stages.analysis_sections import analysis_sections
-from acf.stages.bases import bases, plain
+from acf.stages.bases import bases, plain, plain_of_other_size
 from acf.stages.code_notes import note_code
 from acf.stages.experiment_results import needed_files, read_results, tasks
 from acf.stages.project import Project
@@ -89,8 +89,8 @@ def report(experiment: str, root: Path = Path(".")) -> None:
         files |= {f"figures/{figure.name}.png": figure.png}
         files |= {f"figures/{figure.name}.svg": figure.svg} if figure.svg is not None else {}
     files["index.html"] = report_page(content).encode()
-    others = plain(project.params, experiment)
-    pairs = [*matched_depth(results, others), *matched_seconds(results, others)]
+    pairs = matched_depth(results, plain_of_other_size(project.params, experiment))
+    pairs += matched_seconds(results, plain(project.params, experiment))
     pairs += [pair for section in shown for pair in section.pairs]
     files[FINDINGS] = findings_file(experiment, pairs, {section.name: section.sentences for section in shown})
     folder = project.report(experiment)
@@ -121,6 +121,7 @@ def report_recipe(project: Project, experiment: str, hashes: Mapping[str, str]) 
         "runs": [list(run) for run in params.runs(experiment)],
         "bases": bases(params, experiment),
         "plain": plain(params, experiment),
+        "plain_of_other_size": plain_of_other_size(params, experiment),
         "tasks": tasks(params, experiment),
         "variants": list(params.raw["variants"]),
         "reporting": params.reporting(experiment).model_dump(mode="json", exclude={"counted"}),

@@ -135,7 +135,10 @@ def depth_gains(study: Study) -> list[Gain]:
             if not {gain.variant, gain.base} <= set(flows.index):  # table and findings are of different reports
                 continue
             more = _more_parameters(*(flows["parameters"][name] for name in (gain.variant, gain.base)))
-            cells = {"blocks": blocks[gain.variant], "parameters": _share(more), **gain.cells}
+            row = {name: flows[name][gain.variant] for name in ("base_gain", "base_gain_se")}
+            over_base = ABSENT if pd.isna(row["base_gain"]) else with_error(row["base_gain"], row["base_gain_se"])
+            cells = {"blocks": blocks[gain.variant], "parameters": _share(more), "gain over its base": over_base}
+            cells |= gain.cells
             caveats = [*gain.caveats, *([_unequal(more)] if abs(more) > EQUAL_PARAMETERS else [])]
             gains.append(replace(gain, cells=cells, caveats=caveats))
     return gains
@@ -156,7 +159,8 @@ def _is_pair(one: PairFinding, experiment: Experiment, kind: Kind) -> bool:
     pairs = experiment.pairs(kind)
     if one.variant not in pairs:
         return False
-    return one.base in experiment.bases if one.quantity in BY_PARTNER else one.base == pairs[one.variant]
+    others = experiment.bases.keys() - experiment.attentive
+    return one.base in others if one.quantity in BY_PARTNER else one.base == pairs[one.variant]
 
 
 def _more_parameters(own: float, of_base: float) -> float:

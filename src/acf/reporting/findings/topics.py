@@ -37,7 +37,7 @@ SHARES = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
 """Of the steps of a training, after which its validations are compared with those of its base."""
 HOW_TO_READ = (
     "Counted are the attentive variants of all experiments whose value came out lower than that of their base, the "
-    "same flow without attention (at equal depth one of as many blocks; at equal seconds a larger one, or one trained "
+    "same flow without attention (at equal depth one of as many blocks; at equal seconds a deeper one, or one trained "
     "for longer), which is better, or "
     "higher, beyond the error, and those of which that is undecided. The last column has those with a caveat, such "
     "as one training each, which is no evidence for an architecture. The answer is that of the others: *yes* if all "
@@ -111,15 +111,15 @@ def _validated(experiment: Experiment, variant: str) -> str:
 def _trained_longer(experiment: Experiment, variant: str) -> str:
     if experiment.incomparable_seconds:
         return _incomparable(experiment)
-    if experiment.findings is None:
+    if experiment.findings is None or variant not in experiment.flows.index:
         return _reported(experiment, variant)
     return "no variant without attention was trained for as many seconds on the same machine"
 
 
 def _as_deep(experiment: Experiment, variant: str) -> str:
-    if experiment.findings is None:
+    if experiment.findings is None or variant not in experiment.flows.index:
         return _reported(experiment, variant)
-    return "no variant without attention has as many blocks and was trained for as many steps"
+    return "no variant without attention that else differs in size alone has as many blocks"
 
 
 def _bits(study: Study) -> str:
