@@ -104,7 +104,7 @@ def test_a_block_that_is_not_contractive_is_refused_by_name(gamma):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("number", [2, 3])  # the second has all that the first has
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2, 3])  # 2 has all that 1 has
 def test_values_that_are_not_finite_are_refused_wherever_they_are(bad, number):
     name = f"scale 1, block {number}"
     finite = make_moved_flow(SHAPE, **with_attention("l2"))
