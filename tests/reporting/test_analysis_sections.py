@@ -1,6 +1,7 @@
 """Sections on interpolation and noise: what they say, of invented numbers, and when they call a difference one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_excess_halfway_is_paired_over_paths() -> None:
     assert "The excess on straight lines of acf-l2 does not differ from that of resflow beyond the error" in said
     assert "20 pairs of test images, of one training each" in said
     assert "2.0%" in " ".join(section.notes)
+
+
+def test_several_seeds_have_one_error_and_the_pictures_of_the_first() -> None:
+    analysed = {
+        variant: [replace(model, picture=f"seed {model.run.seed}".encode()) for model in trained]
+        for variant, trained in models(paths, seeds=3).items()
+    }
+    section = on_interpolation.section(analysed, BASES, LOOKS)
+    assert "20 pairs of test images and over the trainings of 3 seeds" in " ".join(section.sentences)
+    pictures = {figure.name: figure.png for figure in section.figures if figure.png.startswith(b"seed")}
+    assert pictures == {f"interpolation-{variant}": b"seed 0" for variant in BASES}
+    assert {(pair.seeds, pair.base_seeds) for pair in section.pairs} == {(3, 3)}
 
 
 def test_the_middle_of_an_even_number_of_points() -> None:

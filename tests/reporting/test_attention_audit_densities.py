@@ -57,6 +57,8 @@ def test_attention_is_said_to_be_local_selective_or_close_to_a_mean() -> None:
         "attention-entropy",
         "attention-maps-even",
     ]
+    assert [(one.variant, one.name) for one in section.measures] == [("even", "entropy"), ("local", "entropy")]
+    assert [one.value for one in section.measures] == pytest.approx([1.0, 0.1 / block["even_entropy"]])
     (table,) = section.tables
     assert [row[:4] for row in table.rows] == [
         ["even", "scale 1, block 2", "2 x 2", "1"],
@@ -92,7 +94,14 @@ def test_slack_and_weight_of_attention_are_said_beside_those_of_other_blocks() -
     attending = {"attention": "l2", "local": 0.09, "weight": 0.25, "dependence": 0.5}
     found = copy.deepcopy(FOUND["audit"])
     found["blocks"][1] |= attending
-    said = section_of("audit", {"a": found, "b": FOUND["audit"]}).sentences
+    section = section_of("audit", {"a": found, "b": FOUND["audit"]})
+    said = section.sentences
+    assert [(one.variant, one.name, round(one.value, 2)) for one in section.measures] == [
+        ("a", "dependence", 0.5),
+        ("a", "weight", 0.25),
+        ("a", "use", 0.1),
+        ("a", "use of others", 0.44),
+    ]
     assert [sentence for sentence in said if "blocks with attention" in sentence] == [
         "At test images blocks with attention of a use 10% of their bounds, its other blocks 44%."
     ]

@@ -81,6 +81,7 @@ def test_one_variant_is_named(one, said):
         ([0.3, 0.0], ["in part", "1", "1", "0", "—"]),
         ([0.3, -0.3], ["mixed", "1", "0", "1", "—"]),
         ([0.0, -0.3], ["not found", "0", "1", "1", "—"]),
+        ([-0.2, -0.3], ["no", "0", "0", "2", "—"]),
         ([0.0], ["undecided", "0", "1", "0", "—"]),
         ([], ["not available", "—", "—", "—", "—"]),
     ],
@@ -89,7 +90,15 @@ def test_the_answer_is_that_of_pairs_without_caveats(values, cells):
     firm = [gain("a", value) for value in values]
     assert answer_cells(firm) == cells
     others = [gain("b", value, caveats=["one training each"]) for value in (0.3, 0.2, 0.0)]
-    assert answer_cells([*firm, *others]) == [*cells[:4], "2 lower and 1 undecided"]
+    answer = cells[0] if firm else "with caveats only"
+    assert answer_cells([*firm, *others]) == [answer, *cells[1:4], "2 lower and 1 undecided"]
+
+
+def test_a_partner_is_not_called_a_base():
+    partner = [gain("a", 0.3), gain("b", 0.2)]
+    assert "lower than the partner's in 2 of 2 variants" in tally(partner, "the value", "variants", other="partner")
+    assert "lower than that of its partner base" in tally(partner[:1], "the value", "variants", other="partner")
+    assert gains_table(partner, "bits/dim", "partner").startswith("| experiment | variant | partner | gain")
 
 
 def test_without_pairs_nothing_is_said_of_them():

@@ -8,12 +8,20 @@ import pandas as pd
 import pytest
 
 from acf.reporting.convergence import Curve
-from acf.reporting.findings.pair_gains import bits_gains, depth_gains, found_gains, matched_gains, seconds_gains
+from acf.reporting.findings.answers import HOW_TO_READ
+from acf.reporting.findings.pair_gains import (
+    beyond_depth,
+    bits_gains,
+    depth_gains,
+    found_gains,
+    matched_gains,
+    seconds_gains,
+)
 from acf.reporting.findings.speed import on_convergence
 from acf.reporting.findings.study import Experiment
-from acf.reporting.findings.survey import attention_part, experiments_part
+from acf.reporting.findings.survey import experiments_part
 from acf.reporting.findings.topics import TOPICS
-from acf.reporting.findings_file import Findings, PairFinding
+from acf.reporting.findings_file import Findings, Measure, PairFinding
 from acf.reporting.matched_depth import DEPTH
 from acf.reporting.matched_seconds import MATCHED
 
@@ -31,7 +39,7 @@ def row(name: str, **other: Any) -> dict[str, Any]:
     return (
         {"row": name, "kind": "flow", "base": "base", "seeds": 2, "bits_per_dim": 2.0, "bits_per_dim_se": 0.01}
         | {"base_gain_over": "trainings", "parameters": 100, "train_steps": 300, "train_seconds": 60.0}
-        | {"test_images": 297, "draws": 4, "device": "cpu", **gained, **other}
+        | {"test_images": 297, "draws": 4, "device": "cpu", "certificate": 0.9, **gained, **other}
     )
 
 
@@ -48,7 +56,7 @@ def pair(**other: Any) -> PairFinding:
 
 
 def with_pairs(*pairs: PairFinding, **sentences: list[str]) -> Experiment:
-    return experiment(findings=Findings(experiment="digits", pairs=list(pairs), sentences=sentences))
+    return experiment(findings=Findings(experiment="digits", pairs=list(pairs), measures=[], sentences=sentences))
 
 
 def test_a_report_of_another_base_is_made_again_first() -> None:
@@ -67,8 +75,9 @@ def test_findings_of_another_base_are_left_out_but_for_those_by_seconds() -> Non
         bases=bases,
         tasks=dict.fromkeys(bases, "density"),
     )
-    longer = pd.DataFrame([row("longer", train_steps=450)], dtype=object)
+    longer = pd.DataFrame([row("longer", train_steps=450, parameters=110)], dtype=object)
     (found,) = matched_gains([replace(by_seconds, table=pd.concat([by_seconds.table, longer]))])
+    assert found.caveats == ["9.1 % fewer parameters"]
     assert (found.base, found.cells["seconds"], found.cells["steps"]) == ("longer", "60 s and 62 s", "300 and 450")
     assert matched_gains([with_pairs(pair(quantity=MATCHED, base="gone"))]) == []
 
@@ -89,7 +98,9 @@ def test_gains_over_a_flow_of_as_many_blocks_say_how_many_and_how_parameters_dif
     assert found.cells["gain over its base"] == "0.200 ± 0.050"
     stale = replace(study, table=pd.concat([study.table, deep]), attentive={"own", "deep"})
     assert depth_gains([stale]) == []
-    text = TOPICS["equal-depth"]([experiment(findings=Findings(experiment="digits", pairs=[], sentences={}))])
+    text = TOPICS["equal-depth"](
+        [experiment(findings=Findings(experiment="digits", pairs=[], measures=[], sentences={}))]
+    )
     assert "not available; no variant without attention that else differs in size alone has as many blocks" in text
 
 
@@ -139,9 +150,9 @@ def test_upper_bounds_and_trainings_of_no_seconds_make_no_ratio() -> None:
     assert "times" not in on_convergence([experiment(curves=none)], "attention")
     both = [experiment(curves=known), experiment(curves=by_first, name="mnist")]
     assert on_convergence(both, "attention") == (
-        "Of 2 variants, 2 reach the last validation bits/dim of the base within its training (1 of them, the others by "
-        "a first validation), after 0.67 times the base's steps and 0.67 times its seconds: none in fewer steps with "
-        "each of several seeds, and 1 in fewer seconds."
+        "Of 2 attentive variants, 2 reach the last validation bits/dim of the base within its training (1 of them, the "
+        "others by a first validation), after 0.67 times the base's steps and 0.67 times its seconds: none in fewer "
+        "steps with each of several seeds, and 1 in fewer seconds."
     )
 
 
@@ -152,7 +163,7 @@ def test_seconds_that_do_not_compare_are_compared_nowhere() -> None:
     timed = experiment(curves=known, name="mnist")
     shared = replace(
         experiment(curves=known, incomparable_seconds=why),
-        findings=Findings(experiment="digits", pairs=[pair(quantity=MATCHED)], sentences={}),
+        findings=Findings(experiment="digits", pairs=[pair(quantity=MATCHED)], measures=[], sentences={}),
     )
     assert seconds_gains([shared], "attention") == matched_gains([shared]) == []
     for topic in ("equal-seconds", "matched-seconds"):
@@ -201,6 +212,97 @@ def test_intervals_of_samples_are_said_to_be_each_for_itself() -> None:
     assert "each for itself" in TOPICS["samples"]([with_pairs(pair(quantity="frechet", at=""))])
 
 
-def test_an_experiment_of_which_nothing_is_said_has_no_bullet() -> None:
-    assert attention_part([with_pairs()]) == "not available\n"
-    assert attention_part([with_pairs(attention=["Heads are local."])]) == "- `digits`\n    - Heads are local.\n"
+def using(**measures: float) -> Experiment:
+    """An experiment whose variant `own` has these measures of its attention."""
+    found = [Measure(name=name.replace("_", " "), variant="own", value=value) for name, value in measures.items()]
+    return experiment(findings=Findings(experiment="digits", pairs=[], measures=found, sentences={}))
+
+
+@pytest.mark.parametrize(
+    ("measures", "fault"),
+    [
+        ({}, "none"),
+        ({"entropy": 0.995}, "a mean over positions"),
+        ({"dependence": 0.01}, "own position alone"),
+        ({"weight": 0.012}, "brings next to nothing"),
+        ({"use": 0.1}, "far from its bound"),
+        ({"entropy": 0.995, "weight": 0.0}, "brings next to nothing, a mean over positions"),
+    ],
+)
+def test_attention_that_is_not_used_is_said_to_be_so(measures: dict[str, float], fault: str) -> None:
+    usual = {"entropy": 0.6, "dependence": 0.4, "use": 0.4, "use_of_others": 0.5}
+    text = TOPICS["attention"]([using(**(usual | measures))])
+    assert [cell.strip() for cell in text.splitlines()[-1].split("|")][-2] == fault
+    which = "none of these faults" if fault == "none" else "one"
+    assert f"of 1 whose attention has {which}, 1 came out lower than the base in test bits/dim and none higher" in text
+
+
+def test_attention_that_was_not_looked_at_is_named() -> None:
+    assert TOPICS["attention"]([with_pairs()]) == "not available\n"
+    both = [using(entropy=0.6), replace(with_pairs(), name="mnist")]
+    assert "own in `mnist`: not available; run: `dvc repro`" in TOPICS["attention"](both)
+
+
+def test_more_than_depth_is_found_where_both_gains_are() -> None:
+    bases = {"base": None, "deep": "base", "own": "base"}
+    deep = pd.DataFrame([row("deep")], dtype=object)
+
+    def found(depth: dict[str, float], **own: float) -> tuple[float, str]:
+        one = replace(
+            with_pairs(pair(quantity=DEPTH, base="deep", at="21", **depth)),
+            bases=bases,
+            tasks=dict.fromkeys(bases, "density"),
+        )
+        table = pd.concat([experiment(own).table, deep])
+        (weaker,) = beyond_depth([replace(one, table=table)])
+        return weaker.gain, weaker.found
+
+    lower = {"gain": 0.5, "low": 0.4, "high": 0.6}
+    assert found(lower) == (0.2, "lower")
+    assert found(lower, base_gain=0.9, base_gain_low=0.8, base_gain_high=1.0) == (0.5, "lower")
+    assert found(lower, base_gain_low=-0.1) == (0.2, "undecided")
+    assert found({"gain": 0.1, "low": -0.1, "high": 0.3}) == (0.1, "undecided")
+    assert found({"gain": -0.5, "low": -0.6, "high": -0.4}, base_gain_low=-0.1) == (-0.5, "higher")
+
+
+def answers(study: list[Experiment]) -> tuple[str, dict[str, list[str]]]:
+    """The paragraph above the table, and the cells after "measured by" of each claim."""
+    before, _, after = TOPICS["answers"](study).partition("| claim")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in after.splitlines() if line.startswith("| ")]
+    return before, {row[0]: row[2:] for row in rows}
+
+
+def test_attention_within_branches_has_an_answer_of_its_own() -> None:
+    better = experiment()
+    worse = experiment({"base_gain": -0.2, "base_gain_low": -0.3, "base_gain_high": -0.1}, within_branches={"own"})
+    said, cells = answers([better, replace(worse, name="mnist")])
+    claim = "Fewer bits/dim, at equal parameters and steps"
+    assert cells[f"{claim}, attention in blocks of its own"] == ["yes", "1", "0", "0", "—"]
+    assert cells[f"{claim}, attention within branches, as in the paper"] == ["no", "0", "0", "1", "—"]
+    assert "with attention in blocks of its own: 1 of 1 lower and none higher, beyond the error" in said
+    assert "with attention within branches, as in the paper: none of 1 lower and 1 higher" in said
+    assert said.strip().endswith("Lower by 0.02 or more, beyond the error: own in `digits` by 0.200 ± 0.050.")
+    assert all(f"*{answer}*" in HOW_TO_READ for answer in ("yes", "no", "lower", "higher", "undecided"))
+
+
+def test_no_gain_reaches_the_aim_that_is_small_or_within_the_error() -> None:
+    small = experiment({"base_gain": 0.01, "base_gain_low": 0.005, "base_gain_high": 0.015})
+    unsure = experiment({"base_gain": 0.2, "base_gain_low": -0.1, "base_gain_high": 0.5})
+    assert answers([small, replace(unsure, name="mnist")])[0].strip().endswith("beyond the error: none.")
+    assert answers([experiment({"base_gain_over": "images"})])[0] == "\n"
+
+
+def test_answers_are_counted_by_base_over_all_experiments() -> None:
+    other = experiment({"base_gain": -0.2, "base_gain_low": -0.3, "base_gain_high": -0.1}, name="mnist")
+    text = TOPICS["by-base"]([experiment(), other, with_pairs(pair())])
+    assert "| base | test bits/dim | mixed | 2 | 0 | 1 | — |" in text
+    assert "| base | the rise of bits/dim under the strongest noise | yes | 1 | 0 | 0 | — |" in text
+
+
+def test_a_gain_at_one_of_several_places_says_where() -> None:
+    places = with_pairs(pair(at="0.1", gain=0.45), pair(at="0.2", gain=0.55))
+    (found,) = found_gains([places], "noise", decisive=-1)
+    assert found.gain == 0.55
+    assert found.cells["at"] == "0.2"
+    assert found.cells["gain, 0.1"] == "0.450 ± 0.050"
+    assert "at" not in found_gains([with_pairs(pair())], "noise")[0].cells

@@ -48,25 +48,40 @@ class PairFinding(Stored):
         return self
 
 
+class Measure(Stored):
+    """One number of one variant, of the model of its first seed."""
+
+    name: Name
+    variant: Name
+    value: Number
+
+
 class Findings(Stored):
     """Content of the file."""
 
     experiment: Name
     pairs: list[PairFinding]
+    measures: list[Measure]
     sentences: dict[Name, list[str]]
     """What each section of the report says, by its name."""
 
 
-def findings_file(experiment: str, pairs: Sequence[PairFinding], sentences: Mapping[str, Sequence[str]]) -> bytes:
+def findings_file(
+    experiment: str,
+    pairs: Sequence[PairFinding],
+    sentences: Mapping[str, Sequence[str]],
+    measures: Sequence[Measure] = (),
+) -> bytes:
     """Return the content of the file.
 
     Args:
         experiment: key under `experiments` in params.yaml.
         pairs: of all sections of the report.
         sentences: of each section, by its name.
+        measures: of all sections.
     """
     said = {name: list(each) for name, each in sentences.items()}
-    content = Findings(experiment=experiment, pairs=list(pairs), sentences=said)
+    content = Findings(experiment=experiment, pairs=list(pairs), measures=list(measures), sentences=said)
     return (json.dumps(content.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from acf.reporting.findings_file import PairFinding
+from acf.reporting.findings_file import Measure, PairFinding
 from acf.settings.params import Run
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Section:
         figures: shown side by side where there is room.
         notes: how it was measured and how to read it.
         pairs: every variant against its base, in numbers, for other documents.
+        measures: other numbers of variants, for the same.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Section:
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     pairs: Sequence[PairFinding] = ()
+    measures: Sequence[Measure] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ Place = Annotated[float, Field(ge=0, le=1)]
 class InterpolationConfig(AnalysisSection):
     """Paths between pairs of test images, straight and along great circles in latent space."""
 
+    every_seed: ClassVar[bool] = True
     has_picture: ClassVar[bool] = True
 
     pairs: Several = Field(

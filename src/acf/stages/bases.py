@@ -48,6 +48,15 @@ def attentive(params: Params, experiment: str) -> set[str]:
     return {variant for variant, one in architectures(params, experiment).items() if one.attention != NONE}
 
 
+def within_branches(params: Params, experiment: str) -> set[str]:
+    """Return the variants of an experiment whose attention is a part of branches, and in no blocks of its own."""
+    return {
+        variant
+        for variant in attentive(params, experiment)
+        if params.resolve(experiment, variant).model.attention.join != "block"
+    }
+
+
 def plain(params: Params, experiment: str) -> dict[str, list[str]]:
     """Return for each variant with attention all those without that else differ in size and training alone."""
     found = architectures(params, experiment)

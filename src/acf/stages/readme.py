@@ -23,7 +23,7 @@ from acf.reporting.findings_file import FINDINGS, read_findings
 from acf.reporting.for_dvc import read_curves
 from acf.reporting.wording import README, markdown
 from acf.runs.files import write_atomically
-from acf.stages.bases import attentive, bases
+from acf.stages.bases import attentive, bases, within_branches
 from acf.stages.experiment_results import tasks
 from acf.stages.index import TABLE
 from acf.stages.project import Project
@@ -94,6 +94,7 @@ def _experiment(project: Project, name: str) -> Experiment:
         bases=bases(params, name),
         attentive=attentive(params, name),
         tasks=tasks(params, name),
+        within_branches=within_branches(params, name),
         incomparable_seconds=params.reporting(name).incomparable_seconds,
     )
     if not (report / TABLE).exists():

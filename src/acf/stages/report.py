@@ -92,7 +92,9 @@ def report(experiment: str, root: Path = Path(".")) -> None:
     pairs = matched_depth(results, plain_of_other_size(project.params, experiment))
     pairs += matched_seconds(results, plain(project.params, experiment))
     pairs += [pair for section in shown for pair in section.pairs]
-    files[FINDINGS] = findings_file(experiment, pairs, {section.name: section.sentences for section in shown})
+    measures = [measure for section in shown for measure in section.measures]
+    sentences = {section.name: section.sentences for section in shown}
+    files[FINDINGS] = findings_file(experiment, pairs, sentences, measures)
     folder = project.report(experiment)
     for_dvc = {project.summary(experiment): summary(results), project.curves(experiment): curves_table(results)}
     replace_folder(folder, files, project.lock(f"report-{experiment}"))

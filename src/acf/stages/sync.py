@@ -9,6 +9,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
+from acf.data.prepared.manifest import manifest_path
 from acf.errors import ConfigError
 from acf.stages.code_notes import write_code
 from acf.stages.current import Current, Task
@@ -20,6 +21,7 @@ def sync(root: Path = Path(".")) -> None:
     """Record all outputs that are up to date in dvc.lock and in DVC's cache; nothing is computed.
 
     Only outputs that are what their stages would make now are recorded, so that dvc.lock never vouches for others.
+    Prepared data that are not are named, since nothing made from them is recorded either.
 
     Raises:
         ConfigError: no project, or none with DVC.
@@ -38,6 +40,15 @@ def sync(root: Path = Path(".")) -> None:
         built = [stage for stage, task in stages if task.stage == "code" or current.is_current(task)]
         changed = [stage for stage in built if any(stage.changed_entries())]
         _record(repo, changed)
+    for dataset in sorted({task.names[0] for _, task in stages if task.stage == "prepare"}):
+        folder = manifest_path(dataset, current.project.data).parent
+        if manifest_path(dataset, current.project.data).exists() and not current.is_current(
+            Task("prepare", (dataset,))
+        ):
+            print(
+                f"{folder} is not what `acf prepare` would make now: its code or its source has changed, or a file is "
+                f"missing. Nothing made from it is recorded; remove it and run: acf prepare --dataset {dataset}"
+            )
     print(
         f"dvc.lock: recorded {len(changed)} stages, {len(built) - len(changed)} were already; "
         f"{len(stages) - len(built)} are not built, or not up to date"

@@ -63,7 +63,7 @@ class Gain:
         return LOWER if low > 0 else HIGHER if high < 0 else UNDECIDED
 
 
-def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False) -> str:
+def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False, other: str = "base") -> str:
     """Return how many variants have lower values than their bases, and from where to where gains go.
 
     Args:
@@ -71,16 +71,18 @@ def tally(gains: Sequence[Gain], what: str, among: str, within: bool = False) ->
         what: the quantity.
         among: what the variants are called, in the plural.
         within: whether all are of one experiment, which is not named again.
+        other: what the flow is called that a variant is compared with.
     """
     if not gains:
         return "Not available: no pair is measured yet."
     what = f"{what[0].upper()}{what[1:]}"
     if len(gains) == 1:
-        return _single(gains[0], what, within)
+        return _single(gains[0], what, within, other)
     of_kind = {kind: [one for one in gains if one.found == kind] for kind in (LOWER, HIGHER, UNDECIDED, UNKNOWN)}
+    lower, higher = of_kind[LOWER], of_kind[HIGHER]
     parts = [
-        f"lower than the base's in {_number(of_kind[LOWER])} of {len(gains)} {among}{_named(of_kind[LOWER], within)}",
-        f"higher in {_number(of_kind[HIGHER])}{_named(of_kind[HIGHER], within)}",
+        f"lower than the {other}'s in {_number(lower)} of {len(gains)} {among}{_named(lower, within)}",
+        f"higher in {_number(higher)}{_named(higher, within)}",
     ]
     if undecided := of_kind[UNDECIDED]:
         parts.append(f"undecided in {len(undecided)}{_with_caveats(undecided)}")
@@ -95,33 +97,35 @@ def answer_cells(gains: Sequence[Gain]) -> list[str]:
     """Return the cells under `ANSWER_HEADINGS` of all gains in one quantity.
 
     The answer is that of the pairs without caveats: "yes" if all of them are lower than their bases, "in part" if some
-    are and none is higher, "mixed" if some are lower and some higher, "not found" if some are higher and none is lower,
-    "undecided" if none is either, and "not available" if there are none.
+    are and none is higher, "mixed" if some are lower and some higher, "no" if all are higher, "not found" if some are
+    higher and none is lower, "undecided" if none is either, "with caveats only" if there are none without, and "not
+    available" if there are none at all.
     """
     firm = [one for one in gains if not one.caveats]
     lower, undecided, higher = (sum(one.found == kind for one in firm) for kind in (LOWER, UNDECIDED, HIGHER))
     if not firm:
-        answer = NOT_AVAILABLE
+        answer = "with caveats only" if gains else NOT_AVAILABLE
     elif lower and higher:
         answer = "mixed"
     elif lower:
         answer = "yes" if lower == len(firm) else "in part"
     else:
-        answer = "not found" if higher else UNDECIDED
+        answer = "no" if higher == len(firm) else "not found" if higher else UNDECIDED
     others = [one.found for one in gains if one.caveats]
     of_others = join([f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others)]) if others else ABSENT
     return [answer, *(map(str, (lower, undecided, higher)) if firm else [ABSENT] * 3), of_others]
 
 
-def gains_table(gains: Sequence[Gain], unit: str) -> str:
+def gains_table(gains: Sequence[Gain], unit: str, other: str = "base") -> str:
     """Return the gains as a table in markdown.
 
     Args:
         gains: at least one; what one of them has no cell for is a dash.
         unit: of a gain.
+        other: what the flow is called that a variant is compared with.
     """
     more = list(dict.fromkeys(heading for one in gains for heading in one.cells))
-    heads = ["experiment", "variant", "base", f"gain, {unit}", "interval", "found", *more]
+    heads = ["experiment", "variant", other, f"gain, {unit}", "interval", "found", *more]
     rows = [
         [
             *(f"`{one.experiment}`", one.variant, one.base, one.text),
@@ -136,12 +140,12 @@ def gains_table(gains: Sequence[Gain], unit: str) -> str:
     return markdown_table(heads, rows, left=3)
 
 
-def _single(one: Gain, what: str, within: bool) -> str:
+def _single(one: Gain, what: str, within: bool, other: str) -> str:
     came = {
-        LOWER: f"lower than that of its base {one.base}",
-        HIGHER: f"higher than that of its base {one.base}",
-        UNDECIDED: f"undecided against its base {one.base}",
-        UNKNOWN: f"with an error against its base {one.base} that is not known",
+        LOWER: f"lower than that of its {other} {one.base}",
+        HIGHER: f"higher than that of its {other} {one.base}",
+        UNDECIDED: f"undecided against its {other} {one.base}",
+        UNKNOWN: f"with an error against its {other} {one.base} that is not known",
     }
     gain = ", ".join([f"gain {one.text}", *one.caveats])
     return f"{what} of {_name(one, within)} came out {came[one.found]}: {gain}."

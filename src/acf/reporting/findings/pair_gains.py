@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from acf.reporting.findings.gains import SINGLE, Gain
+from acf.reporting.findings.gains import HIGHER, LOWER, SINGLE, UNDECIDED, UNKNOWN, Gain
 from acf.reporting.findings.study import Experiment, Kind
 from acf.reporting.findings_file import PairFinding
 from acf.reporting.matched_depth import DEPTH
@@ -103,7 +103,9 @@ def found_gains(study: Study, quantity: str, kind: Kind = "attention", decisive:
                 pairs.setdefault(one.variant, []).append(one)
         for places in pairs.values():
             one = places[decisive]
-            cells = {one.at: with_error(one.gain, one.gain_se) for one in places} if len(places) > 1 else {}
+            cells = {}
+            if len(places) > 1:
+                cells = {"at": one.at} | {f"gain, {each.at}": with_error(each.gain, each.gain_se) for each in places}
             cells |= {"variant's value": with_error(one.value, one.value_se), "over": _over(one)}
             weak = [SINGLE] if one.seeds == one.base_seeds == 1 else []
             caveats = [*experiment.caveats(one.variant), *weak]
@@ -122,7 +124,9 @@ def matched_gains(study: Study) -> list[Gain]:
         seconds = _at(experiment, MATCHED)
         for gain in found_gains([experiment], MATCHED):
             both = f"{steps.get(gain.variant, ABSENT)} and {steps.get(gain.base, ABSENT)}"
-            gains.append(replace(gain, cells={"seconds": seconds[gain.variant], "steps": both, **gain.cells}))
+            caveats = [*gain.caveats, *_parameter_caveats(experiment, gain)]
+            cells = {"seconds": seconds[gain.variant], "steps": both, **gain.cells}
+            gains.append(replace(gain, cells=cells, caveats=caveats))
     return gains
 
 
@@ -135,13 +139,24 @@ def depth_gains(study: Study) -> list[Gain]:
             if not {gain.variant, gain.base} <= set(flows.index):  # table and findings are of different reports
                 continue
             more = _more_parameters(*(flows["parameters"][name] for name in (gain.variant, gain.base)))
+            caveats = [*gain.caveats, *_parameter_caveats(experiment, gain)]
             row = {name: flows[name][gain.variant] for name in ("base_gain", "base_gain_se")}
             over_base = ABSENT if pd.isna(row["base_gain"]) else with_error(row["base_gain"], row["base_gain_se"])
             cells = {"blocks": blocks[gain.variant], "parameters": _share(more), "gain over its base": over_base}
             cells |= gain.cells
-            caveats = [*gain.caveats, *([_unequal(more)] if abs(more) > EQUAL_PARAMETERS else [])]
             gains.append(replace(gain, cells=cells, caveats=caveats))
     return gains
+
+
+def beyond_depth(study: Study) -> list[Gain]:
+    """Return for each variant with a partner of as many blocks the weaker of its gains over base and partner.
+
+    It is lower than both only if each interval says so, an intersection-union test, which needs no wider intervals.
+    """
+    over_base = {(one.experiment, one.variant): one for one in bits_gains(study, "attention")}
+    both = [(one, over_base.get((one.experiment, one.variant))) for one in depth_gains(study)]
+    weakest = (HIGHER, UNKNOWN, UNDECIDED, LOWER)
+    return [min(filter(None, pair), key=lambda one: (weakest.index(one.found), one.gain)) for pair in both]
 
 
 def _at(experiment: Experiment, quantity: str) -> dict[str, str]:
@@ -168,8 +183,17 @@ def _more_parameters(own: float, of_base: float) -> float:
     return float(own / of_base - 1) if of_base else math.nan
 
 
-def _unequal(more: float) -> str:
-    return f"{abs(more):.1%} {'more' if more > 0 else 'fewer'} parameters".replace("%", " %")
+def _unequal(more: float) -> list[str]:
+    """Return the caveat on a share of parameters that is not equal; none on one that is."""
+    said = f"{abs(more):.1%} {'more' if more > 0 else 'fewer'} parameters".replace("%", " %")
+    return [said] if abs(more) > EQUAL_PARAMETERS else []
+
+
+def _parameter_caveats(experiment: Experiment, gain: Gain) -> list[str]:
+    """Return the caveat on the parameters of a variant and its partner, where the table has both."""
+    parameters = experiment.flows["parameters"]
+    both = {gain.variant, gain.base} <= set(parameters.index)
+    return _unequal(_more_parameters(parameters[gain.variant], parameters[gain.base])) if both else []
 
 
 def _share(more: float) -> str:
@@ -179,9 +203,7 @@ def _share(more: float) -> str:
 def _caveats(row: pd.Series, base: pd.Series) -> list[str]:
     """Return what keeps a comparison from being one of trainings, at equal parameters and steps."""
     caveats = [SINGLE] if row["base_gain_over"] == "images" else []
-    more = _more_parameters(row["parameters"], base["parameters"])
-    if abs(more) > EQUAL_PARAMETERS:
-        caveats.append(_unequal(more))
+    caveats += _unequal(_more_parameters(row["parameters"], base["parameters"]))
     if row["train_steps"] != base["train_steps"]:
         caveats.append(f"{count(row['train_steps'])} steps against {count(base['train_steps'])}")
     return caveats

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from acf.reporting.convergence import Crossing, Reached, convergence_of
-from acf.reporting.findings.study import Experiment, Kind
+from acf.reporting.findings.study import AMONG, Experiment, Kind
 from acf.reporting.sections.convergence_section import HEADINGS, row_of
 from acf.reporting.wording import NOT_AVAILABLE, join, markdown_table
+
+CLEARLY = 0.05
+"""Ratios of steps that are nearer to 1 than this may be those of the noise of validations."""
 
 
 def on_convergence(study: Sequence[Experiment], kind: Kind) -> str:
@@ -21,7 +24,7 @@ def on_convergence(study: Sequence[Experiment], kind: Kind) -> str:
         name = _name(*reached[0])
         said = f"{name} reaches {what}" if known else f"{name} does not reach {what}"
     else:
-        said = f"Of {len(reached)} variants, {len(known) or 'none'} reach{'es' * (len(known) == 1)} {what}"
+        said = f"Of {len(reached)} {AMONG[kind]}, {len(known) or 'none'} reach{'es' * (len(known) == 1)} {what}"
     measured = [(experiment, one) for experiment, one in known if _has_ratios(one)]
     if measured:
         among = "" if len(measured) == len(known) else f" ({len(measured)} of them, the others by a first validation)"
@@ -87,7 +90,10 @@ def _ratios(measured: Sequence[tuple[Experiment, Reached]], alone: bool) -> str:
     timed = [one for experiment, one in measured if not experiment.incomparable_seconds]
     steps, seconds = _each(every, lambda one: one.steps), _each(timed, lambda one: one.seconds)
     after = f"after {_range(steps)} times the base's steps"
-    below = f"{_always(every)} in fewer steps with each of several seeds"
+    always = [one for one in every if _is_always_earlier(one)]
+    clearly = sum(ratio < 1 - CLEARLY for ratio in _each(always, lambda one: one.steps))
+    below = f"{len(always) or 'none'} in fewer steps with each of several seeds"
+    below += f" ({clearly or 'none'} of them by more than {100 * CLEARLY:.0f} %)" if always else ""
     if timed:
         among = "" if len(timed) == len(every) else f" in the {len(timed)} whose seconds compare"
         after += f" and {_range(seconds)} times its seconds{among}"
@@ -107,15 +113,8 @@ def _fewer(ratios: Sequence[float]) -> str:
     return str(sum(ratio < 1 for ratio in ratios) or "none")
 
 
-def _always(known: Sequence[Reached]) -> str:
-    """Return how many variants of several seeds reach the target in fewer steps than the base with each seed."""
-    return str(
-        sum(
-            len(one.seeds) > 1
-            and all(
-                seed is not None and one.of_base is not None and seed.steps < one.of_base.steps for seed in one.seeds
-            )
-            for one in known
-        )
-        or "none"
+def _is_always_earlier(one: Reached) -> bool:
+    """Whether a variant of several seeds reaches the target in fewer steps than the base with each seed."""
+    return len(one.seeds) > 1 and all(
+        seed is not None and one.of_base is not None and seed.steps < one.of_base.steps for seed in one.seeds
     )

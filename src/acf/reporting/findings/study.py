@@ -13,6 +13,8 @@ from acf.reporting.findings_file import Findings
 
 Kind = Literal["attention", "base"]
 """Of a pair: a variant with attention and the one without, or two variants without attention."""
+AMONG: dict[Kind, str] = {"attention": "attentive variants", "base": "variants without attention"}
+"""What the variants of pairs of a kind are called."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Experiment:
         seeds: those that it trains.
         bases: the base of each variant, None where it has none.
         attentive: the variants with attention.
+        within_branches: those of them whose attention is a part of other blocks' branches, as in the paper.
         tasks: what each variant is trained for.
         table: the comparison table of its report; None without a report.
         findings: those of its report; None without them.
@@ -39,6 +42,7 @@ class Experiment:
     bases: Mapping[str, str | None]
     attentive: Set[str]
     tasks: Mapping[str, str]
+    within_branches: Set[str] = frozenset()
     table: pd.DataFrame | None = None
     findings: Findings | None = None
     curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
@@ -61,6 +65,11 @@ class Experiment:
             and (variant in self.attentive) == (kind == "attention")
             and self.tasks[variant] != "classification"
         }
+
+    def measures(self, variant: str) -> dict[str, float]:
+        """Return what the report measured of the attention of a variant, by name (`attention_measures.py`)."""
+        found = self.findings.measures if self.findings else ()
+        return {one.name: one.value for one in found if one.variant == variant}
 
     def caveats(self, variant: str) -> list[str]:
         """Return what keeps any comparison of a variant from being one of densities with errors that hold."""

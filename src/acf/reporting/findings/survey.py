@@ -1,4 +1,4 @@
-"""What was trained, what is certified, and what attention does: parts of documents that compare nothing."""
+"""What was trained, and what is certified: parts of documents that compare nothing."""
 
 from __future__ import annotations
 
@@ -34,21 +34,6 @@ def on_certificates(study: Sequence[Experiment]) -> str:
         f"The branch of every block of all {count(number)} trained flows is proven to be a contraction; the largest "
         f"bound is {bound(worst['certificate'])} ({worst['row']} in `{experiment.name}`)."
     )
-
-
-def attention_part(study: Sequence[Experiment]) -> str:
-    """Return what the reports say of the attention of each variant."""
-    lines = []
-    for experiment in study:
-        if experiment.table is None:
-            continue
-        if experiment.findings is None:
-            lines.append(f"- `{experiment.name}`: {NOT_AVAILABLE}; run: `acf report --experiment {experiment.name}`\n")
-            continue
-        said = [sentence for name in ("attention", "audit") for sentence in experiment.findings.sentences.get(name, [])]
-        lines += [f"- `{experiment.name}`\n"] if said else []
-        lines += [f"    - {sentence}\n" for sentence in said]
-    return "".join(lines) or f"{NOT_AVAILABLE}\n"
 
 
 def _row(experiment: Experiment) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from acf.reporting.convergence import mean_curve
-from acf.reporting.findings.gains import ANSWER_HEADINGS, Gain, answer_cells, gains_table, tally
+from acf.reporting.findings.answers import answers_part, by_base_part
+from acf.reporting.findings.attention_use import attention_part
+from acf.reporting.findings.gains import Gain, gains_table, tally
 from acf.reporting.findings.pair_gains import (
     Study,
     bits_gains,
@@ -15,51 +17,36 @@ from acf.reporting.findings.pair_gains import (
     seconds_gains,
     steps_gains,
 )
-from acf.reporting.findings.speed import convergence_part, on_convergence
-from acf.reporting.findings.study import Experiment, Kind
-from acf.reporting.findings.survey import attention_part, experiments_part, on_certificates
+from acf.reporting.findings.quantities import BITS, DEEP, DISTANCE, EQUAL, ERRORS, EXCESS, RISE, STEPS, WHOLE
+from acf.reporting.findings.speed import convergence_part
+from acf.reporting.findings.study import AMONG, Experiment, Kind
+from acf.reporting.findings.survey import experiments_part, on_certificates
 from acf.reporting.wording import ABSENT, NOT_AVAILABLE, join, markdown_table
 
-BITS, DEEP, WHOLE, EQUAL, STEPS, EXCESS, DISTANCE, RISE, ERRORS = (
-    "test bits/dim",
-    "test bits/dim with as many blocks",
-    "test bits/dim after as many seconds",
-    "validation bits/dim at equal seconds",
-    "validation bits/dim after",
-    "excess bits/dim halfway on great circles",
-    "the Fréchet distance",
-    "the rise of bits/dim under the strongest noise",
-    "the error rate of nearest neighbours under the strongest noise",
-)
 TITLES: dict[Kind, str] = {"attention": "With attention", "base": "Without attention"}
-AMONG: dict[Kind, str] = {"attention": "attentive variants", "base": "variants without attention"}
 SHARES = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
 """Of the steps of a training, after which its validations are compared with those of its base."""
-HOW_TO_READ = (
-    "Counted are the attentive variants of all experiments whose value came out lower than that of their base, the "
-    "same flow without attention (at equal depth one of as many blocks; at equal seconds a deeper one, or one trained "
-    "for longer), which is better, or "
-    "higher, beyond the error, and those of which that is undecided. The last column has those with a caveat, such "
-    "as one training each, which is no evidence for an architecture. The answer is that of the others: *yes* if all "
-    "are lower, *in part* if some are and none is higher, *mixed* if some are lower and some higher, *not found* if "
-    "some are higher and none is lower, *undecided* if none is either, and *not available* if there are none."
-)
 EACH_FOR_ITSELF = (
     "These intervals are three standard errors either side, each for itself: other than those of the other sections "
     "they are not widened for the number of variants, so that of many one may differ by chance."
 )
+PARTNER = "partner"
+"""What a flow that takes the place of the base is called."""
 Remedy = Callable[[Experiment, str], str]
 """Why a pair is not there, and what to do: of an experiment and a variant."""
 
 
-def _part(study: Study, gains: Sequence[Gain], what: str, kind: Kind, unit: str, remedy: Remedy) -> str:
-    """Return the part of a document on one quantity."""
+def _part(
+    study: Study, gains: Sequence[Gain], what: str, kind: Kind, unit: str, remedy: Remedy, other: str = "base"
+) -> str:
+    """Return the part of a document on one quantity; `other` is what a variant is compared with."""
     names = list(dict.fromkeys(one.experiment for one in gains))
     each = [(name, [one for one in gains if one.experiment == name]) for name in names]
-    answer = f"**{tally(gains, what, AMONG[kind])}**\n"
-    by_experiment = "".join(f"- `{name}`: {tally(own, what, AMONG[kind], within=True)}\n" for name, own in each)
+    answer = f"**{tally(gains, what, AMONG[kind], other=other)}**\n"
+    said = {name: tally(own, what, AMONG[kind], within=True, other=other) for name, own in each}
+    by_experiment = "".join(f"- `{name}`: {sentence}\n" for name, sentence in said.items())
     missing = _missing(study, gains, kind, remedy)
-    parts = [answer, by_experiment if len(names) > 1 else "", gains_table(gains, unit) if gains else "", missing]
+    parts = [answer, by_experiment if len(names) > 1 else "", gains_table(gains, unit, other) if gains else "", missing]
     return "\n".join(part for part in parts if part)
 
 
@@ -127,11 +114,11 @@ def _bits(study: Study) -> str:
 
 
 def _depth(study: Study) -> str:
-    return _part(study, depth_gains(study), DEEP, "attention", "bits/dim", _as_deep)
+    return _part(study, depth_gains(study), DEEP, "attention", "bits/dim", _as_deep, PARTNER)
 
 
 def _matched(study: Study) -> str:
-    return _part(study, matched_gains(study), WHOLE, "attention", "bits/dim", _trained_longer)
+    return _part(study, matched_gains(study), WHOLE, "attention", "bits/dim", _trained_longer, PARTNER)
 
 
 def _seconds(study: Study) -> str:
@@ -169,7 +156,7 @@ def _bases(study: Study) -> str:
 
 
 def _interpolation(study: Study) -> str:
-    return _part(study, _paths(study), EXCESS, "attention", "bits/dim", _reported)
+    return _part(study, found_gains(study, "interpolation"), EXCESS, "attention", "bits/dim", _reported)
 
 
 def _samples(study: Study) -> str:
@@ -191,37 +178,12 @@ def _neighbours(study: Study) -> str:
     return _part(study, found_gains(study, "noise-neighbours"), ERRORS, "attention", "share of images", _reported)
 
 
-def _paths(study: Study) -> list[Gain]:
-    return found_gains(study, "interpolation")
-
-
 def _sigmas(study: Study, kind: Kind) -> list[Gain]:
     return found_gains(study, "noise", kind, decisive=-1)
 
 
-def _answers(study: Study) -> str:
-    """Return a table of the claims on attention that are gains, and a sentence on each of the other topics."""
-    claims = {
-        "Fewer bits/dim, at equal parameters and steps": (BITS, bits_gains(study, "attention")),
-        "Fewer bits/dim, at equal depth": (DEEP, depth_gains(study)),
-        "Fewer bits/dim, at equal seconds": (WHOLE, matched_gains(study)),
-        "Better interpolation": (EXCESS, _paths(study)),
-        "Better samples": (DISTANCE, found_gains(study, "frechet")),
-        "Resilience to noise": (RISE, _sigmas(study, "attention")),
-        "Resilience to noise, in latent space": (ERRORS, found_gains(study, "noise-neighbours")),
-    }
-    rows = [[claim, what, *answer_cells(gains)] for claim, (what, gains) in claims.items()]
-    said = {
-        "Faster convergence": on_convergence(study, "attention"),
-        "Other flows without attention": tally(bits_gains(study, "base"), BITS, AMONG["base"]),
-        "Certificates": on_certificates(study),
-    }
-    bullets = "".join(f"- **{claim}**: {sentence}\n" for claim, sentence in said.items())
-    return f"{markdown_table(['claim', 'measured by', *ANSWER_HEADINGS], rows, left=3)}\n{HOW_TO_READ}\n\n{bullets}"
-
-
 TOPICS: Mapping[str, Callable[[Study], str]] = {
-    "answers": _answers,
+    "answers": answers_part,
     "experiments": experiments_part,
     "bits-per-dim": _bits,
     "equal-depth": _depth,
@@ -234,6 +196,7 @@ TOPICS: Mapping[str, Callable[[Study], str]] = {
     "noise": _noise,
     "noise-neighbours": _neighbours,
     "bases": _bases,
+    "by-base": by_base_part,
     "certificates": lambda study: f"{on_certificates(study)}\n",
     "attention": attention_part,
 }

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from acf.reporting.attention_measures import ENTROPY
+from acf.reporting.findings_file import Measure
 from acf.reporting.page_parts import Analysed, AnalysisPart, Figure, Section, Table
 from acf.reporting.schemas import Count, NotNegative, Stored
 from acf.reporting.style import WIDTH, Looks, draw_figure
@@ -94,7 +96,13 @@ def section_of(analysed: Analysed[Attention], bases: Mapping[str, str | None], l
         _curve(known, looks, "entropy", _relative_entropy),
     ]
     maps = [_maps(variant, it) for variant, it in known.items() if any(block.maps for block in it.blocks)]
-    return Section("attention", "Attention", sentences, [_table(known)], [*curves, *maps], _notes(known))
+    measures = [
+        Measure(name=ENTROPY, variant=variant, value=fmean(entropies))
+        for variant, it in known.items()
+        if (entropies := _entropies(it))
+    ]
+    figures = [*curves, *maps]
+    return Section("attention", "Attention", sentences, [_table(known)], figures, _notes(known), measures=measures)
 
 
 def _relative_distance(block: Block, head: Head) -> float | None:
@@ -109,11 +117,15 @@ def _heads(found: Attention) -> Iterator[tuple[Block, Head]]:
     return ((block, head) for block in found.blocks for head in block.heads)
 
 
+def _entropies(found: Attention) -> list[float]:
+    return [value for pair in _heads(found) if (value := _relative_entropy(*pair)) is not None]
+
+
 def _sentence(variant: str, found: Attention) -> str:
     unknown = f" The weights of {', '.join(found.not_available)} are not available: the attention does not say them."
     unknown = unknown if found.not_available else ""
     distances = [value for pair in _heads(found) if (value := _relative_distance(*pair)) is not None]
-    entropies = [value for pair in _heads(found) if (value := _relative_entropy(*pair)) is not None]
+    entropies = _entropies(found)
     if not entropies:
         return f"{variant}: attention has one position only, or its weights are not available.{unknown}"
     heads = len(entropies)

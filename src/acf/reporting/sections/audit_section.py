@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PositiveInt
 
+from acf.reporting.attention_measures import DEPENDENCE, USE, USE_OF_OTHERS, WEIGHT
+from acf.reporting.findings_file import Measure
 from acf.reporting.page_parts import Analysed, AnalysedModel, AnalysisPart, Figure, Section, Table
 from acf.reporting.schemas import NotNegative, Number, Stored
 from acf.reporting.style import Looks, draw_figure
@@ -51,7 +53,9 @@ def section_of(analysed: Analysed[Audit], bases: Mapping[str, str | None], looks
     figures = [_ratios(blocks, looks), *(_against(variant, it) for variant, it in blocks.items())]
     tables = [_models(blocks), *(_blocks(variant, it) for variant, it in blocks.items())]
     title = "Certificates against an attack"
-    return Section("audit", title, _sentences(blocks), tables, figures, _notes(list(models.values())))
+    notes = _notes(list(models.values()))
+    measures = [measure for variant, it in blocks.items() for measure in _measures(variant, it)]
+    return Section("audit", title, _sentences(blocks), tables, figures, notes, measures=measures)
 
 
 def _sentences(models: Models) -> list[str]:
@@ -70,8 +74,8 @@ def _sentences(models: Models) -> list[str]:
         )
     local = max(every, key=lambda pair: pair[1].local)
     sentences.append(
-        f"At test images the largest gain of a block is {local[1].local:.4f} ({local[0]}, {local[1].name}), "
-        f"{local[1].local / max(local[1].upper, 1e-300):.0%} of its bound."
+        f"At test images the largest Jacobian norm of a block's branch is {local[1].local:.4f} ({local[0]}, "
+        f"{local[1].name}), {local[1].local / max(local[1].upper, 1e-300):.0%} of its bound."
     )
     for variant, blocks in models.items():
         sentences += _on_slack(variant, blocks)
@@ -92,11 +96,29 @@ def _blocks_of(values: Sequence[float]) -> str:
     return f"{len(values)} block{'s' * (len(values) > 1)}"
 
 
-def _on_slack(variant: str, blocks: Sequence[AuditedBlock]) -> list[str]:
+def _measures(variant: str, blocks: Sequence[AuditedBlock]) -> list[Measure]:
+    """Return what tells whether a variant uses its attention, for other documents; nothing without attention."""
+    attending, others = _uses(blocks)
+    if not attending:
+        return []
+    values = {
+        DEPENDENCE: [block.dependence for block in blocks if block.dependence is not None],
+        WEIGHT: [block.weight for block in blocks if block.weight is not None],
+        USE: attending,
+        USE_OF_OTHERS: others,
+    }
+    return [Measure(name=name, variant=variant, value=fmean(of)) for name, of in values.items() if of]
+
+
+def _uses(blocks: Sequence[AuditedBlock]) -> tuple[list[float], list[float]]:
     """Return how much of their bounds blocks with attention use at test images, and blocks without."""
     known = [block for block in blocks if block.upper > 0]
     attending = [block.local / block.upper for block in known if block.attention is not None]
-    others = [block.local / block.upper for block in known if block.attention is None]
+    return attending, [block.local / block.upper for block in known if block.attention is None]
+
+
+def _on_slack(variant: str, blocks: Sequence[AuditedBlock]) -> list[str]:
+    attending, others = _uses(blocks)
     if not attending:
         return []
     beside = f", its other blocks {fmean(others):.0%}" if others else ""

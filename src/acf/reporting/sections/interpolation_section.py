@@ -98,14 +98,17 @@ def section_of(analysed: Analysed[Interpolation], bases: Mapping[str, str | None
         "range of pixels, and were put on its border.",
     ]
     shown = pictures(
-        present, "interpolation", "images on paths between test images", "straight lines above great circles"
+        {variant: models[:1] for variant, models in present.items()},
+        "interpolation",
+        "images on paths between test images",
+        "straight lines above great circles",
     )
     return Section(
         "interpolation",
         "Interpolation",
         sentences=_sentences(analysed, middles, pairs),
         tables=[_table(present, bases, middles, pairs)],
-        figures=[*(_curve(analysed, way, looks) for way in WAYS), *shown],
+        figures=[*(_curve(present, way, looks) for way in WAYS), *shown],
         notes=notes,
         pairs=[
             pair
@@ -151,21 +154,24 @@ def _table(
     return Table(headings, list(rows.values()), caption)
 
 
-def _curve(analysed: Analysed[Interpolation], way: str, looks: Looks) -> Figure:
+def _curve(present: Analysed[Interpolation], way: str, looks: Looks) -> Figure:
+    t = next(iter(present.values()))[0].found.path(way).t
+
+    def excess(found: Interpolation, step: int) -> np.ndarray:
+        return found.path(way).excess[:, step]
+
     def draw(axes: Axes) -> None:
-        for variant, models in analysed.items():
-            for seed, model in enumerate(models):
-                path = model.found.path(way)
-                excess, look = path.excess, looks[variant]
-                error = excess.std(axis=0, ddof=1) / len(excess) ** 0.5 if len(excess) > 1 else None
-                label = "_" * bool(seed) + variant
-                axes.errorbar(path.t, excess.mean(0), error, ms=4, lw=1.2, label=label, **look.marked_line)
+        by_step = [paired_rows(present, {}, partial(excess, step=step)) for step in range(len(t))]
+        for variant in present:
+            found = [rows.mean(variant) for rows in by_step]
+            means, errors = [one.mean for one in found], [one.se for one in found]
+            axes.errorbar(t, means, errors, ms=4, lw=1.2, label=variant, **looks[variant].marked_line)
         axes.set(xlabel="place on the path", ylabel="excess bits/dim")
 
     return draw_figure(
         f"interpolation-{way}",
         f"excess of bits/dim along {WAYS[way]} between test images in latent space, by model",
-        f"{WAYS[way]}: mean over pairs ± one standard error",
+        f"{WAYS[way]}: mean over pairs and seeds ± one standard error",
         3.4,
         draw,
     )

@@ -1,0 +1,12 @@
+"""Names of the numbers that say whether a model uses its attention: means over its blocks with attention."""
+
+ENTROPY = "entropy"
+"""Of the weights of all heads, over that of even weights: 1 for a mean over positions."""
+DEPENDENCE = "dependence"
+"""How far the output of attention at a position depends on the others: 0 not at all, about 1 on them alone."""
+WEIGHT = "weight"
+"""Part that attention has in the spread of the features it is joined with; not known of attention in its own blocks."""
+USE = "use"
+"""Largest norm of the Jacobian of a block's branch at test images over its proven bound, of blocks with attention."""
+USE_OF_OTHERS = "use of others"
+"""The same of blocks without attention."""
