@@ -22,6 +22,8 @@ MAKERS: dict[str, tuple[str, str]] = {
     "systematic_lengths.md": ("systematic_lengths", "markdown"),
     "optimisers.md": ("optimisers", "markdown"),
     "layers.md": ("layers", "markdown"),
+    "attention.md": ("attention", "markdown"),
+    "monotone.md": ("monotone", "markdown"),
     "soak.md": ("soak", "markdown"),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from acf.settings.params import Params
-from acf.stages.bases import attentive, bases, plain, plain_of_other_size
+from acf.stages.bases import attentive, bases, plain, plain_of_other_size, within_branches
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("model", "training", "evaluation", "sampling", "analyses", "reporting")
@@ -53,6 +53,12 @@ def test_attention_is_compared_with_the_same_flow_without_and_other_flows_with_t
         "dense-elu-acf": None,
     }
     assert attentive(study, "e") == {"acf", "acf-small", "dense-acf", "dense-elu-acf"}
+
+
+def test_attention_in_branches_is_told_from_that_in_blocks_of_its_own(tmp_path: Path) -> None:
+    convex = {"attention": {"kind": "l2", "join": "convex"}}
+    study = params(tmp_path, {"resflow": {}, "acf": {"model": L2}, "acf-paper": {"model": convex}})
+    assert within_branches(study, "e") == {"acf-paper"}
 
 
 def test_another_task_is_no_base(tmp_path: Path) -> None:

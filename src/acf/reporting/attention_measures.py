@@ -1,4 +1,4 @@
-"""Names of the numbers that say whether a model uses its attention: means over its blocks with attention."""
+"""Names of the numbers that say whether a model uses its attention: means over its blocks, or heads."""
 
 ENTROPY = "entropy"
 """Of the weights of all heads, over that of even weights: 1 for a mean over positions."""

@@ -40,19 +40,25 @@ def sync(root: Path = Path(".")) -> None:
         built = [stage for stage, task in stages if task.stage == "code" or current.is_current(task)]
         changed = [stage for stage in built if any(stage.changed_entries())]
         _record(repo, changed)
-    for dataset in sorted({task.names[0] for _, task in stages if task.stage == "prepare"}):
-        folder = manifest_path(dataset, current.project.data).parent
-        if manifest_path(dataset, current.project.data).exists() and not current.is_current(
-            Task("prepare", (dataset,))
-        ):
-            print(
-                f"{folder} is not what `acf prepare` would make now: its code or its source has changed, or a file is "
-                f"missing. Nothing made from it is recorded; remove it and run: acf prepare --dataset {dataset}"
-            )
+        _name_other_data(
+            current, [task for _, task in stages if task.stage == "prepare" and not current.is_current(task)]
+        )
     print(
         f"dvc.lock: recorded {len(changed)} stages, {len(built) - len(changed)} were already; "
         f"{len(stages) - len(built)} are not built, or not up to date"
     )
+
+
+def _name_other_data(current: Current, tasks: Sequence[Task]) -> None:
+    """Say of which data in place nothing is recorded, of those whose tasks are not up to date."""
+    for task in tasks:
+        (dataset,) = task.names
+        manifest = manifest_path(dataset, current.project.data)
+        if manifest.exists():
+            print(
+                f"{manifest.parent} is not what `acf prepare` would make now: its code or its source has changed, or a "
+                f"file is missing. Nothing made from it is recorded; remove it and run: acf prepare --dataset {dataset}"
+            )
 
 
 def _record(repo: Repo, stages: Sequence[PipelineStage]) -> None:

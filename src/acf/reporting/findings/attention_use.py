@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from acf.reporting.attention_measures import DEPENDENCE, ENTROPY, USE, USE_OF_OTHERS, WEIGHT
 from acf.reporting.findings.gains import HIGHER, LOWER, Gain
@@ -10,17 +10,23 @@ from acf.reporting.findings.pair_gains import bits_gains
 from acf.reporting.findings.study import Experiment
 from acf.reporting.wording import ABSENT, NOT_AVAILABLE, decimal, markdown_table
 
-EVEN, LITTLE, ALONE, HALF = 0.99, 0.05, 0.05, 0.5
-"""Entropy from which weights count as even, and weight, dependence and use, over that of other blocks, below which
-attention counts as idle, on its own position alone, and far from its bound."""
+EVEN_WEIGHTS, NOTHING, OWN_POSITION, FAR = 0.99, 0.05, 0.05, 0.5
+"""The entropy from which weights count as even, and the weight, the dependence, and the use over that of the other
+blocks below which attention counts as bringing nothing, as on its own position alone, and as far from its bound."""
 HEADINGS = ["experiment", "variant", "gain, bits/dim", "entropy", "dependence", "weight", "use", "use of others"]
-FAULTS = {
-    "brings next to nothing": lambda of: of.get(WEIGHT, 1.0) < LITTLE,
-    "own position alone": lambda of: of.get(DEPENDENCE, 1.0) < ALONE,
-    "a mean over positions": lambda of: of.get(ENTROPY, 0.0) >= EVEN,
-    "far from its bound": lambda of: of.get(USE, 1.0) < HALF * of.get(USE_OF_OTHERS, 0.0),
+FAULTS: Mapping[str, Callable[[Mapping[str, float]], bool]] = {
+    "next to nothing": lambda of: of.get(WEIGHT, 1.0) < NOTHING,
+    "own position alone": lambda of: of[DEPENDENCE] < OWN_POSITION,
+    "a mean over positions": lambda of: of.get(ENTROPY, 0.0) >= EVEN_WEIGHTS,
+    "far from its bound": lambda of: of[USE] < FAR * of.get(USE_OF_OTHERS, 0.0),
 }
-"""What keeps attention from doing more than a flow without it, and when it is so, of the measures of a variant."""
+"""Ways in which attention changes little, and when it is so, of the measures of a variant that was audited."""
+HOW_TO_READ = (
+    f"A fault is a weight below {NOTHING} (*next to nothing*), a dependence below {OWN_POSITION} (*own position "
+    f"alone*), an entropy of at least {EVEN_WEIGHTS} (*a mean over positions*, which a convolution can have for less), "
+    f"or a use below {FAR} times that of the other blocks (*far from its bound*: the proof is loose at real images, so "
+    "that these blocks change them by little)."
+)
 
 
 def attention_part(study: Sequence[Experiment]) -> str:
@@ -32,40 +38,38 @@ def attention_part(study: Sequence[Experiment]) -> str:
     faulty: list[Gain] = []
     for experiment in study:
         for variant in experiment.pairs("attention") if experiment.table is not None else ():
-            measures = experiment.measures(variant)
-            if not measures:
-                lacking.append(f"{variant} in `{experiment.name}`")
+            measures, gain = experiment.measures(variant), gains.get((experiment.name, variant))
+            if not {DEPENDENCE, USE} <= measures.keys():
+                lacking.append(f"- `{experiment.name}`, {variant}: {NOT_AVAILABLE}; {_remedy(experiment)}\n")
                 continue
             faults = [fault for fault, is_so in FAULTS.items() if is_so(measures)]
-            gain = gains.get((experiment.name, variant))
             if gain is not None and not gain.caveats:
                 (faulty if faults else sound).append(gain)
             values = [_share(measures, name) for name in (ENTROPY, DEPENDENCE, WEIGHT, USE, USE_OF_OTHERS)]
-            said = gain.text if gain is not None else ABSENT
+            said = ABSENT if gain is None else f"{gain.text}, {gain.found}"
             rows.append([f"`{experiment.name}`", variant, said, *values, ", ".join(faults) or "none"])
-    if not rows:
-        return f"{NOT_AVAILABLE}\n"
-    missing = (
-        f"\n{', '.join(lacking)}: {NOT_AVAILABLE}; run: `dvc repro` of the experiment's report.\n" if lacking else ""
-    )
-    return f"{_tally(sound, faulty)}\n{markdown_table([*HEADINGS, 'fault'], rows, left=2)}{missing}"
+    table = markdown_table([*HEADINGS, "fault"], rows, left=2) if rows else ""
+    parts = [_tally(sound, faulty), table, f"{HOW_TO_READ}\n" if rows else "", "".join(lacking)]
+    return "\n".join(part for part in parts if part) or f"{NOT_AVAILABLE}\n"
+
+
+def _remedy(experiment: Experiment) -> str:
+    return f"run: `dvc repro report@{experiment.name}`"
 
 
 def _tally(sound: Sequence[Gain], faulty: Sequence[Gain]) -> str:
     parts = [
-        f"of {len(gains)} whose attention has {which}, {_number(gains, LOWER)} came out lower than the base in test "
-        f"bits/dim and {_number(gains, HIGHER)} higher"
-        for gains, which in ((sound, "none of these faults"), (faulty, "one"))
+        f"{_number(gains, LOWER)} of {len(gains)} whose attention has {which} came out lower than the base, and "
+        f"{_number(gains, HIGHER)} higher"
+        for gains, which in ((sound, "no fault"), (faulty, "at least one"))
         if gains
     ]
-    if not parts:
-        return ""
-    return f"**Of the attentive variants without caveats, {'; '.join(parts)}, beyond the error.**\n"
+    return f"**Test bits/dim of variants without caveats, beyond the error: {'; '.join(parts)}.**\n" if parts else ""
 
 
 def _number(gains: Sequence[Gain], found: str) -> str:
     return str(sum(one.found == found for one in gains) or "none")
 
 
-def _share(measures: dict[str, float], name: str) -> str:
+def _share(measures: Mapping[str, float], name: str) -> str:
     return decimal(measures[name], 2) if name in measures else ABSENT

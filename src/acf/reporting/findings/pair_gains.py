@@ -149,14 +149,20 @@ def depth_gains(study: Study) -> list[Gain]:
 
 
 def beyond_depth(study: Study) -> list[Gain]:
-    """Return for each variant with a partner of as many blocks the weaker of its gains over base and partner.
+    """Return for each variant the less favourable of its findings against its base and against a flow as deep.
 
-    It is lower than both only if each interval says so, an intersection-union test, which needs no wider intervals.
+    It counts as lower only if both intervals say so: an intersection-union test, which needs no wider intervals. Higher
+    means higher than at least one of them. Variants without both gains are left out; the caveats are those of both.
     """
     over_base = {(one.experiment, one.variant): one for one in bits_gains(study, "attention")}
-    both = [(one, over_base.get((one.experiment, one.variant))) for one in depth_gains(study)]
-    weakest = (HIGHER, UNKNOWN, UNDECIDED, LOWER)
-    return [min(filter(None, pair), key=lambda one: (weakest.index(one.found), one.gain)) for pair in both]
+    order = (HIGHER, UNKNOWN, UNDECIDED, LOWER)
+    found = []
+    for deep in depth_gains(study):
+        base = over_base.get((deep.experiment, deep.variant))
+        if base is not None:
+            worse = min((deep, base), key=lambda one: (order.index(one.found), one.gain))
+            found.append(replace(worse, caveats=list(dict.fromkeys([*base.caveats, *deep.caveats]))))
+    return found
 
 
 def _at(experiment: Experiment, quantity: str) -> dict[str, str]:

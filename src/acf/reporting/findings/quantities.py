@@ -3,7 +3,7 @@
 BITS, DEEP, BEYOND, WHOLE, EQUAL, STEPS, EXCESS, DISTANCE, RISE, ERRORS = (
     "test bits/dim",
     "test bits/dim with as many blocks",
-    "test bits/dim, the weaker of both gains",
+    "test bits/dim, the less favourable of both",
     "test bits/dim after as many seconds",
     "validation bits/dim at equal seconds",
     "validation bits/dim after",

@@ -171,7 +171,7 @@ def _curve(present: Analysed[Interpolation], way: str, looks: Looks) -> Figure:
     return draw_figure(
         f"interpolation-{way}",
         f"excess of bits/dim along {WAYS[way]} between test images in latent space, by model",
-        f"{WAYS[way]}: mean over pairs and seeds ± one standard error",
+        f"{WAYS[way]}: mean over pairs and trainings ± one standard error",
         3.4,
         draw,
     )
