@@ -21,6 +21,7 @@ from acf.training.trainer import Trainer
 from tests.training.trainers import CLASSES, CPU, SMALL, same, trainer
 
 WEIGHT = 3.0
+MONOTONE: dict[str, object] = {"block": "monotone", "training_log_det": {"solve_residual": 1e-6}}
 HYBRID = {"kind": "hybrid", "likelihood_weight": WEIGHT}
 
 
@@ -57,10 +58,12 @@ def _measures(kind: str) -> tuple[str, ...]:
     return task_of(TrainingConfig.model_validate({"task": {"kind": kind}})).measures
 
 
-@pytest.mark.parametrize("kind", LABELLED_TASKS)
-def test_the_gradient_of_a_step_is_that_of_its_loss(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "model"), [*((kind, {}) for kind in LABELLED_TASKS), *((kind, MONOTONE) for kind in LABELLED_TASKS)]
+)
+def test_the_gradient_of_a_step_is_that_of_its_loss(tmp_path: Path, kind: str, model: dict[str, object]) -> None:
     """Two batches a step, computed one by one from the images and labels at their positions with the same noise."""
-    run = trainer(tmp_path, task={"kind": kind, "likelihood_weight": WEIGHT}, batch_size=6, accumulate=2)
+    run = trainer(tmp_path, model, task={"kind": kind, "likelihood_weight": WEIGHT}, batch_size=6, accumulate=2)
     flow, batches = run.flow.train(), run.batches
     assert isinstance(flow, ClassifyingFlow)
     run._gradient.compute(0)  # the first batch sets scales
