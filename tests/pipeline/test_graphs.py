@@ -17,11 +17,11 @@ from acf.runs.recipe import all_code_hashes
 from acf.settings.params import Params, Run
 from acf.stages.current import Current, Task
 from acf.stages.engines import FOLDERS
-from acf.stages.graph import check_graph
+from acf.stages.graph import check_graph, write_graph
 from acf.stages.prepare import prepare
 from acf.stages.project import Project as AcfProject
 from tests.pipeline.graphs import Stage, dvc_graph, snakemake_graph
-from tests.pipeline.project import STUDY
+from tests.pipeline.project import STUDY, Project
 from tests.two_cores import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -32,14 +32,34 @@ DIGITS_L2 = tuple(
 MEASURING = {"evaluate", "baselines", *ANALYSES}
 
 
-@pytest.fixture(scope="module")
-def dvc() -> dict[str, Stage]:
-    return dvc_graph(ROOT)
+EXPERIMENTS = ("digits", "digits-hybrid", "patches", "cifar10")
+"""Of params.yaml: with labels and without, of small and of large maps, with other data sets and without."""
 
 
 @pytest.fixture(scope="module")
-def snakemake(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
-    return snakemake_graph(ROOT, tmp_path_factory.mktemp("snakemake"))
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This project with some of its experiments, whose graph takes the engines a quarter of the time."""
+    folder = Project(tmp_path_factory.mktemp("some")).root
+    study = yaml.safe_load((ROOT / "params.yaml").read_text())
+    study["experiments"] = {name: study["experiments"][name] for name in EXPERIMENTS}
+    (folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    write_graph(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dvc(root: Path) -> dict[str, Stage]:
+    return dvc_graph(root)
+
+
+@pytest.fixture(scope="module")
+def snakemake(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    return snakemake_graph(root, tmp_path_factory.mktemp("snakemake"))
+
+
+@pytest.mark.slow
+def test_engines_call_the_same_commands_in_all_experiments(tmp_path: Path) -> None:
+    assert set(dvc_graph(ROOT)) == {"acf code", *snakemake_graph(ROOT, tmp_path)}
 
 
 def test_engines_call_the_same_commands(dvc: dict[str, Stage], snakemake: dict[str, Stage]) -> None:
@@ -130,8 +150,8 @@ def test_an_override_for_one_analysis_reaches_it(dvc: dict[str, Stage]) -> None:
             assert f'"experiments.{experiment}.analyses"' in stage.parameters
 
 
-def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
-    study = Params(ROOT / "params.yaml")
+def test_every_run_of_params_yaml_is_built(root: Path, dvc: dict[str, Stage]) -> None:
+    study = Params(root / "params.yaml")
     commands = {"acf code", "acf index"}
     commands |= {f"acf prepare --dataset {study.prepared(name)}" for name in study.experiments}
     commands |= {f"acf {s} --experiment {name}" for s in ("baselines", "report") for name in study.experiments}
@@ -141,11 +161,13 @@ def test_every_run_of_params_yaml_is_built(dvc: dict[str, Stage]) -> None:
 
 
 @pytest.mark.slow
-def test_snakemake_has_the_same_graph_in_another_working_folder(snakemake: dict[str, Stage], tmp_path: Path) -> None:
+def test_snakemake_has_the_same_graph_in_another_working_folder(
+    root: Path, snakemake: dict[str, Stage], tmp_path: Path
+) -> None:
     directory = tmp_path / "elsewhere"
     directory.mkdir()
-    shutil.copy(ROOT / "params.yaml", directory)
-    assert snakemake_graph(ROOT, tmp_path, directory) == snakemake
+    shutil.copy(root / "params.yaml", directory)
+    assert snakemake_graph(root, tmp_path, directory) == snakemake
 
 
 def test_dvc_yaml_is_the_graph_of_params_yaml() -> None:
@@ -162,9 +184,9 @@ def test_an_engine_at_work_holds_all_folders_with_outputs(dvc: dict[str, Stage])
     assert {out.partition("/")[0] for out in written} == set(FOLDERS)
 
 
-def test_jobs_on_small_maps_take_a_core_each_and_large_ones_several(snakemake: dict[str, Stage]) -> None:
+def test_jobs_on_small_maps_take_a_core_each_and_large_ones_several(root: Path, snakemake: dict[str, Stage]) -> None:
     """So `snakemake --cores 2` trains two models at a time in the experiments that fit two cores."""
-    runs = Params(ROOT / "params.yaml").runs()
+    runs = Params(root / "params.yaml").runs()
     for stage in ("train", "evaluate", "sample"):
         threads = {run: snakemake[f"acf {stage} {run.options}"].threads for run in runs}
         assert {number for run, number in threads.items() if run.experiment in SMALL} == {1}
