@@ -32,7 +32,7 @@ DIGITS_L2 = tuple(
 MEASURING = {"evaluate", "baselines", *ANALYSES}
 
 
-EXPERIMENTS = ("digits", "digits-hybrid", "patches", "cifar10")
+EXPERIMENTS = ("digits", "digits-hybrid", "patches", "cifar10", "svhn")
 """Of params.yaml: with labels and without, of small and of large maps, with other data sets and without."""
 
 
@@ -42,6 +42,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Project(tmp_path_factory.mktemp("some")).root
     study = yaml.safe_load((ROOT / "params.yaml").read_text())
     study["experiments"] = {name: study["experiments"][name] for name in EXPERIMENTS}
+    used = {experiment["dataset"] for experiment in study["experiments"].values()}
+    study["datasets"] = {name: settings for name, settings in study["datasets"].items() if name in used}
     (folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     write_graph(folder)
     return folder

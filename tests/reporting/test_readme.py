@@ -224,7 +224,7 @@ def test_a_stale_topic_and_an_unknown_one_are_named(with_findings):
     path.write_text(text.replace("0.1100", "0.2100"))
     with pytest.raises(
         AcfError,
-        match=r"results\.md: the results of bits-per-dim, matched-seconds, along-training are not those",
+        match=r"results\.md: the results of answers, bits-per-dim, matched-seconds, along-training are not those",
     ):
         check_readme(with_findings)
     path.write_text(text.replace("findings:noise -->", "findings:noises -->"))
