@@ -190,6 +190,16 @@ def test_the_first_sentence_says_what_is_better_by_how_much_how_surely_and_at_wh
     assert "at 2.00 times its training seconds, though on other devices and" in sentences(project)[0]
 
 
+def test_a_flow_of_more_steps_comes_first_only_where_no_other_is_better(project):
+    change(project, "acf-l2", train_steps=1200)
+    assert sentences(project)[0].startswith("acf-dot is better than resflow by")
+    assert sentences(project)[0].endswith("also better than its base: acf-l2.")
+    change(project, "acf-dot", bits_per_dim=2.1)
+    first = sentences(project)[0]
+    assert first.startswith("acf-l2 is better than resflow by 0.1100")
+    assert first.endswith("parameters and after 1,200 instead of 800 training steps.")
+
+
 def test_the_first_sentence_says_that_none_is_better(project):
     for variant, bits in {"acf-l2": 2.1, "acf-dot": 2.037}.items():
         change(project, variant, bits_per_dim=bits)

@@ -18,7 +18,8 @@ def headline(
 ) -> tuple[str, str | None]:
     """Return the first sentence of a report, and the variant whose numbers it gives (None if it gives none).
 
-    A variant is better than its base if the whole interval of its gain, one of all that hold at once, is above 0.
+    A variant is better than its base if the whole interval of its gain, one of all that hold at once, is above 0. One
+    that was trained for as many steps as its base comes before others, whatever their gains.
 
     Args:
         rows: of the comparison table, by name.
@@ -31,7 +32,11 @@ def headline(
         if any(bases.values()):
             return f"No variant can be compared with its base: they are not measured yet on the same {unit}.", None
         return "No variant of this experiment has a base to be compared with.", None
-    best = max(compared, key=lambda row: row["base_gain"])
+
+    def fairly(row: pd.Series) -> tuple[bool, float]:
+        return row["train_steps"] == rows[row["base"]]["train_steps"], row["base_gain"]
+
+    best = max(compared, key=fairly)
     base = rows[best["base"]]
     better = [row for row in compared if row["base_gain_low"] > 0]
     if not better:
@@ -43,7 +48,7 @@ def headline(
             f"{_cost(best, base, seconds_compare)}.",
             best["row"],
         )
-    best = max(better, key=lambda row: row["base_gain"])
+    best = max(better, key=fairly)
     base = rows[best["base"]]
     others = [row["row"] for row in better if row is not best]
     also = f"; also better than {'their bases' if len(others) > 1 else 'its base'}: {join(others)}" if others else ""
@@ -96,7 +101,9 @@ def _cost(variant: pd.Series, base: pd.Series, seconds_compare: bool) -> str:
         parts.append(f"at {variant['train_seconds'] / base['train_seconds']:.2f} times its training seconds{apart}")
     same = variant["parameters"] == base["parameters"]
     parts.append("with as many parameters" if same else f"with {_relation(variant, base)} parameters")
-    return " and ".join(parts)
+    if variant["train_steps"] != base["train_steps"]:
+        parts.append(f"after {count(variant['train_steps'])} instead of {count(base['train_steps'])} training steps")
+    return join(parts)
 
 
 def _relation(variant: pd.Series, base: pd.Series) -> str:
