@@ -79,6 +79,7 @@ def test_the_lightning_module_trains_certifies_and_saves(tmp_path: Path) -> None
     assert acf.certify(acf.load(tmp_path / "flow")).worst < 1
 
 
+@pytest.mark.slow  # tests/training/test_ranks.py trains by two processes, too
 @needs_gloo
 def test_two_processes_train_one_flow(tmp_path: Path) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", FOLDER / "ddp.py"]

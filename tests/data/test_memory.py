@@ -87,6 +87,7 @@ def verified(root: Path, count: int) -> int:
     return int(result.stdout)
 
 
+@pytest.mark.slow  # half a minute
 def test_memory_of_verification_does_not_grow_with_the_data(tmp_path: Path) -> None:
     small, large = verified(tmp_path / "small", 100), verified(tmp_path / "large", 20_000)  # 0.25 GB
     assert large < small + 50 * 2**10

@@ -9,8 +9,8 @@ from tests.data.sources import CASES
 PARTS = 5
 
 
-QUICK = ("cifar10", "imagenet32")
-"""One that is fetched and one that is put in place; for the others it is slow."""
+QUICK = ("cifar10",)
+"""For the others it is slow."""
 
 
 @pytest.mark.parametrize(

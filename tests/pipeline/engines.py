@@ -1,6 +1,6 @@
 """What the tests of both engines share: the commands that the study of `Project` runs."""
 
-from tests.pipeline.project import ANALYSED
+from tests.conftest import ANALYSES
 
 DATA = ["baselines --experiment digits", "prepare --dataset digits", "report --experiment digits"]
 RATE = "experiments.digits.variants.acf-l2.training.learning_rate"
@@ -12,7 +12,7 @@ def calls(stage: str, *variants: str) -> list[str]:
     return [f"{stage} --experiment digits --variant {variant} --seed 0" for variant in variants]
 
 
-OF_MODELS = ("train", "evaluate", "sample", *ANALYSED)
+OF_MODELS = ("train", "evaluate", "sample", *ANALYSES)
 EVERYTHING = sorted(DATA + [c for stage in OF_MODELS for c in calls(stage, "acf-l2", "resflow")])
 ONE_VARIANT = sorted(
     [
@@ -23,7 +23,7 @@ ONE_VARIANT = sorted(
 MEASUREMENTS = sorted(
     [
         *("baselines --experiment digits", "report --experiment digits"),
-        *(c for stage in ("evaluate", *ANALYSED) for c in calls(stage, "acf-l2", "resflow")),
+        *(c for stage in ("evaluate", *ANALYSES) for c in calls(stage, "acf-l2", "resflow")),
     ]
 )
 WIDE = [

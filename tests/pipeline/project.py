@@ -64,9 +64,6 @@ STUDY = {
     },
 }
 
-ANALYSED = {name: ANALYSES[name] for name in ("interpolation", "noise")}
-"""What the engines run, with a picture and with labels; tests/stages/test_analyse.py has what every analysis writes."""
-
 ENGINES = ("dvc", "snakemake")
 PROGRAMS = (*ENGINES, "acf")
 
@@ -94,7 +91,6 @@ class Project:
             else:
                 shutil.copy2(source / name, root / name)
         study = json.loads(json.dumps(STUDY))  # without what experiments share, which YAML would write as anchors
-        study["defaults"]["analyses"] = ANALYSED
         (root / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         write_graph(root)
         (root / "bin").mkdir()

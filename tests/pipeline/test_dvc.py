@@ -39,6 +39,14 @@ def test_snakemake_notices_changed_settings_of_what_dvc_has_built(dvc: Project, 
         assert project.metrics("resflow")["draws"] == 2
 
 
+def test_dvc_trains_the_changed_variant_again_and_no_other(dvc: Project) -> None:
+    with dvc.changed(RATE, 5e-3):
+        planned = dvc.output("dvc", "repro", "--dry", "report@digits")
+        assert re.findall(r"^> acf (train .*)$", planned, re.MULTILINE) == calls("train", "acf-l2")
+    assert dvc.dvc() == []
+
+
+@pytest.mark.slow  # two minutes; what runs again is planned above, and restored in tests/stages
 def test_dvc_retrains_the_changed_variant_and_restores_it(dvc: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows what that changed, and live curves where the environment asks for them."""
     monkeypatch.setenv("ACF_LIVE", "tensorboard" if find_spec("tensorboard") else "")

@@ -362,6 +362,7 @@ def test_what_is_in_the_place_of_a_report_is_named(project):
         report("digits", project)
 
 
+@pytest.mark.slow  # a whole report, drawn by another process
 def test_a_notebook_and_a_plain_terminal_do_not_matter(reported, tmp_path):
     """MPLBACKEND as a notebook leaves it, a matplotlibrc of one's own, and an output that has ASCII only."""
     project = shutil.copytree(reported, tmp_path / "project")

@@ -88,6 +88,7 @@ def test_the_result_of_two_processes_is_that_of_one(study: Study) -> None:
     assert again.stdout.startswith("restored ")
 
 
+@pytest.mark.slow  # tests/training/test_ranks.py has processes that fail
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_the_death_of_a_process_ends_the_run_with_one_message(study: Study) -> None:
     root = study(training=LONG)
@@ -124,6 +125,7 @@ def test_what_is_stopped_or_loses_what_started_it_is_gone_on_with_by_another_num
     assert "resumed after step" in resumed.stdout
 
 
+@pytest.mark.slow  # as above
 def test_an_error_before_training_is_said_once(study: Study) -> None:
     root = study(training={"validation_images": 1500})
     result = acf(root, "--processes", "2")
