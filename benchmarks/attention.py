@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings of attention; `rate` is trai
     "shifts, once per scale": SHIFTS | {"once_per_scale": True},
     "shifts, 1 head": SHIFTS | {"heads": 1},
     "shifts, 4 heads": SHIFTS | {"heads": 4},
-    "shifts, sharpness to 4": SHIFTS | {"max_sharpness": 4.0},
+    "shifts, sharpness to 3": SHIFTS | {"max_sharpness": 3.0},
     "shifts, rate 3": SHIFTS | {"rate": 3.0},
     "shifts, rate 0.3": SHIFTS | {"rate": 0.3},
     "shifts, convex, every third branch": SHIFTS | {"join": "convex"},
