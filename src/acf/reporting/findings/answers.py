@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from acf.reporting.findings.gains import ANSWER_HEADINGS, HIGHER, LOWER, Gain, answer_cells, tally
-from acf.reporting.findings.pair_gains import Study, beyond_depth, bits_gains, found_gains, matched_gains
+from acf.reporting.findings.pair_gains import Study, beyond_depth, bits_gains, found_gains, matched_gains, noise_gains
 from acf.reporting.findings.quantities import BEYOND, BITS, DISTANCE, ERRORS, EXCESS, RISE, WHOLE
 from acf.reporting.findings.speed import on_convergence
 from acf.reporting.findings.study import AMONG
@@ -41,7 +41,7 @@ def answers_part(study: Study) -> str:
         "Better samples": (DISTANCE, found_gains(study, "frechet")),
         **{
             f"Resilience to noise, {place}": (RISE, gains)
-            for place, gains in _by_place(study, found_gains(study, "noise", decisive=-1)).items()
+            for place, gains in _by_place(study, noise_gains(study)).items()
         },
         "Resilience to noise, in latent space": (ERRORS, found_gains(study, "noise-neighbours")),
     }
@@ -58,7 +58,7 @@ def answers_part(study: Study) -> str:
 
 def by_base_part(study: Study) -> str:
     """Return the answers of test bits/dim and of noise for each base, by its name in all experiments together."""
-    quantities = {BITS: bits_gains(study, "attention"), RISE: found_gains(study, "noise", decisive=-1)}
+    quantities = {BITS: bits_gains(study, "attention"), RISE: noise_gains(study)}
     rows = [
         [base, what, *answer_cells([one for one in gains if one.base == base])]
         for base in dict.fromkeys(one.base for gains in quantities.values() for one in gains)
@@ -89,7 +89,7 @@ def _summary(study: Study, by_steps: Sequence[Gain], by_seconds: Sequence[Gain])
 def _on_aim(gains: Sequence[Gain]) -> str:
     """Return which gains at equal parameters and steps are beyond the error and are estimated as at least `AIM`."""
     reached = [one for one in gains if one.found == LOWER and one.gain >= AIM]
-    named = [", ".join([f"{one.variant} in `{one.experiment}` by {one.text}", *one.caveats]) for one in reached]
+    named = [", ".join([f"{one.name} by {one.text}", *one.caveats]) for one in reached]
     return (
         f"Lower beyond the error at equal parameters and steps, with an estimated gain of at least {AIM}: "
         f"{'; '.join(named) or 'none'}."

@@ -8,22 +8,22 @@ from acf.reporting.attention_measures import DEPENDENCE, ENTROPY, USE, USE_OF_OT
 from acf.reporting.findings.gains import HIGHER, LOWER, Gain
 from acf.reporting.findings.pair_gains import bits_gains
 from acf.reporting.findings.study import Experiment
+from acf.reporting.sections.attention_section import EVEN
 from acf.reporting.wording import ABSENT, NOT_AVAILABLE, decimal, markdown_table
 
-EVEN_WEIGHTS, NOTHING, OWN_POSITION, FAR = 0.99, 0.05, 0.05, 0.5
-"""The entropy from which weights count as even, and the weight, the dependence, and the use over that of the other
-blocks below which attention counts as bringing nothing, as on its own position alone, and as far from its bound."""
+NOTHING, OWN_POSITION, FAR = 0.05, 0.05, 0.5
+"""The weight, the dependence, and the use over that of the other blocks below which attention counts as bringing nothing, as on its own position alone, and as far from its bound."""
 HEADINGS = ["experiment", "variant", "gain, bits/dim", "entropy", "dependence", "weight", "use", "use of others"]
 FAULTS: Mapping[str, Callable[[Mapping[str, float]], bool]] = {
     "next to nothing": lambda of: of.get(WEIGHT, 1.0) < NOTHING,
     "own position alone": lambda of: of[DEPENDENCE] < OWN_POSITION,
-    "a mean over positions": lambda of: of.get(ENTROPY, 0.0) >= EVEN_WEIGHTS,
+    "a mean over positions": lambda of: of.get(ENTROPY, 0.0) >= EVEN,
     "far from its bound": lambda of: of[USE] < FAR * of.get(USE_OF_OTHERS, 0.0),
 }
 """Ways in which attention changes little, and when it is so, of the measures of a variant that was audited."""
 HOW_TO_READ = (
     f"A fault is a weight below {NOTHING} (*next to nothing*), a dependence below {OWN_POSITION} (*own position "
-    f"alone*), an entropy of at least {EVEN_WEIGHTS} (*a mean over positions*, which a convolution can have for less), "
+    f"alone*), an entropy of at least {EVEN} (*a mean over positions*, which a convolution can have for less), "
     f"or a use below {FAR} times that of the other blocks (*far from its bound*: the proof is loose at real images, so "
     "that these blocks change them by little)."
 )
@@ -40,7 +40,7 @@ def attention_part(study: Sequence[Experiment]) -> str:
         for variant in experiment.pairs("attention") if experiment.table is not None else ():
             measures, gain = experiment.measures(variant), gains.get((experiment.name, variant))
             if not {DEPENDENCE, USE} <= measures.keys():
-                lacking.append(f"- `{experiment.name}`, {variant}: {NOT_AVAILABLE}; {_remedy(experiment)}\n")
+                lacking.append(f"- `{experiment.name}`, {variant}: {NOT_AVAILABLE}; {experiment.remedy}\n")
                 continue
             faults = [fault for fault, is_so in FAULTS.items() if is_so(measures)]
             if gain is not None and not gain.caveats:
@@ -51,10 +51,6 @@ def attention_part(study: Sequence[Experiment]) -> str:
     table = markdown_table([*HEADINGS, "fault"], rows, left=2) if rows else ""
     parts = [_tally(sound, faulty), table, f"{HOW_TO_READ}\n" if rows else "", "".join(lacking)]
     return "\n".join(part for part in parts if part) or f"{NOT_AVAILABLE}\n"
-
-
-def _remedy(experiment: Experiment) -> str:
-    return f"run: `dvc repro report@{experiment.name}`"
 
 
 def _tally(sound: Sequence[Gain], faulty: Sequence[Gain]) -> str:

@@ -50,6 +50,11 @@ class Gain:
     caveats: Sequence[str] = ()
 
     @property
+    def name(self) -> str:
+        """The variant, and the experiment that it is of."""
+        return f"{self.variant} in `{self.experiment}`"
+
+    @property
     def text(self) -> str:
         """The gain with its standard error, or alone where that is not known."""
         return decimal(self.gain, DECIMALS) if self.se is None else with_error(self.gain, self.se)
@@ -152,7 +157,7 @@ def _single(one: Gain, what: str, within: bool, other: str) -> str:
 
 
 def _name(one: Gain, within: bool) -> str:
-    return one.variant if within else f"{one.variant} in `{one.experiment}`"
+    return one.variant if within else one.name
 
 
 def _number(found: Sequence[Gain]) -> str:

@@ -114,6 +114,11 @@ def found_gains(study: Study, quantity: str, kind: Kind = "attention", decisive:
     return gains
 
 
+def noise_gains(study: Study, kind: Kind = "attention") -> list[Gain]:
+    """Return the gains of the pairs of a kind in the rise of bits/dim, at the strongest noise."""
+    return found_gains(study, "noise", kind, decisive=-1)
+
+
 def matched_gains(study: Study) -> list[Gain]:
     """Return the gains in test bits/dim over flows that were trained for as many seconds, with seconds and steps."""
     gains = []

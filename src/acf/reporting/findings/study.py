@@ -66,6 +66,11 @@ class Experiment:
             and self.tasks[variant] != "classification"
         }
 
+    @property
+    def remedy(self) -> str:
+        """What measures whatever its report lacks."""
+        return f"run: `dvc repro report@{self.name}`"
+
     def measures(self, variant: str) -> dict[str, float]:
         """Return what the report measured of the attention of a variant, by name (`attention_measures.py`)."""
         found = self.findings.measures if self.findings else ()

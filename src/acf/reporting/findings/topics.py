@@ -14,6 +14,7 @@ from acf.reporting.findings.pair_gains import (
     depth_gains,
     found_gains,
     matched_gains,
+    noise_gains,
     seconds_gains,
     steps_gains,
 )
@@ -71,7 +72,7 @@ def _measured(experiment: Experiment, variant: str) -> str:
     flows = experiment.flows
     if {variant, base := experiment.bases[variant]} <= set(flows.index) and flows.loc[variant]["base"] != base:
         return _report(experiment)
-    return f"run: `dvc repro report@{experiment.name}`"
+    return experiment.remedy
 
 
 def _report(experiment: Experiment) -> str:
@@ -168,7 +169,7 @@ def _samples(study: Study) -> str:
 def _noise(study: Study) -> str:
     """Return what attention changes under noise, and what other changes do, such as more blocks."""
     parts = [
-        f"### {title}\n\n{_part(study, _sigmas(study, kind), RISE, kind, 'bits/dim', _reported)}"
+        f"### {title}\n\n{_part(study, noise_gains(study, kind), RISE, kind, 'bits/dim', _reported)}"
         for kind, title in TITLES.items()
     ]
     return "\n".join(parts)
@@ -176,10 +177,6 @@ def _noise(study: Study) -> str:
 
 def _neighbours(study: Study) -> str:
     return _part(study, found_gains(study, "noise-neighbours"), ERRORS, "attention", "share of images", _reported)
-
-
-def _sigmas(study: Study, kind: Kind) -> list[Gain]:
-    return found_gains(study, "noise", kind, decisive=-1)
 
 
 TOPICS: Mapping[str, Callable[[Study], str]] = {
