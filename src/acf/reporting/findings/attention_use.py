@@ -12,7 +12,8 @@ from acf.reporting.sections.attention_section import EVEN
 from acf.reporting.wording import ABSENT, NOT_AVAILABLE, decimal, markdown_table
 
 NOTHING, OWN_POSITION, FAR = 0.05, 0.05, 0.5
-"""The weight, the dependence, and the use over that of the other blocks below which attention counts as bringing nothing, as on its own position alone, and as far from its bound."""
+"""The weight, the dependence, and the use over that of the other blocks below which attention counts as bringing
+nothing, as on its own position alone, and as far from its bound."""
 HEADINGS = ["experiment", "variant", "gain, bits/dim", "entropy", "dependence", "weight", "use", "use of others"]
 FAULTS: Mapping[str, Callable[[Mapping[str, float]], bool]] = {
     "next to nothing": lambda of: of.get(WEIGHT, 1.0) < NOTHING,
